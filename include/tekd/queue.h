@@ -1,0 +1,39 @@
+/*
+ * The one queue between threads: bounded, many producers, many consumers, closed for shutdown.
+ * It carries pointers; who pops owns.  A consumer may take one or a whole batch.
+ */
+#ifndef TEKD_QUEUE_H
+#define TEKD_QUEUE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tekd/auto.h"
+
+struct queue;
+
+/* At most cap entries, 1..2^20.  Errors: TEKD_ENOMEM. */
+int queue_new(size_t cap, struct queue **ret_queue);
+/* Nobody may be waiting and nothing may be left inside. */
+void queue_free(struct queue *q);
+AUTO_DEFINE(queue)
+
+/* Never blocks.  Errors: TEKD_EAGAIN (full), TEKD_ECLOSED. */
+int queue_push(struct queue *q, void *entry);
+
+/*
+ * Waits until there is an entry, the queue is closed and empty, or clock_mono_us() passes deadline
+ * (INT64_MAX: no deadline; 0: do not wait).  Errors: TEKD_ETIMEDOUT, TEKD_ECLOSED.
+ */
+int queue_pop(struct queue *q, int64_t deadline_us, void **ret_entry);
+
+/* As queue_pop(), for up to max entries in order; *ret_n is at least 1 on success. */
+int queue_pop_many(struct queue *q, int64_t deadline_us, void **entries, size_t max, size_t *ret_n);
+
+/* No more pushes; what is inside is still popped, then every pop gives TEKD_ECLOSED. */
+void queue_close(struct queue *q);
+
+/* Entries inside, at some moment of the call. */
+size_t queue_len(struct queue *q);
+
+#endif
