@@ -1,0 +1,300 @@
+/*
+ * The store: one thread that owns the database, writes in groups and keeps the audit log.
+ *
+ * Work comes as items.  An item has an apply function, which the store thread runs inside a
+ * transaction, and a done function, which it calls once the item may be answered:
+ *
+ *     wait            done is called
+ *     STORE_READ      right after apply; apply only reads
+ *     STORE_LAZY      right after its batch committed; nobody is kept waiting by it and it starts
+ *                     no batch: it rides with the next one, after STORE_LAZY_US at the latest
+ *     STORE_DURABLE   when the commit of its batch is on the disk
+ *     STORE_SIGNED    when a committed checkpoint, signed by the HSM, covers its records
+ *                     (with release "durable": when committed and the newest checkpoint is young)
+ *
+ * A batch is what queued while the last commit ran.  Each item runs in a savepoint: when apply
+ * fails the item alone is rolled back, its records with it, and done gets the error at once.
+ * A failed COMMIT is "unknown", not "rolled back": every item of the batch gets TEKD_EIO (or
+ * TEKD_EFULL) and the store probes or latches as docs/audit.md says.
+ *
+ * Every record that apply adds is numbered in the order of the batch, hashed into the tree and
+ * committed in the same transaction as what it tells.
+ *
+ * Thread rule: store_open() and store_close() from one thread; store_submit() and store_call()
+ * from any but the store thread's own callbacks for store_call(); store_tx_*() only inside apply.
+ */
+#ifndef TEKD_STORE_H
+#define TEKD_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tekd/hsm.h"
+#include "tekd/note.h"
+#include "tekd/record.h"
+
+#define STORE_LAZY_US     1000000 /* how long a record that nobody waits for may ride */
+#define STORE_BATCH_MAX   256     /* leaves of a batch: one message to the signer holds them */
+#define STORE_QUEUE_MAX   65536   /* items; each belongs to a bounded request or command */
+#define STORE_ID_MAX      255     /* octets of a BSA ID or MessageID (WIRE: 1..255) */
+#define STORE_CONTENT_MAX 1024    /* octets of a ContentID */
+#define STORE_ENTITLE_MAX 64      /* patterns of one BSA */
+#define STORE_CERTS_MAX   2       /* certificates of one BSA: current and next */
+#define STORE_PEM_MAX     65536   /* the CA of a BSA, as enrolled */
+#define STORE_URL_MAX     2048
+
+struct store;
+struct store_tx;
+struct store_item;
+
+enum store_wait { STORE_READ, STORE_LAZY, STORE_DURABLE, STORE_SIGNED };
+
+/* Embedded in the caller's own struct, which stays alive until done was called. */
+struct store_item {
+    int (*apply)(struct store_item *self, struct store_tx *tx); /* 0 or an error: rolled back */
+    void (*done)(struct store_item *self, int result);          /* may be NULL */
+    enum store_wait wait;
+    /* STORE_SIGNED: when clock_mono_us() passes this, done gets TEKD_ETIMEDOUT; 0: never.  The item
+     * is or is not committed then; what it would have released is not released. */
+    int64_t deadline_us;
+    /* The store's own from store_submit() to done. */
+    uint64_t release_size; /* the signed size it waits for */
+    uint64_t first_seq;    /* of its records, valid in done when it has any */
+    struct store_item *next;
+};
+
+/* How checkpoints get signed; called on the signer thread, may block until the deadline. */
+struct store_signer {
+    void *arg;
+    int (*public_key)(void *arg, int64_t deadline_us, struct hsm_spki *ret_spki);
+    int (*sign)(void *arg, const struct hsm_checkpoint *in, int64_t deadline_us,
+                struct note *ret_note);
+};
+
+enum store_release { STORE_RELEASE_SIGNED, STORE_RELEASE_DURABLE };
+
+/* Strings are copied. */
+struct store_options {
+    const char *path;        /* of the SQLite file; made with mode 0600 if it is not there */
+    const char *bsm_id;      /* of the origin; another one than the log was opened with: refused */
+    const char *instance;    /* "inst" of the records */
+    const char *version;     /* of the program, for log.started */
+    uint8_t config_sha256[32];
+    enum store_release release;
+    int checkpoint_max_delay_ms; /* with STORE_RELEASE_DURABLE */
+    int heartbeat_s;
+    const char *anchor_file; /* the newest note, written every anchor_interval_s; NULL: none */
+    int anchor_interval_s;
+    uint64_t free_warn;      /* octets of free disk space: below, an alarm */
+    uint64_t free_stop;      /* below, keys are refused; confirmations and admin go on */
+    int64_t message_window_us; /* messages older than this may be forgotten */
+    struct store_signer signer;
+    /* Called once, from the store thread, when the store latches (I/O error, corruption, a root
+     * that differs): the program ends with status 74. */
+    void (*fatal)(void *arg, int error);
+    void *fatal_arg;
+};
+
+/*
+ * Opens, checks and recovers (docs/audit.md, "Start"), then starts the thread.  A new database gets
+ * its schema and log.opened.  The public key is taken from the token when it answers, else the one
+ * in the database serves until it does, and must then be the same.
+ * Errors: TEKD_EIO, TEKD_EFULL, TEKD_ETAMPER (said in the log: record, check, expected, found),
+ * TEKD_EEXIST (another process has it open), TEKD_EINVAL (another bsm_id, newer schema).
+ */
+int store_open(const struct store_options *o, struct store **ret_store);
+
+/* Writes log.stopped under a last checkpoint (waits up to 5 s for the signer), joins, closes. */
+void store_close(struct store *s);
+
+/* Errors: TEKD_EAGAIN (queue full), TEKD_ECLOSED; done is not called then. */
+int store_submit(struct store *s, struct store_item *item);
+
+/*
+ * Submits and waits for done; for admin commands and misses of caches.  apply gets arg.
+ * Returns what apply returned, or the error of the commit.
+ */
+int store_call(struct store *s, enum store_wait wait, int (*apply)(void *arg, struct store_tx *tx),
+               void *arg);
+
+/* Whether keys may be given at this moment; TEKD_EFULL, TEKD_EIO, TEKD_EHSM (signer) if not. */
+int store_ready(struct store *s, char reason[static HSM_TEXT_MAX]);
+
+struct store_status {
+    uint64_t epoch;
+    uint64_t records;        /* leaves committed */
+    uint64_t signed_size;    /* of the newest committed checkpoint */
+    int64_t checkpoint_utc_us;
+    uint64_t batches, items, losers; /* since the start */
+    uint64_t db_octets, free_octets;
+    uint64_t rehashed;       /* leaves of the background check so far */
+    bool latched, full;
+    char reason[HSM_TEXT_MAX]; /* why not ready; empty if it is */
+};
+void store_status_get(struct store *s, struct store_status *ret_status);
+
+/* ---- inside apply ---------------------------------------------------------------------------- */
+
+/* Adds a record, numbered now; the store takes it, also on failure.  ret_seq may be NULL. */
+int store_tx_record(struct store_tx *tx, struct record *take_r, uint64_t *ret_seq);
+
+/* What records refer to others by. */
+uint64_t store_tx_epoch(struct store_tx *tx);
+
+/* A STORE_SIGNED item that only repeats waits for an older record: seq of that record. */
+void store_tx_wait_for(struct store_tx *tx, uint64_t seq);
+
+/* The time of this batch; the records of it carry the same. */
+int64_t store_tx_utc_us(struct store_tx *tx);
+
+/* Rows.  row is the integer key; 0 is none.  All text is NUL-terminated UTF-8. */
+struct store_content {
+    int64_t row;
+    char id[STORE_CONTENT_MAX + 1];
+    unsigned bits;      /* of its TEKs */
+    int64_t period_s;   /* 0: no crypto-periods */
+    int64_t lead_s;
+    int64_t epoch_utc_us; /* start of period 0 */
+    int64_t created_us;
+};
+
+struct store_kek {
+    int64_t row;
+    char name[STORE_ID_MAX + 16]; /* kekID in messages and records: <bsa>/<version>, storage/<n> */
+    struct hsm_kek kek;
+    bool imported;
+    bool retired;
+    int64_t bsa; /* row of its BSA; 0: storage */
+    uint32_t version;
+};
+
+struct store_tek {
+    int64_t row;
+    uint8_t key_id[16]; /* UUIDv7 */
+    int64_t content;    /* row */
+    int64_t period;     /* index; 0 for contents without */
+    uint32_t version;   /* rising within (content, period); the newest not destroyed is current */
+    unsigned bits;
+    int64_t storage_kek; /* row */
+    struct hsm_blob stored; /* empty once destroyed */
+    int64_t created_us;
+    bool destroyed;
+};
+
+struct store_message {
+    int64_t bsa; /* row */
+    char id[STORE_ID_MAX + 1];
+    int64_t content;
+    int64_t period_asked; /* -1: none */
+    int64_t tek;
+    int64_t kek;
+    int64_t time_us; /* what Time of the answer says */
+    uint64_t seq;    /* of its request.answered */
+};
+
+enum store_media { STORE_MEDIA_XML = 0, STORE_MEDIA_JSON = 1 };
+enum store_form { STORE_FORM_FULL = 0, STORE_FORM_EFFICIENT = 1 };
+
+/* A BSA as enrolled; large, so it lives on the heap. */
+struct store_bsa {
+    int64_t row;
+    char id[STORE_ID_MAX + 1];
+    bool enabled;
+    bool key_info;
+    enum store_media media;
+    enum store_form form;
+    char url[STORE_URL_MAX + 1];
+    char *ca_pem; /* malloc()ed, NULL if none */
+    size_t n_certs;
+    uint8_t cert[STORE_CERTS_MAX][32]; /* SHA-256 of the DER */
+    size_t n_entitle;
+    char *entitle[STORE_ENTITLE_MAX]; /* malloc()ed fnmatch(3) patterns */
+    struct store_kek kek;             /* current */
+};
+int store_bsa_new(struct store_bsa **ret_bsa);
+void store_bsa_free(struct store_bsa *b);
+AUTO_DEFINE(store_bsa)
+
+/*
+ * Find: TEKD_ENOTFOUND if there is none.  Insert: sets the row; TEKD_EEXIST when a unique
+ * constraint has another already (apply then returns the error and its savepoint is rolled back,
+ * or reads the winner and goes on).  Any other error ends the item.
+ */
+int store_tx_content_find(struct store_tx *tx, const char *id, size_t len,
+                          struct store_content *ret_content);
+int store_tx_content_get(struct store_tx *tx, int64_t row, struct store_content *ret_content);
+int store_tx_content_insert(struct store_tx *tx, struct store_content *c);
+
+/* The current TEK of (content, period): the newest version, unless that one is destroyed. */
+int store_tx_tek_current(struct store_tx *tx, int64_t content, int64_t period,
+                         struct store_tek *ret_tek);
+/* The newest version number of (content, period), 0 if there is none. */
+int store_tx_tek_newest(struct store_tx *tx, int64_t content, int64_t period,
+                        uint32_t *ret_version);
+int store_tx_tek_get(struct store_tx *tx, int64_t row, struct store_tek *ret_tek);
+int store_tx_tek_by_id(struct store_tx *tx, const uint8_t key_id[static 16],
+                       struct store_tek *ret_tek);
+/* Unique: key_id, and (content, period, version). */
+int store_tx_tek_insert(struct store_tx *tx, struct store_tek *t);
+/* Removes the wrapped octets and every export of it; the row stays. */
+int store_tx_tek_destroy(struct store_tx *tx, int64_t row);
+
+/* The TEK as wrapped for a BSA.  Insert: unique (tek, kek). */
+int store_tx_export_find(struct store_tx *tx, int64_t tek, int64_t kek, struct hsm_blob *ret_data);
+int store_tx_export_insert(struct store_tx *tx, int64_t tek, int64_t kek,
+                           const struct hsm_blob *data);
+
+/* Unique: (bsa, id). */
+int store_tx_message_find(struct store_tx *tx, int64_t bsa, const char *id, size_t len,
+                          struct store_message *ret_message);
+int store_tx_message_insert(struct store_tx *tx, const struct store_message *m);
+
+int store_tx_kek_get(struct store_tx *tx, int64_t row, struct store_kek *ret_kek);
+int store_tx_kek_insert(struct store_tx *tx, struct store_kek *k); /* unique: name, fingerprint */
+int store_tx_kek_retire(struct store_tx *tx, int64_t row);
+/* The storage KEK that is not retired. */
+int store_tx_kek_storage(struct store_tx *tx, struct store_kek *ret_kek);
+
+/* Unique: id, and each certificate over all BSAs.  Update replaces everything but row and id. */
+int store_tx_bsa_insert(struct store_tx *tx, struct store_bsa *b);
+int store_tx_bsa_update(struct store_tx *tx, const struct store_bsa *b);
+int store_tx_bsa_find(struct store_tx *tx, const char *id, struct store_bsa **ret_bsa);
+
+/*
+ * Walks, in the order of rows beyond `after`, at most `limit`; each() returns 0 to go on, and any
+ * other value ends the walk and is returned.  What it gets is borrowed for the call.
+ */
+struct store_walk {
+    int64_t after;
+    size_t limit;
+    void *arg;
+};
+int store_tx_bsa_walk(struct store_tx *tx, const struct store_walk *w,
+                      int (*each)(void *arg, const struct store_bsa *b));
+int store_tx_content_walk(struct store_tx *tx, const struct store_walk *w,
+                          int (*each)(void *arg, const struct store_content *c));
+/* The TEKs of one content, or of all (0). */
+int store_tx_tek_walk(struct store_tx *tx, int64_t content, const struct store_walk *w,
+                      int (*each)(void *arg, const struct store_tek *t));
+int store_tx_kek_walk(struct store_tx *tx, const struct store_walk *w,
+                      int (*each)(void *arg, const struct store_kek *k));
+/* The log: leaves by seq (after = first seq - 1, so -1 from the start), notes by size. */
+int store_tx_leaf_walk(struct store_tx *tx, const struct store_walk *w,
+                       int (*each)(void *arg, uint64_t seq, const void *octets, size_t len));
+int store_tx_note_walk(struct store_tx *tx, const struct store_walk *w,
+                       int (*each)(void *arg, uint64_t size, const void *note, size_t len));
+
+/* How many rows there are, for status. */
+struct store_counts {
+    uint64_t bsas, contents, teks, messages;
+};
+int store_tx_counts(struct store_tx *tx, struct store_counts *ret_counts);
+
+/*
+ * Has a checkpoint over everything committed made soon; for audit checkpoint and export an item of
+ * wait STORE_SIGNED that adds an admin.action record does the same and tells when.
+ */
+void store_checkpoint_soon(struct store *s);
+
+#endif
