@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 /* Characters written, without the closing NUL, which every writer adds. */
-#define ENC_HEX_LEN(n)    ((n) * 2)
+#define ENC_HEX_LEN(n)    ((n)*2)
 #define ENC_BASE64_LEN(n) (((n) + 2) / 3 * 4)
 #define ENC_UUID_LEN      36
 #define ENC_TIME_LEN      27 /* 2026-11-22T13:15:42.123456Z */
@@ -37,7 +37,11 @@ int enc_uuidv7(int64_t utc_us, uint8_t out[static 16]);
 void enc_uuid(const uint8_t id[static 16], char *out);
 int enc_uuid_read(const char *s, size_t s_len, uint8_t out[static 16]);
 
-/* RFC 3339, UTC, six decimals, "Z"; out has ENC_TIME_LEN + 1 characters; years 0000 to 9999. */
+/* What four digits of year can say: 0000-01-01T00:00:00Z and the last microsecond of 9999. */
+#define ENC_TIME_MIN INT64_C(-62167219200000000)
+#define ENC_TIME_MAX INT64_C(253402300799999999)
+
+/* RFC 3339, UTC, six decimals, "Z"; out has ENC_TIME_LEN + 1 characters; ENC_TIME_MIN to _MAX. */
 void enc_time(int64_t utc_us, char *out);
 /* Reads only what enc_time() writes.  Errors: TEKD_EFORMAT. */
 int enc_time_read(const char *s, size_t s_len, int64_t *ret_utc_us);

@@ -17,6 +17,8 @@
 
 /* A line is cut at this length: one write(2) of at most PIPE_BUF octets stays whole. */
 #define LOG_LINE_MAX 4096
+/* A value is cut at this length, escapes included: one long text leaves room for other fields. */
+#define LOG_VALUE_MAX 1024
 /* Lines a second of one event: enough to see what happens, too few to fill a disk. */
 #define LOG_BURST 20
 
@@ -49,8 +51,7 @@ void log_write(enum log_level level, const char *area, const char *event,
 
 /* log_event(LOG_WARN, "hsm", "worker-restarted", LOG_INT("worker", n), LOG_STR("call", name)); */
 #define log_event(level, area, event, ...)                                                         \
-    log_write(level, area, event,                                                                  \
-              (const struct log_field[]){{.key = NULL}, ##__VA_ARGS__} + 1,                        \
+    log_write(level, area, event, (const struct log_field[]){{.key = NULL}, ##__VA_ARGS__} + 1,    \
               ARRAY_SIZE(((const struct log_field[]){{.key = NULL}, ##__VA_ARGS__})) - 1)
 
 #endif

@@ -1,0 +1,149 @@
+/*
+ * The HTTPS front: TLS, client certificates, HTTP/1.1, limits; knows nothing of keys.  A request
+ * that passed all of that is given to the handler of its route as an exchange, on the thread of
+ * its loop; the handler must not block.  Whoever holds the exchange answers it, once, from any
+ * thread; the front sends, or drops the answer if the peer has gone or the deadline passed.
+ *
+ * Only server/http includes h2o's headers.
+ *
+ * Thread rule: http_start(), http_reload() and http_stop() from one thread; http_exchange_*() by
+ * the exchange's holder; http_reply() from any thread.
+ */
+#ifndef TEKD_HTTP_H
+#define TEKD_HTTP_H
+
+#include <openssl/types.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tekd/buf.h"
+
+#define HTTP_BODY_MAX    65536 /* as the codec reads at most */
+#define HTTP_ADDR_MAX    64    /* [IPv6]:port */
+#define HTTP_LISTEN_MAX  16
+#define HTTP_REASON_MAX  40    /* a CP3-Reason token */
+#define HTTP_STOP_US     10000000 /* how long requests under way get at a graceful stop */
+
+struct http;
+struct http_exchange;
+
+/* Who asks: the verified client certificate and the address. */
+struct http_peer {
+    uint8_t cert_sha256[32]; /* of the DER */
+    char addr[HTTP_ADDR_MAX];
+};
+
+struct http_reply {
+    int status;
+    const char *media;  /* static string; NULL without a body */
+    const char *reason; /* CP3-Reason; static string or NULL */
+    const char *allow;  /* Allow of a 405; static string or NULL */
+    int retry_after_s;  /* 0: no such header */
+    bool close;         /* the connection ends after this answer */
+    struct buf *body;   /* NULL: none */
+};
+
+/*
+ * What the owner of a route does.  handle takes the exchange.  timed_out runs on the loop when the
+ * exchange's deadline passes before an answer: it fills the answer that is sent instead (the real
+ * one is dropped when it comes); it may use what exchange_set_note() left.
+ */
+struct http_route {
+    const char *path; /* exact */
+    const char *method;
+    bool needs_body;  /* POST with a media type that handle looks at */
+    void (*handle)(void *arg, struct http_exchange *take_x);
+    void (*timed_out)(void *arg, struct http_exchange *x, struct http_reply *ret_reply);
+    void (*sent)(void *arg, struct http_exchange *x, bool whole); /* may be NULL: after the answer */
+    void *arg;
+};
+
+struct http_listen {
+    const char *address;
+    uint16_t port; /* 0: any free one, see http_port() */
+};
+
+/* Signs for the server key when that lives in the HSM; blocks; runs on the handshake thread. */
+struct http_signer {
+    int (*sign)(void *arg, const uint8_t *digest, size_t len, uint8_t *out, size_t *inout_len);
+    void *arg;
+    const uint8_t *spki; /* DER of the public key; NULL: the key is in key_file */
+    size_t spki_len;
+};
+
+/* Everything is copied. */
+struct http_options {
+    const struct http_listen *listen;
+    size_t n_listen;
+    const char *certificate; /* PEM chain */
+    const char *key_file;    /* PEM, mode 0600; NULL with a signer */
+    struct http_signer signer;
+    const char *client_ca; /* PEM, one or more */
+    const char *crl;       /* PEM; NULL: none is checked */
+    unsigned loops;        /* h2o threads */
+    unsigned connections;  /* over all loops; more are closed at accept */
+    int request_timeout_ms;  /* to read one request, and idle between two */
+    int request_deadline_ms; /* from its last octet to the answer */
+    const struct http_route *routes;
+    size_t n_routes;
+    /* A handshake that failed: counted and recorded by the caller; on a loop or handshake thread.
+     * cause is a static token: no-certificate unknown-ca revoked crl-expired expired protocol … */
+    void (*refused)(void *arg, const char *cause, const char *addr);
+    void *refused_arg;
+};
+
+/* Errors: TEKD_EINVAL (a file does not parse, key and certificate differ; said in the log),
+ * TEKD_EIO (address in use…), TEKD_ENOMEM, TEKD_EDENIED (mode of the key file). */
+int http_start(const struct http_options *o, struct http **ret_http);
+uint16_t http_port(const struct http *h, size_t listen_index);
+
+/*
+ * Reads certificate, key, CA and CRL again; new connections use them, and each open connection's
+ * next request is checked again (403 and close when it would be refused now).  When a file does
+ * not parse all stay as they were.  Errors: TEKD_EINVAL.
+ */
+int http_reload(struct http *h);
+
+/* Stops accepting, lets requests under way end (HTTP_STOP_US at most), joins, frees. */
+void http_stop(struct http *h);
+
+/* Numbers for status. */
+struct http_status {
+    uint64_t connections, accepted, handshakes_failed, requests, replies, dropped, timed_out;
+    int64_t crl_next_update_s;      /* Unix time; 0: no CRL */
+    int64_t certificate_not_after_s;
+};
+void http_status_get(struct http *h, struct http_status *ret_status);
+
+/* What an exchange has, borrowed until http_reply(). */
+const struct http_peer *http_exchange_peer(const struct http_exchange *x);
+const char *http_exchange_media(const struct http_exchange *x); /* Content-Type; "" if none */
+const uint8_t *http_exchange_body(const struct http_exchange *x);
+size_t http_exchange_body_len(const struct http_exchange *x);
+int64_t http_exchange_deadline_us(const struct http_exchange *x); /* clock_mono_us() */
+
+/*
+ * Leaves something for timed_out and sent: published with release order, freed by free_note when
+ * the exchange ends.  Once per exchange.
+ */
+void http_exchange_set_note(struct http_exchange *x, void *note, void (*free_note)(void *));
+void *http_exchange_note(struct http_exchange *x);
+
+/* Answers and gives the exchange up; takes reply->body. */
+void http_reply(struct http_exchange *take_x, const struct http_reply *reply);
+
+/* ---- a plain listener for probes and metrics, on 127.0.0.1 by default ------------------------- */
+
+struct http_plain;
+/* get() fills the body for a path (Content-Type text/plain) and returns the status, e.g. 404. */
+struct http_plain_options {
+    struct http_listen listen;
+    int (*get)(void *arg, const char *path, struct buf *body);
+    void *arg;
+};
+int http_plain_start(const struct http_plain_options *o, struct http_plain **ret_plain);
+uint16_t http_plain_port(const struct http_plain *p);
+void http_plain_stop(struct http_plain *p);
+
+#endif
