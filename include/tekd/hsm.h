@@ -101,7 +101,7 @@ AUTO_DEFINE(hsm)
 
 /*
  * Makes a TEK of bits (128, 192, 256), wraps it under storage and under bsa, destroys it: one
- * unit.  deadline_us is of clock_mono_us().  Errors, here and below: TEKD_EAGAIN (too many wait),
+ * unit.  bsa may be NULL: then only stored is made, and data is empty.  deadline_us is of clock_mono_us().  Errors, here and below: TEKD_EAGAIN (too many wait),
  * TEKD_ETIMEDOUT, TEKD_EHSM (failed, down, PIN refused), TEKD_ENOTFOUND (the token was searched and
  * has no key that agrees with the binding), TEKD_EWEAK (it has, but with attributes we refuse),
  * TEKD_ECLOSED.

@@ -95,7 +95,10 @@ void keys_handle(struct keys *k, struct cp3_reader *reader, struct keys_request 
  * NULL or empty: problem+json then. */
 void keys_busy_reply(enum cp3_media media, const char *message_id, struct keys_reply *ret_reply);
 
-/* The answer left whole, or did not: answer.sent is recorded for the former. */
+/*
+ * After reply, exactly once and from any thread: the answer left whole (answer.sent is recorded), or
+ * it did not, or was dropped.  Ends the request: the service has nothing of it any more.
+ */
 void keys_sent(struct keys *k, struct keys_request *r, bool whole);
 
 /* A TLS handshake was refused: tls.refused, at most one a minute and cause, then with counts. */
@@ -143,6 +146,9 @@ int keys_rotate(struct keys *k, const struct keys_actor *a, const char *content_
                 uint8_t ret_key_id[static 16], struct keys_error *err);
 int keys_destroy(struct keys *k, const struct keys_actor *a, const uint8_t key_id[static 16],
                  struct keys_error *err);
+
+/* Call about once a second: writes the summaries of what the limits on records held back. */
+void keys_tick(struct keys *k);
 
 struct keys_status {
     uint64_t answered, refused, repeated, busy, failed;

@@ -142,7 +142,10 @@ int store_tx_record(struct store_tx *tx, struct record *take_r, uint64_t *ret_se
 /* What records refer to others by. */
 uint64_t store_tx_epoch(struct store_tx *tx);
 
-/* A STORE_SIGNED item that only repeats waits for an older record: seq of that record. */
+/*
+ * A STORE_SIGNED item that only repeats (apply wrote nothing and added no record) waits for an older
+ * record: seq of that record.  It costs no sync and no signature of its own.
+ */
 void store_tx_wait_for(struct store_tx *tx, uint64_t seq);
 
 /* The time of this batch; the records of it carry the same. */
@@ -157,6 +160,7 @@ struct store_content {
     int64_t lead_s;
     int64_t epoch_utc_us; /* start of period 0 */
     int64_t created_us;
+    int64_t created_by; /* row of the BSA whose request made it; 0: an operator */
 };
 
 struct store_kek {
