@@ -1,0 +1,110 @@
+/* The annotated sample, from the table. */
+#include "config_internal.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "tekd/err.h"
+
+#define INDENT  2
+#define COLUMNS 96
+
+static const char intro[] =
+    "Configuration of tekd: every setting with its meaning, what it may be and its default.\n"
+    "Written by \"tekd --sample-config\"; a copy of it is a place to start from.\n"
+    "\n"
+    "Relative paths are relative to the folder of this file. Unknown or repeated keys, values of\n"
+    "the wrong type or out of range, anchors, aliases, tags and second documents stop the start.\n"
+    "A PIN never stands here, only where it is found.\n";
+
+static void print_indent(FILE *out, unsigned level)
+{
+    (void)fprintf(out, "%*s", (int)(level * INDENT), "");
+}
+
+/* One comment of lines as long as fit; a line break in the text stays one. */
+static void print_comment(FILE *out, unsigned level, const char *text)
+{
+    size_t room = COLUMNS - level * INDENT - 2, len;
+
+    while (*text != '\0') {
+        len = strcspn(text, "\n");
+        if (len > room) {
+            for (len = room; text[len] != ' ';)
+                len--;
+        }
+        print_indent(out, level);
+        (void)fprintf(out, len > 0 ? "# %.*s\n" : "#\n", (int)len, text);
+        text += len;
+        text += *text != '\0';
+    }
+}
+
+static void print_choices(FILE *out, const cyaml_strval_t *choices, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        (void)fprintf(out, "%s%s", i > 0 ? " or " : "", choices[i].str);
+}
+
+/* "1..65536, default 1024" */
+static void print_range(FILE *out, unsigned level, const struct setting *s)
+{
+    if (s->kind == SETTING_SECTION || s->kind == SETTING_ENV)
+        return;
+    print_indent(out, level);
+    (void)fputs("# ", out);
+    if (s->kind == SETTING_NUMBER)
+        (void)fprintf(out, "%" PRIu32 "..%" PRIu32, s->min, s->max);
+    if (s->kind == SETTING_LIST)
+        (void)fprintf(out, "%" PRIu32 "..%" PRIu32 " entries", s->min, s->max);
+    if (s->kind == SETTING_TEXT)
+        (void)fprintf(out, "%" PRIu32 "..%" PRIu32 " octets", s->min, s->max);
+    if (s->kind == SETTING_BOOL)
+        print_choices(out, schema_bools, SCHEMA_BOOL_COUNT);
+    if (s->kind == SETTING_CHOICE)
+        print_choices(out, s->choices, s->choice_count);
+    if (s->def != NULL)
+        (void)fprintf(out, "; default %s\n", s->def);
+    else
+        (void)fputs(s->flags & SETTING_REQUIRED ? "; required\n" : "; default none\n", out);
+}
+
+static void print_table(FILE *out, unsigned level, const struct setting *table, bool in_list);
+
+static void print_setting(FILE *out, unsigned level, const struct setting *s, bool first_of_list)
+{
+    const char *value = s->flags & SETTING_OFF || s->def == NULL ? s->sample : s->def;
+    bool quoted;
+
+    print_comment(out, level, s->meaning);
+    print_range(out, level, s);
+    /* The "- " of a list's entry stands in the indentation of its first key. */
+    print_indent(out, first_of_list ? level - 1 : level);
+    (void)fprintf(out, "%s%s%s:", first_of_list ? "- " : "", s->flags & SETTING_OFF ? "#" : "",
+                  s->key);
+    if (s->kind == SETTING_SECTION || s->kind == SETTING_LIST) {
+        (void)fputc('\n', out);
+        print_table(out, s->kind == SETTING_LIST ? level + 2 : level + 1, s->fields,
+                    s->kind == SETTING_LIST);
+        return;
+    }
+    /* A text with a colon could read as a mapping, in a flow list at least. */
+    quoted = s->kind == SETTING_TEXT && strchr(value, ':') != NULL;
+    (void)fprintf(out, quoted ? " \"%s\"\n" : " %s\n", value);
+}
+
+static void print_table(FILE *out, unsigned level, const struct setting *table, bool in_list)
+{
+    for (const struct setting *s = table; s->key != NULL; s++) {
+        if (s != table || level == 0)
+            (void)fputc('\n', out);
+        print_setting(out, level, s, in_list && s == table);
+    }
+}
+
+int sample_print(FILE *out)
+{
+    print_comment(out, 0, intro);
+    print_table(out, 0, schema_settings, false);
+    return fflush(out) == 0 && !ferror(out) ? 0 : TEKD_EIO;
+}

@@ -1,0 +1,249 @@
+/* From text to nodes that know their line and column, and the messages about them. */
+#include "config_internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tekd/buf.h"
+#include "tekd/err.h"
+
+/* Longest path of keys in a message; the table's longest has 33 octets. */
+#define PATH_TEXT_MAX 256
+
+static void put_path(struct buf *out, const struct where *where)
+{
+    if (where->up != NULL)
+        put_path(out, where->up);
+    if (where->key == NULL)
+        buf_printf(out, "[%zu]", where->index);
+    else
+        buf_printf(out, "%s%s", where->up != NULL ? "." : "", where->key);
+}
+
+/* The message so far is cut, not lost, when the end does not fit. */
+static void add_text(struct config_error *e, const char *fmt, va_list ap)
+{
+    size_t have = strlen(e->message);
+
+    (void)vsnprintf(e->message + have, sizeof(e->message) - have, fmt, ap);
+}
+
+static void __attribute__((format(printf, 2, 3))) add(struct config_error *e, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    add_text(e, fmt, ap);
+    va_end(ap);
+}
+
+int tree_refuse(struct reader *r, const yaml_mark_t *mark, const struct where *where,
+                const char *fmt, ...)
+{
+    AUTO(buf) struct buf *path = NULL;
+    va_list ap;
+
+    memset(r->error, 0, sizeof(*r->error));
+    r->error->line = (unsigned)mark->line + 1;
+    r->error->column = (unsigned)mark->column + 1;
+    add(r->error, "%s:%u:%u: ", r->file, r->error->line, r->error->column);
+    if (where != NULL && buf_new(PATH_TEXT_MAX, &path) == 0) {
+        put_path(path, where);
+        add(r->error, "%s: ", buf_str(path));
+    }
+    va_start(ap, fmt);
+    add_text(r->error, fmt, ap);
+    va_end(ap);
+    return TEKD_EINVAL;
+}
+
+int tree_fail(struct reader *r, int err, const char *fmt, ...)
+{
+    va_list ap;
+
+    memset(r->error, 0, sizeof(*r->error));
+    add(r->error, "%s: ", r->file);
+    va_start(ap, fmt);
+    add_text(r->error, fmt, ap);
+    va_end(ap);
+    return err;
+}
+
+void tree_show(const yaml_node_t *node, char out[static TREE_SHOWN_MAX])
+{
+    size_t len, max = TREE_SHOWN_MAX - sizeof("\"...\"");
+    bool bare;
+
+    if (node->type != YAML_SCALAR_NODE) {
+        (void)snprintf(out, TREE_SHOWN_MAX, "%s",
+                       node->type == YAML_MAPPING_NODE ? "a mapping" : "a list");
+        return;
+    }
+    len = node->data.scalar.length;
+    bare = node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
+    if (len == 0 && bare) {
+        (void)snprintf(out, TREE_SHOWN_MAX, "nothing");
+        return;
+    }
+    if (len > max) {
+        /* Cut in front of a character, not inside of it. */
+        for (len = max; len > 0 && (node->data.scalar.value[len] & 0xC0) == 0x80;)
+            len--;
+    }
+    (void)snprintf(out, TREE_SHOWN_MAX, "%s%.*s%s%s", bare ? "" : "\"", (int)len,
+                   (const char *)node->data.scalar.value,
+                   len < node->data.scalar.length ? "..." : "", bare ? "" : "\"");
+    for (char *p = out; *p != '\0'; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7F)
+            *p = '?';
+}
+
+/* What libyaml says, at the place where it says it. */
+static int parser_refuse(struct reader *r, const yaml_parser_t *p)
+{
+    yaml_mark_t mark = p->problem_mark;
+
+    if (p->error == YAML_MEMORY_ERROR)
+        return tree_fail(r, TEKD_ENOMEM, "out of memory");
+    if (p->error == YAML_READER_ERROR) {
+        /* The reader knows the octet only: count lines and columns up to there. */
+        memset(&mark, 0, sizeof(mark));
+        for (size_t i = 0; i < p->problem_offset && i < r->len; i++) {
+            mark.column = r->text[i] == '\n' ? 0 : mark.column + 1;
+            mark.line += r->text[i] == '\n';
+        }
+    }
+    return tree_refuse(r, &mark, NULL, "not YAML: %s%s%s", p->context != NULL ? p->context : "",
+                       p->context != NULL ? ", " : "",
+                       p->problem != NULL ? p->problem : "cannot be read");
+}
+
+/* Parts of YAML that a list of settings does not need, and that hide what a file says. */
+static const struct {
+    yaml_token_type_t type;
+    const char *what;
+} refused_tokens[] = {
+    {YAML_ANCHOR_TOKEN, "anchors (&name) are not taken: write the value out"},
+    {YAML_ALIAS_TOKEN, "aliases (*name) are not taken: write the value out"},
+    {YAML_TAG_TOKEN, "tags (!name) are not taken: write the value alone"},
+    {YAML_VERSION_DIRECTIVE_TOKEN, "directives (%YAML) are not taken"},
+    {YAML_TAG_DIRECTIVE_TOKEN, "directives (%TAG) are not taken"},
+};
+
+static int refuse_token(struct reader *r, const yaml_token_t *token)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(refused_tokens); i++)
+        if (token->type == refused_tokens[i].type)
+            return tree_refuse(r, &token->start_mark, NULL, "%s", refused_tokens[i].what);
+    return 0;
+}
+
+/* Scanner's mistakes are left to tree_load(), which has the better words for them. */
+static int scan_tokens(struct reader *r)
+{
+    yaml_parser_t parser;
+    yaml_token_t token;
+    bool more = true;
+    int e = 0;
+
+    if (!yaml_parser_initialize(&parser))
+        return tree_fail(r, TEKD_ENOMEM, "out of memory");
+    yaml_parser_set_input_string(&parser, r->text, r->len);
+    while (e == 0 && more && yaml_parser_scan(&parser, &token)) {
+        e = refuse_token(r, &token);
+        more = token.type != YAML_STREAM_END_TOKEN;
+        yaml_token_delete(&token);
+    }
+    yaml_parser_delete(&parser);
+    return e;
+}
+
+static int load_documents(struct reader *r, yaml_parser_t *parser)
+{
+    yaml_document_t second;
+    const yaml_node_t *root;
+    int e = 0;
+
+    if (!yaml_parser_load(parser, &r->doc))
+        return parser_refuse(r, parser);
+    r->has_doc = true;
+    if (!yaml_parser_load(parser, &second))
+        return parser_refuse(r, parser);
+    root = yaml_document_get_root_node(&second);
+    if (root != NULL)
+        e = tree_refuse(r, &second.start_mark, NULL, "a second document starts here; one is taken");
+    yaml_document_delete(&second);
+    return e;
+}
+
+int tree_parse(struct reader *r)
+{
+    yaml_parser_t parser;
+    int e;
+
+    e = scan_tokens(r);
+    if (e < 0)
+        return e;
+    if (!yaml_parser_initialize(&parser))
+        return tree_fail(r, TEKD_ENOMEM, "out of memory");
+    yaml_parser_set_input_string(&parser, r->text, r->len);
+    e = load_documents(r, &parser);
+    yaml_parser_delete(&parser);
+    return e;
+}
+
+void tree_free(struct reader *r)
+{
+    if (r->has_doc)
+        yaml_document_delete(&r->doc);
+    r->has_doc = false;
+}
+
+/* libyaml's accessors take a document that they do not change, but do not say so. */
+const yaml_node_t *tree_root(const struct reader *r)
+{
+    return yaml_document_get_root_node((yaml_document_t *)&r->doc);
+}
+
+const yaml_node_t *tree_node(const struct reader *r, int index)
+{
+    return yaml_document_get_node((yaml_document_t *)&r->doc, index);
+}
+
+const yaml_node_t *tree_get(const struct reader *r, const yaml_node_t *mapping, const char *key,
+                            const yaml_node_t **ret_key)
+{
+    size_t len = strlen(key);
+
+    if (mapping == NULL || mapping->type != YAML_MAPPING_NODE)
+        return NULL;
+    for (const yaml_node_pair_t *p = mapping->data.mapping.pairs.start;
+         p < mapping->data.mapping.pairs.top; p++) {
+        const yaml_node_t *k = tree_node(r, p->key);
+
+        if (k->type != YAML_SCALAR_NODE || k->data.scalar.length != len ||
+            memcmp(k->data.scalar.value, key, len) != 0)
+            continue;
+        if (ret_key != NULL)
+            *ret_key = k;
+        return tree_node(r, p->value);
+    }
+    return NULL;
+}
+
+const yaml_mark_t *tree_place(const struct reader *r, const char *path)
+{
+    const yaml_node_t *node = tree_root(r), *place = node;
+    AUTO_MEM char *copy = strdup(path);
+    char *rest = copy;
+
+    for (char *key = strsep(&rest, "."); key != NULL && node != NULL; key = strsep(&rest, ".")) {
+        const yaml_node_t *k = NULL;
+
+        node = tree_get(r, node, key, &k);
+        if (node != NULL)
+            place = node->type == YAML_SCALAR_NODE ? node : k;
+    }
+    return &place->start_mark;
+}
