@@ -39,7 +39,8 @@ struct note {
 
 /*
  * The origin of a log: <bsm_id>/tekd/audit/<epoch>.  out has NOTE_ORIGIN_MAX + 1 characters.
- * Errors: TEKD_EINVAL (white space, '+' or control characters in bsm_id, too long).
+ * Errors: TEKD_EINVAL (bsm_id empty, too long, not UTF-8, with white space, '+' or
+ * control characters; epoch 0).
  */
 int note_origin(const char *bsm_id, uint64_t epoch, char *out);
 
@@ -49,13 +50,16 @@ int note_text(const char *origin, uint64_t size, const struct merkle_hash *root,
 /* Appends the whole note.  Errors: of buf_append(). */
 int note_write(const struct note *n, struct buf *out);
 
-/* Reads a whole note, strictly: one written form.  Errors: TEKD_EFORMAT. */
+/*
+ * Reads a whole note, strictly: one written form, no extension lines, at least one signature, each
+ * under the name of the origin.  Errors: TEKD_EFORMAT.
+ */
 int note_read(const void *octets, size_t len, struct note *ret_note);
 
 /* The 4 octets that name a P-256 or Ed25519 key in notes of this origin.  Errors: TEKD_ECRYPTO. */
 int note_key_id(const char *origin, EVP_PKEY *key, uint8_t ret_id[static 4]);
 
-/* Adds a signature line.  Errors: TEKD_ETOOBIG. */
+/* Adds a signature line.  Errors: TEKD_ETOOBIG (too many, empty, over NOTE_SIG_MAX). */
 int note_add(struct note *n, const uint8_t key_id[static 4], const uint8_t *sig, size_t len);
 
 /*
@@ -64,7 +68,10 @@ int note_add(struct note *n, const uint8_t key_id[static 4], const uint8_t *sig,
  */
 int note_verify(const struct note *n, EVP_PKEY *key);
 
-/* A P-256 signature as tokens give it (r || s, 64 octets) in DER, at most NOTE_SIG_MAX octets. */
+/*
+ * A P-256 signature as tokens give it (r || s, 64 octets) in DER; out has room for NOTE_SIG_MAX
+ * octets.  Errors: TEKD_ECRYPTO (r or s is zero), TEKD_ENOMEM.
+ */
 int note_ecdsa_der(const uint8_t raw[static 64], uint8_t *out, size_t *ret_len);
 
 #endif

@@ -1,0 +1,305 @@
+/*
+ * The note, octet by octet (LF is 0x0a, the dash is U+2014: e2 80 94):
+ *     <origin> LF <size> LF <root> LF LF
+ *     e2 80 94 20 <origin> 20 <base64 of 4 octets key id and the signature>
+ * LF      1..NOTE_SIGS_MAX Extension lines and signatures under other names are refused: our logs
+ * have none, and a reader that skips what it does not know accepts more than one form of the same
+ * statement.
+ */
+#include <assert.h>
+#include <inttypes.h>
+#include <openssl/ec.h>
+#include <openssl/ecdsa.h>
+#include <openssl/evp.h>
+#include <openssl/x509.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "audit.h"
+#include "tekd/enc.h"
+#include "tekd/err.h"
+#include "tekd/note.h"
+
+#define KEY_ID_LEN    4
+#define RAW_LEN       64 /* r || s of P-256 */
+#define ED25519_LEN   32
+#define ED25519_TYPE  0x01
+#define SPKI_MAX      256 /* P-256: 91, Ed25519: 44 */
+#define PAYLOAD_MAX   (KEY_ID_LEN + NOTE_SIG_MAX)
+#define SIZE_DIGITS   20
+#define ROOT_TEXT_LEN ENC_BASE64_LEN(MERKLE_HASH_LEN)
+
+static const char dash[] = "\xe2\x80\x94 ";
+
+/* What a key name must not hold (C2SP signed-note): white space of Unicode, '+', controls. */
+static bool name_char_ok(uint32_t c)
+{
+    static const uint32_t spaces[] = {0x85, 0xa0, 0x1680, 0x2028, 0x2029, 0x202f, 0x205f, 0x3000};
+
+    if (c <= ' ' || c == 0x7f || c == '+' || (c >= 0x2000 && c <= 0x200a))
+        return false;
+    for (size_t i = 0; i < ARRAY_SIZE(spaces); i++)
+        if (c == spaces[i])
+            return false;
+    return true;
+}
+
+static bool name_ok(const char *s, size_t len)
+{
+    uint32_t c;
+
+    if (len == 0 || len > NOTE_ORIGIN_MAX)
+        return false;
+    for (size_t i = 0, n; i < len; i += n) {
+        n = utf8_read(s + i, len - i, &c);
+        if (n == 0 || !name_char_ok(c))
+            return false;
+    }
+    return true;
+}
+
+int note_origin(const char *bsm_id, uint64_t epoch, char *out)
+{
+    char text[NOTE_ORIGIN_MAX + 1];
+    int n;
+
+    if (bsm_id[0] == '\0' || epoch == 0)
+        return TEKD_EINVAL;
+    n = snprintf(text, sizeof text, "%s/tekd/audit/%" PRIu64, bsm_id, epoch);
+    if (n < 0 || (size_t)n >= sizeof text || !name_ok(text, (size_t)n))
+        return TEKD_EINVAL;
+    memcpy(out, text, (size_t)n + 1);
+    return 0;
+}
+
+int note_text(const char *origin, uint64_t size, const struct merkle_hash *root, struct buf *out)
+{
+    char root_text[ROOT_TEXT_LEN + 1];
+
+    enc_base64(root->octets, sizeof root->octets, root_text);
+    return buf_printf(out, "%s\n%" PRIu64 "\n%s\n", origin, size, root_text);
+}
+
+static int write_signature(const char *origin, const struct note_signature *s, struct buf *out)
+{
+    uint8_t payload[PAYLOAD_MAX];
+    char text[ENC_BASE64_LEN(PAYLOAD_MAX) + 1];
+
+    assert(s->len <= NOTE_SIG_MAX);
+    memcpy(payload, s->key_id, KEY_ID_LEN);
+    memcpy(payload + KEY_ID_LEN, s->octets, s->len);
+    enc_base64(payload, KEY_ID_LEN + s->len, text);
+    return buf_printf(out, "%s%s %s\n", dash, origin, text);
+}
+
+int note_write(const struct note *n, struct buf *out)
+{
+    int r;
+
+    assert(n->n_signatures <= NOTE_SIGS_MAX);
+    r = note_text(n->origin, n->size, &n->root, out);
+    if (r < 0)
+        return r;
+    r = buf_putc(out, '\n');
+    for (size_t i = 0; r == 0 && i < n->n_signatures; i++)
+        r = write_signature(n->origin, &n->signature[i], out);
+    return r;
+}
+
+struct line {
+    const char *s;
+    size_t len;
+};
+
+/* Takes one line off what is left; false when there is no line end. */
+static bool line_take(struct line *left, struct line *ret_line)
+{
+    const char *end = memchr(left->s, '\n', left->len);
+
+    if (!end)
+        return false;
+    ret_line->s = left->s;
+    ret_line->len = (size_t)(end - left->s);
+    left->len -= ret_line->len + 1;
+    left->s = end + 1;
+    return true;
+}
+
+static bool read_text(struct line *left, struct note *n)
+{
+    struct line origin, size, root, empty;
+    size_t root_len = 0;
+
+    if (!line_take(left, &origin) || !line_take(left, &size) || !line_take(left, &root) ||
+        !line_take(left, &empty))
+        return false;
+    if (!name_ok(origin.s, origin.len) || decimal_read(size.s, size.len, &n->size) < 0 ||
+        empty.len != 0 || root.len != ROOT_TEXT_LEN)
+        return false;
+    if (enc_base64_read(root.s, root.len, n->root.octets, MERKLE_HASH_LEN, &root_len) < 0 ||
+        root_len != MERKLE_HASH_LEN)
+        return false;
+    memcpy(n->origin, origin.s, origin.len);
+    n->origin[origin.len] = '\0';
+    return true;
+}
+
+static bool read_signature(const struct line *line, struct note *n)
+{
+    const size_t dash_len = sizeof dash - 1;
+    const size_t name_len = strlen(n->origin);
+    const size_t before = dash_len + name_len + 1;
+    uint8_t payload[PAYLOAD_MAX];
+    size_t len = 0;
+
+    if (line->len <= before || memcmp(line->s, dash, dash_len) != 0 ||
+        memcmp(line->s + dash_len, n->origin, name_len) != 0 || line->s[before - 1] != ' ')
+        return false;
+    if (enc_base64_read(line->s + before, line->len - before, payload, sizeof payload, &len) < 0 ||
+        len <= KEY_ID_LEN)
+        return false;
+    return note_add(n, payload, payload + KEY_ID_LEN, len - KEY_ID_LEN) == 0;
+}
+
+int note_read(const void *octets, size_t len, struct note *ret_note)
+{
+    struct line left = {octets, len};
+    struct note n = {.size = 0};
+    struct line line;
+
+    if (len > NOTE_MAX || !read_text(&left, &n))
+        return TEKD_EFORMAT;
+    while (left.len > 0)
+        if (!line_take(&left, &line) || !read_signature(&line, &n))
+            return TEKD_EFORMAT;
+    if (n.n_signatures == 0)
+        return TEKD_EFORMAT;
+    *ret_note = n;
+    return 0;
+}
+
+int note_add(struct note *n, const uint8_t key_id[static 4], const uint8_t *sig, size_t len)
+{
+    struct note_signature *s = &n->signature[n->n_signatures];
+
+    if (n->n_signatures >= NOTE_SIGS_MAX || len == 0 || len > NOTE_SIG_MAX)
+        return TEKD_ETOOBIG;
+    memcpy(s->key_id, key_id, KEY_ID_LEN);
+    memcpy(s->octets, sig, len);
+    s->len = len;
+    n->n_signatures++;
+    return 0;
+}
+
+static bool is_p256(EVP_PKEY *key)
+{
+    char group[32] = "";
+
+    return EVP_PKEY_is_a(key, "EC") &&
+           EVP_PKEY_get_group_name(key, group, sizeof group, NULL) == 1 &&
+           strcmp(group, "prime256v1") == 0;
+}
+
+/* What the key id is the hash of; 0 for keys that do not sign notes. */
+static size_t key_id_input(const char *origin, EVP_PKEY *key, uint8_t *out, size_t max)
+{
+    size_t name_len = strlen(origin);
+    size_t raw_len = ED25519_LEN;
+    uint8_t *p = out;
+    int len;
+
+    if (is_p256(key)) {
+        len = i2d_PUBKEY(key, NULL);
+        return len > 0 && (size_t)len <= max && i2d_PUBKEY(key, &p) == len ? (size_t)len : 0;
+    }
+    if (!EVP_PKEY_is_a(key, "ED25519") || name_len + 2 + ED25519_LEN > max)
+        return 0;
+    memcpy(out, origin, name_len);
+    out[name_len] = '\n';
+    out[name_len + 1] = ED25519_TYPE;
+    if (EVP_PKEY_get_raw_public_key(key, out + name_len + 2, &raw_len) != 1)
+        return 0;
+    return name_len + 2 + raw_len;
+}
+
+int note_key_id(const char *origin, EVP_PKEY *key, uint8_t ret_id[static 4])
+{
+    uint8_t input[NOTE_ORIGIN_MAX + SPKI_MAX];
+    uint8_t digest[EVP_MAX_MD_SIZE];
+    size_t len = key_id_input(origin, key, input, sizeof input);
+
+    if (len == 0 || EVP_Digest(input, len, digest, NULL, EVP_sha256(), NULL) != 1)
+        return TEKD_ECRYPTO;
+    memcpy(ret_id, digest, KEY_ID_LEN);
+    return 0;
+}
+
+/* EVP_MD_CTX and ECDSA_SIG are OpenSSL's typedefs: no AUTO(), but the same. */
+static void context_freep(EVP_MD_CTX **p)
+{
+    EVP_MD_CTX_free(*p);
+}
+
+static void ecdsa_freep(ECDSA_SIG **p)
+{
+    ECDSA_SIG_free(*p);
+}
+
+static int verify_one(const struct note_signature *s, EVP_PKEY *key, const struct buf *text)
+{
+    __attribute__((cleanup(context_freep))) EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    const EVP_MD *md = EVP_PKEY_is_a(key, "ED25519") ? NULL : EVP_sha256();
+
+    if (!ctx)
+        return TEKD_ENOMEM;
+    if (EVP_DigestVerifyInit(ctx, NULL, md, NULL, key) != 1 ||
+        EVP_DigestVerify(ctx, s->octets, s->len, buf_data(text), buf_len(text)) != 1)
+        return TEKD_ECRYPTO;
+    return 0;
+}
+
+/* A line of a known key that does not verify spoils the note, even beside one that does. */
+int note_verify(const struct note *n, EVP_PKEY *key)
+{
+    AUTO(buf) struct buf *text = NULL;
+    uint8_t id[KEY_ID_LEN];
+    int found = TEKD_ENOTFOUND;
+    int r;
+
+    r = note_key_id(n->origin, key, id);
+    if (r < 0)
+        return r;
+    r = buf_new(NOTE_TEXT_MAX, &text);
+    if (r == 0)
+        r = note_text(n->origin, n->size, &n->root, text);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < n->n_signatures; i++) {
+        if (memcmp(n->signature[i].key_id, id, KEY_ID_LEN) != 0)
+            continue;
+        found = verify_one(&n->signature[i], key, text);
+        if (found < 0)
+            return found;
+    }
+    return found;
+}
+
+int note_ecdsa_der(const uint8_t raw[static 64], uint8_t *out, size_t *ret_len)
+{
+    __attribute__((cleanup(ecdsa_freep))) ECDSA_SIG *sig = ECDSA_SIG_new();
+    BIGNUM *r = BN_bin2bn(raw, RAW_LEN / 2, NULL);
+    BIGNUM *s = BN_bin2bn(raw + RAW_LEN / 2, RAW_LEN / 2, NULL);
+    int len;
+
+    if (!sig || !r || !s || ECDSA_SIG_set0(sig, r, s) != 1) {
+        BN_free(r);
+        BN_free(s);
+        return TEKD_ENOMEM;
+    }
+    len = i2d_ECDSA_SIG(sig, NULL);
+    if (BN_is_zero(r) || BN_is_zero(s) || len <= 0 || len > NOTE_SIG_MAX)
+        return TEKD_ECRYPTO;
+    (void)i2d_ECDSA_SIG(sig, &out);
+    *ret_len = (size_t)len;
+    return 0;
+}
