@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "tekd/auto.h"
+#include "tekd/log.h"
 #include "tekd/merkle.h"
 #include "tekd/note.h"
 
@@ -76,23 +77,35 @@ struct hsm_options {
     const char *token;      /* RFC 7512 URI: token= and serial=, never a slot */
     const char *profile;    /* row of the vendor table */
     enum hsm_pin_source pin_source;
-    const char *pin;          /* path or credential name */
-    int pin_fd;               /* of HSM_PIN_FD, read to its end once */
-    const char *latch_file;   /* remembers over restarts that a PIN was refused; never holds a PIN */
-    unsigned workers;         /* key workers, 1..HSM_WORKERS_MAX */
-    bool tls_worker;          /* whether the TLS key is in the token */
-    const char *checkpoint_key; /* label; of the audit worker */
+    const char *pin;        /* path or credential name */
+    int pin_fd;             /* of HSM_PIN_FD, read to its end once */
+    const char *latch_file; /* remembers over restarts that a PIN was refused; never holds a PIN */
+    unsigned workers;       /* key workers, 1..HSM_WORKERS_MAX */
+    bool tls_worker;        /* whether the TLS key is in the token */
+    const char *checkpoint_key; /* label; of the audit worker; NULL: there is none */
     const char *tls_key;        /* RFC 7512 URI or label; NULL without tls_worker */
     int timeout_ms;             /* of one call, 50..60000 */
     unsigned recycle_after;     /* calls of a worker before it is replaced; 0: never */
-    unsigned max_waiting;       /* calls that may wait for a free key worker; more get TEKD_EAGAIN */
+    unsigned max_waiting; /* calls that may wait for a free key worker; more get TEKD_EAGAIN */
+
+    /* 0 stands for the default in each of these. */
+    int audit_timeout_ms;       /* of a checkpoint signature; default: timeout_ms */
+    int tls_timeout_ms;         /* of a handshake signature; default: timeout_ms */
+    unsigned tls_waiting;       /* calls that may wait for the TLS worker; default 16 */
+    unsigned restart_min_ms;    /* back-off of a worker that keeps dying: from (100) ... */
+    unsigned restart_max_ms;    /* ... doubling to (30000); the first restart is at once */
+    unsigned keepalive_s;       /* an idle worker makes a key and destroys it so often; 0: never */
+    enum log_format log_format; /* of what tekd-hsm and its workers write to stderr ... */
+    enum log_level log_level;   /* ... where 0, LOG_ERROR, is errors only */
 };
 
 /*
  * Starts tekd-hsm and its workers; returns once the supervisor runs, before the token answers: an
- * HSM that is down or a refused PIN is a state (hsm_status_get()), not an error.  Call from the
- * main thread, which must live as long as the workers (they die with their parent thread).
- * Errors: TEKD_EINVAL, TEKD_ENOMEM, TEKD_EIO (the program cannot be started).
+ * HSM that is down or a refused PIN is a state (hsm_status_get()), not an error.  Any thread may
+ * call it: tekd-hsm dies with a thread of the pool, which lives until hsm_free() or the end of the
+ * process.  pin_fd stays the caller's, who may close it once this has returned.
+ * Errors: TEKD_EINVAL, TEKD_ETOOBIG (strings over 16 KiB), TEKD_ENOMEM, TEKD_EIO (the program
+ * cannot be started).
  */
 int hsm_new(const struct hsm_options *o, struct hsm **ret_hsm);
 /* Ends and reaps every worker; calls under way return TEKD_ECLOSED. */
@@ -101,10 +114,11 @@ AUTO_DEFINE(hsm)
 
 /*
  * Makes a TEK of bits (128, 192, 256), wraps it under storage and under bsa, destroys it: one
- * unit.  bsa may be NULL: then only stored is made, and data is empty.  deadline_us is of clock_mono_us().  Errors, here and below: TEKD_EAGAIN (too many wait),
- * TEKD_ETIMEDOUT, TEKD_EHSM (failed, down, PIN refused), TEKD_ENOTFOUND (the token was searched and
- * has no key that agrees with the binding), TEKD_EWEAK (it has, but with attributes we refuse),
- * TEKD_ECLOSED.
+ * unit.  bsa may be NULL: then only stored is made, and data is empty.  deadline_us is of
+ * clock_mono_us().  Errors, here and below: TEKD_EAGAIN (too many wait), TEKD_ETIMEDOUT, TEKD_EHSM
+ * (failed, down, PIN refused), TEKD_ENOTFOUND (the token was searched and has no key that agrees
+ * with the binding), TEKD_EWEAK (it has, but with attributes we refuse), TEKD_ECLOSED, TEKD_EINVAL
+ * (the arguments).
  */
 struct hsm_issued {
     struct hsm_blob stored;
@@ -113,7 +127,10 @@ struct hsm_issued {
 int hsm_issue(struct hsm *h, unsigned bits, const struct hsm_kek *storage,
               const struct hsm_kek *bsa, int64_t deadline_us, struct hsm_issued *ret_issued);
 
-/* Unwraps a stored TEK inside the HSM, wraps it under bsa, destroys it. */
+/*
+ * Unwraps a stored TEK inside the HSM, wraps it under bsa, destroys it.  Errors: also TEKD_EFORMAT
+ * (stored is not what this KEK made).
+ */
 struct hsm_export {
     unsigned bits;
     const struct hsm_kek *storage;
@@ -130,8 +147,8 @@ int hsm_export(struct hsm *h, const struct hsm_export *in, int64_t deadline_us,
  */
 struct hsm_kek_report {
     struct hsm_kek kek;
-    bool imported;            /* not made in this HSM: LOCAL is false */
-    char check_value[7];      /* 3 octets in hex, for the telephone only */
+    bool imported;       /* not made in this HSM: LOCAL is false */
+    char check_value[7]; /* 3 octets in hex, for the telephone only */
     char text[HSM_TEXT_MAX];
 };
 int hsm_describe_kek(struct hsm *h, const char *label, enum hsm_kek_use use, enum hsm_wrap wrap,
@@ -188,18 +205,25 @@ struct hsm_status {
     char token_model[HSM_TEXT_MAX];
     char token_serial[HSM_TEXT_MAX];
     char reason[HSM_TEXT_MAX]; /* of DOWN and PIN_REFUSED, e.g. "C_Login: CKR_PIN_INCORRECT" */
+    int error;                 /* its code: TEKD_EHSM, TEKD_EPIN, TEKD_EINVAL, TEKD_EWEAK (a token
+                                  on which keys can be stolen: do not serve); else 0 */
     bool prevents_wrap_out;    /* a PIN holder cannot wrap a TEK under a key of his own */
     size_t n_workers;
     struct hsm_worker_status worker[HSM_WORKERS_MAX + 2];
 };
 void hsm_status_get(struct hsm *h, struct hsm_status *ret_status);
 
-/* Waits until the state leaves HSM_STARTING or the deadline passes; for tekd's start and --check. */
+/*
+ * Waits until the state leaves HSM_STARTING or the deadline passes; for tekd's start and --check.
+ * Errors: TEKD_ETIMEDOUT, TEKD_ECLOSED.
+ */
 int hsm_wait(struct hsm *h, int64_t deadline_us);
 
 /*
  * Forgets that the PIN was refused, reads its source again and starts the workers: the operator's
- * word that the source was mended.  pin is for HSM_PIN_FD and HSM_PIN_PROMPT, else NULL.
+ * word that the source was mended.  pin is for HSM_PIN_FD and HSM_PIN_PROMPT, else NULL.  Returns
+ * at once, in HSM_STARTING unless all is well anyway: hsm_wait() tells what came of it.
+ * Errors: TEKD_EINVAL (pin is missing, or too much), TEKD_EIO, TEKD_ECLOSED.
  */
 struct secret;
 int hsm_retry(struct hsm *h, const struct secret *pin);
