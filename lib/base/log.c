@@ -222,13 +222,14 @@ static bool needs_quotes(const char *s)
 static bool add_text(struct line *l, const char *s)
 {
     bool quotes = needs_quotes(s);
-    size_t most = l->len + LOG_VALUE_MAX + 1;
     size_t end = l->end;
+    size_t most;
 
     if (l->end - l->len < 2)
         return false;
     if (quotes)
         (void)add(l, "\"", 1);
+    most = l->len + LOG_VALUE_MAX;
     l->end = most < end - 1 ? most : end - 1; /* the closing quote's place */
     while (*s != '\0') {
         struct unit u = unit_at(s);
