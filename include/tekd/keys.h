@@ -36,7 +36,8 @@ struct keys_options {
     struct store *store;
     struct hsm *hsm;
     const char *storage_kek; /* label */
-    bool auto_content;
+    bool auto_content; /* an entitled BSA's first request makes the content */
+    unsigned auto_bits; /* of its TEKs: 128, 192, 256 */
     enum keys_refusal_http refusal_http;
     unsigned per_bsa_concurrency;
     uint64_t per_bsa_auto_contents;
@@ -149,6 +150,8 @@ int keys_destroy(struct keys *k, const struct keys_actor *a, const uint8_t key_i
 
 /* Call about once a second: writes the summaries of what the limits on records held back. */
 void keys_tick(struct keys *k);
+/* At the stop: writes all of them. */
+void keys_flush(struct keys *k);
 
 struct keys_status {
     uint64_t answered, refused, repeated, busy, failed;

@@ -217,6 +217,7 @@ struct store_bsa {
     struct store_kek kek;             /* current */
 };
 int store_bsa_new(struct store_bsa **ret_bsa);
+int store_bsa_dup(const struct store_bsa *b, struct store_bsa **ret_bsa);
 void store_bsa_free(struct store_bsa *b);
 AUTO_DEFINE(store_bsa)
 

@@ -1,0 +1,341 @@
+/*
+ * Enrolment: which certificate is which BSA, what it may have, and the KEK that is its own.
+ */
+#include "internal.h"
+
+#include <openssl/bio.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tekd/clock.h"
+#include "tekd/enc.h"
+#include "tekd/err.h"
+#include "tekd/log.h"
+
+/* One record lists all patterns of a BSA: with the rest they fit into RECORD_MAX. */
+#define ENTITLE_TOTAL_MAX 4096
+
+/* ---- checking what was given ------------------------------------------------------------------
+ */
+
+static int cert_fingerprint(const char *pem, uint8_t ret_sha256[static 32])
+{
+    BIO *bio = BIO_new_mem_buf(pem, -1);
+    X509 *x = bio ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
+    unsigned len = 32;
+    int ok = x && X509_digest(x, EVP_sha256(), ret_sha256, &len) == 1;
+
+    X509_free(x);
+    BIO_free(bio);
+    return ok ? 0 : TEKD_EFORMAT;
+}
+
+static int set_certs(struct store_bsa *b, const struct keys_bsa_change *c, struct keys_error *err)
+{
+    if (c->n_certs > STORE_CERTS_MAX)
+        return admin_fail(err, TEKD_EINVAL, "at most %d certificates: the current and the next one",
+                          STORE_CERTS_MAX);
+    for (size_t i = 0; i < c->n_certs; i++) {
+        if (cert_fingerprint(c->certs[i], b->cert[i]) < 0)
+            return admin_fail(err, TEKD_EINVAL, "certificate %zu is not a PEM certificate", i + 1);
+    }
+    b->n_certs = c->n_certs;
+    return 0;
+}
+
+static int set_entitle(struct store_bsa *b, const struct keys_bsa_change *c, struct keys_error *err)
+{
+    size_t total = 0;
+
+    if (c->n_entitle > STORE_ENTITLE_MAX)
+        return admin_fail(err, TEKD_EINVAL, "at most %d patterns", STORE_ENTITLE_MAX);
+    for (size_t i = 0; i < c->n_entitle; i++) {
+        if (!admin_is_text(c->entitle[i], STORE_CONTENT_MAX))
+            return admin_fail(err, TEKD_EINVAL,
+                              "pattern %zu: expected 1..%d octets without control characters",
+                              i + 1, STORE_CONTENT_MAX);
+        total += strlen(c->entitle[i]) + 1;
+    }
+    if (total > ENTITLE_TOTAL_MAX)
+        return admin_fail(err, TEKD_EINVAL, "the patterns are longer than %d octets together",
+                          ENTITLE_TOTAL_MAX);
+    for (size_t i = 0; i < b->n_entitle; i++)
+        free(b->entitle[i]);
+    b->n_entitle = 0;
+    for (size_t i = 0; i < c->n_entitle; i++) {
+        b->entitle[i] = strdup(c->entitle[i]);
+        if (!b->entitle[i])
+            return TEKD_ENOMEM;
+        b->n_entitle++;
+    }
+    return 0;
+}
+
+static int set_url(struct store_bsa *b, const char *url, struct keys_error *err)
+{
+    if (*url && (strncmp(url, "https://", 8) != 0 || !admin_is_text(url, STORE_URL_MAX) ||
+                 strchr(url, ' ')))
+        return admin_fail(err, TEKD_EINVAL, "the URL has to be https:// and at most %d octets",
+                          STORE_URL_MAX);
+    (void)snprintf(b->url, sizeof(b->url), "%s", url);
+    return 0;
+}
+
+static int set_ca(struct store_bsa *b, const char *pem, struct keys_error *err)
+{
+    uint8_t unused[32];
+
+    if (strlen(pem) > STORE_PEM_MAX || cert_fingerprint(pem, unused) < 0)
+        return admin_fail(err, TEKD_EINVAL, "the CA is not a PEM certificate of at most %d octets",
+                          STORE_PEM_MAX);
+    free(b->ca_pem);
+    b->ca_pem = strdup(pem);
+    return b->ca_pem ? 0 : TEKD_ENOMEM;
+}
+
+static int merge(struct store_bsa *b, const struct keys_bsa_change *c, struct keys_error *err)
+{
+    int r = 0;
+
+    if (c->n_certs)
+        r = set_certs(b, c, err);
+    if (r == 0 && c->set_entitle)
+        r = set_entitle(b, c, err);
+    if (r == 0 && c->url)
+        r = set_url(b, c->url, err);
+    if (r == 0 && c->ca_pem)
+        r = set_ca(b, c->ca_pem, err);
+    if (c->media >= 0)
+        b->media = c->media == STORE_MEDIA_JSON ? STORE_MEDIA_JSON : STORE_MEDIA_XML;
+    if (c->form >= 0)
+        b->form = c->form == STORE_FORM_EFFICIENT ? STORE_FORM_EFFICIENT : STORE_FORM_FULL;
+    if (c->key_info >= 0)
+        b->key_info = c->key_info != 0;
+    return r;
+}
+
+/* ---- the change on the store thread ---------------------------------------------------------- */
+
+struct enrolment {
+    struct keys *k;
+    const struct keys_actor *actor;
+    const char *action;
+    struct store_bsa *row;
+    struct store_bsa *before; /* what was in force; NULL if nothing was */
+    bool new_kek;
+    bool in_force; /* the registry has the new state */
+};
+
+static void record_certs(struct record *rec, const struct store_bsa *b)
+{
+    char text[STORE_CERTS_MAX * (ENC_HEX_LEN(32) + 1)] = "";
+    size_t at = 0;
+
+    for (size_t i = 0; i < b->n_certs; i++) {
+        if (i > 0)
+            text[at++] = ',';
+        enc_hex(b->cert[i], 32, text + at);
+        at += ENC_HEX_LEN(32);
+    }
+    record_str(rec, "cert", text);
+}
+
+static int record_entitle(struct record *rec, const struct store_bsa *b)
+{
+    AUTO(buf) struct buf *text = NULL;
+    int r = buf_new(ENTITLE_TOTAL_MAX, &text);
+
+    for (size_t i = 0; i < b->n_entitle && r == 0; i++)
+        r = buf_printf(text, "%s%s", i > 0 ? " " : "", b->entitle[i]);
+    if (r == 0)
+        record_str(rec, "entitle", buf_str(text));
+    return r;
+}
+
+static int record_enrolled(struct enrolment *e, struct store_tx *tx)
+{
+    AUTO(record) struct record *rec = NULL;
+    int r = record_new(e->row->enabled ? "bsa.enrolled" : "bsa.disabled", &rec);
+
+    if (r < 0)
+        return r;
+    record_str(rec, "bsa", e->row->id);
+    admin_actor(rec, e->actor);
+    if (e->row->enabled) {
+        record_certs(rec, e->row);
+        record_str(rec, "kekid", e->row->kek.name);
+        r = record_entitle(rec, e->row);
+    }
+    if (r < 0)
+        return r;
+    r = store_tx_record(tx, TAKE(rec), NULL);
+    return r < 0 ? r : admin_record(tx, e->actor, e->action, e->row->id);
+}
+
+/* The BSA's row comes first: its KEK refers to it. */
+static int write_rows(struct enrolment *e, struct store_tx *tx)
+{
+    struct store_bsa *b = e->row;
+    int r = 0;
+
+    if (b->row == 0)
+        r = store_tx_bsa_insert(tx, b);
+    if (r == 0 && e->new_kek) {
+        b->kek.bsa = b->row;
+        b->kek.version++;
+        (void)snprintf(b->kek.name, sizeof(b->kek.name), "%s/%u", b->id, (unsigned)b->kek.version);
+        r = store_tx_kek_insert(tx, &b->kek);
+        if (r == 0)
+            r = kek_record(tx, &b->kek);
+    }
+    return r < 0 ? r : store_tx_bsa_update(tx, b);
+}
+
+/*
+ * The new state is in force from here on, before the commit: what is decided after this item in the
+ * same batch is decided by it.  If the commit fails nothing is released anyway.
+ */
+static int apply_enrolment(void *arg, struct store_tx *tx)
+{
+    struct enrolment *e = arg;
+    AUTO(store_bsa) struct store_bsa *copy = NULL;
+    int r = write_rows(e, tx);
+
+    if (r == 0)
+        r = record_enrolled(e, tx);
+    if (r == 0)
+        r = store_bsa_dup(e->row, &copy);
+    if (r == 0)
+        r = registry_put(e->k->registry, TAKE(copy));
+    e->in_force = r == 0;
+    return r;
+}
+
+/* The commit failed: what was in force before is again; a BSA that was new gets nothing. */
+static void take_back(struct enrolment *e)
+{
+    AUTO(store_bsa) struct store_bsa *copy = NULL;
+
+    if (store_bsa_dup(e->before ? e->before : e->row, &copy) < 0)
+        return;
+    if (!e->before)
+        copy->enabled = false;
+    if (registry_put(e->k->registry, TAKE(copy)) < 0)
+        log_event(LOG_ERROR, "keys", "enrolment-not-taken-back", LOG_STR("bsa", e->row->id));
+}
+
+static int commit(struct enrolment *e, struct keys_error *err)
+{
+    int r = store_call(e->k->store, STORE_DURABLE, apply_enrolment, e);
+
+    if (r < 0 && e->in_force)
+        take_back(e);
+    if (r == TEKD_EEXIST)
+        return admin_fail(
+            err, r, "\"%s\": this BSA, its certificate or its KEK is enrolled already", e->row->id);
+    if (r < 0)
+        return admin_fail(err, r, "recording the change: %s", tekd_strerror(r));
+    return 0;
+}
+
+/* ---- the commands ---------------------------------------------------------------------------- */
+
+static int describe(struct keys *k, const char *label, enum hsm_wrap wrap, struct enrolment *e,
+                    struct keys_error *err)
+{
+    const struct kek_wanted what = {.label = label,
+                                    .use = HSM_KEK_BSA,
+                                    .wrap = wrap ? wrap : HSM_WRAP_AES_KW,
+                                    .deadline_us = clock_mono_us() + KEYS_HSM_US};
+    struct store_kek found;
+    int r = kek_describe(k, &what, &found, err);
+
+    if (r < 0)
+        return r;
+    e->new_kek = e->row->kek.row == 0 || e->row->kek.kek.wrap != found.kek.wrap ||
+                 memcmp(e->row->kek.kek.fingerprint, found.kek.fingerprint,
+                        sizeof(found.kek.fingerprint)) != 0;
+    if (e->new_kek) {
+        found.version = e->row->kek.version;
+        e->row->kek = found;
+    }
+    return 0;
+}
+
+int keys_bsa_add(struct keys *k, const struct keys_actor *a, const struct keys_bsa_change *c,
+                 struct keys_error *err)
+{
+    AUTO(store_bsa) struct store_bsa *b = NULL;
+    struct enrolment e = {.k = k, .actor = a, .action = "bsa add"};
+    int r;
+
+    if (!admin_is_text(c->id, STORE_ID_MAX))
+        return admin_fail(err, TEKD_EINVAL,
+                          "the ID has to be 1..%d octets without control characters or white space "
+                          "at its ends",
+                          STORE_ID_MAX);
+    if (c->n_certs == 0 || !c->kek_label)
+        return admin_fail(err, TEKD_EINVAL, "a certificate and a KEK label are needed");
+    r = store_bsa_new(&b);
+    if (r < 0)
+        return r;
+    (void)snprintf(b->id, sizeof(b->id), "%s", c->id);
+    b->enabled = b->key_info = true;
+    e.row = b;
+    r = merge(b, c, err);
+    if (r == 0)
+        r = describe(k, c->kek_label, c->wrap, &e, err);
+    return r < 0 ? r : commit(&e, err);
+}
+
+/* A copy of what is in force, to be changed. */
+static int current(struct keys *k, const char *id, struct store_bsa **ret_bsa,
+                   struct keys_error *err)
+{
+    AUTO_BSA struct bsa_state *s = registry_by_id(k->registry, id);
+
+    if (!s)
+        return admin_fail(err, TEKD_ENOTFOUND, "\"%s\": no such BSA", id);
+    return store_bsa_dup(s->row, ret_bsa);
+}
+
+int keys_bsa_set(struct keys *k, const struct keys_actor *a, const struct keys_bsa_change *c,
+                 struct keys_error *err)
+{
+    AUTO(store_bsa) struct store_bsa *b = NULL, *before = NULL;
+    struct enrolment e = {.k = k, .actor = a, .action = "bsa set"};
+    int r = current(k, c->id, &b, err);
+
+    if (r == 0)
+        r = current(k, c->id, &before, err);
+    if (r < 0)
+        return r;
+    e.row = b;
+    e.before = before;
+    r = merge(b, c, err);
+    if (r == 0 && (c->kek_label || c->wrap))
+        r = describe(k, c->kek_label ? c->kek_label : b->kek.kek.label,
+                     c->wrap ? c->wrap : b->kek.kek.wrap, &e, err);
+    return r < 0 ? r : commit(&e, err);
+}
+
+int keys_bsa_enable(struct keys *k, const struct keys_actor *a, const char *id, bool enable,
+                    struct keys_error *err)
+{
+    AUTO(store_bsa) struct store_bsa *b = NULL, *before = NULL;
+    struct enrolment e = {.k = k, .actor = a, .action = enable ? "bsa enable" : "bsa disable"};
+    int r = current(k, id, &b, err);
+
+    if (r == 0)
+        r = current(k, id, &before, err);
+    if (r < 0)
+        return r;
+    b->enabled = enable;
+    e.row = b;
+    e.before = before;
+    return commit(&e, err);
+}

@@ -1,0 +1,325 @@
+/*
+ * What the files of the key service share.
+ *
+ * Locks, none of them held while another is taken: the registry's rwlock, the cache's mutex, the
+ * flights' mutex, the limiter's mutex.  None is held over a call to the HSM or the store.
+ */
+#ifndef TEKD_KEYS_INTERNAL_H
+#define TEKD_KEYS_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "tekd/keys.h"
+#include "tekd/record.h"
+
+/* ---- registry.c: the enrolled BSAs, in memory ------------------------------------------------ */
+
+/*
+ * One BSA for as long as tekd runs.  What is enrolled for it changes: each state is an immutable
+ * struct bsa_state with a reference count, and a generation that rises with every change, so that
+ * what was decided under an older one is noticed when it reaches the store thread.
+ */
+struct bsa {
+    int64_t row;
+    char id[STORE_ID_MAX + 1];
+    _Atomic uint64_t generation;
+    _Atomic uint32_t in_flight;     /* requests under way */
+    _Atomic uint64_t auto_contents; /* contents that its requests made */
+    struct bsa_state *state;        /* guarded by the registry's lock */
+};
+
+struct bsa_state {
+    _Atomic uint32_t refs;
+    uint64_t generation;
+    struct bsa *bsa;
+    struct store_bsa *row;
+};
+
+struct registry;
+int registry_new(struct registry **ret_registry);
+void registry_free(struct registry *r);
+
+/* A reference to the state of the BSA that this certificate is enrolled for; NULL if none. */
+struct bsa_state *registry_by_cert(struct registry *r, const uint8_t sha256[static 32]);
+struct bsa_state *registry_by_id(struct registry *r, const char *id);
+void bsa_state_unref(struct bsa_state *s);
+static inline void bsa_state_freep(struct bsa_state **s)
+{
+    bsa_state_unref(*s);
+}
+#define AUTO_BSA __attribute__((cleanup(bsa_state_freep)))
+
+/*
+ * Puts a BSA's state in force, for requests from now on; takes row.  The first time makes the BSA.
+ * Errors: TEKD_ENOMEM, TEKD_ETOOBIG (KEYS_BSAS_MAX); the old state stays then.
+ */
+int registry_put(struct registry *r, struct store_bsa *take_row);
+size_t registry_count(struct registry *r);
+/* Counts a content that requests of the BSA with this row made. */
+void registry_count_content(struct registry *r, int64_t row);
+
+/* Whether nothing has changed since this state was looked up. */
+static inline bool bsa_state_current(const struct bsa_state *s)
+{
+    return atomic_load(&s->bsa->generation) == s->generation;
+}
+
+/* ---- cache.c: current TEKs and wrapped exports ----------------------------------------------- */
+
+/* What the cache knows of a content and its current TEK. */
+struct key_entry {
+    int64_t content;
+    unsigned bits;
+    int64_t tek; /* 0: the content has no current TEK */
+    uint8_t key_id[16];
+    int64_t storage_kek;
+    struct hsm_blob stored;
+};
+
+struct cache;
+int cache_new(size_t contents, size_t exports, struct cache **ret_cache);
+void cache_free(struct cache *c);
+
+bool cache_get(struct cache *c, const char *content_id, struct key_entry *ret_entry);
+/* Both forget what was longest not asked for; without memory nothing is kept. */
+void cache_put(struct cache *c, const char *content_id, const struct key_entry *e);
+bool cache_get_export(struct cache *c, int64_t tek, int64_t kek, struct hsm_blob *ret_data);
+void cache_put_export(struct cache *c, int64_t tek, int64_t kek, const struct hsm_blob *data);
+/* Forgets a content; its exports are unreachable then and fall out. */
+void cache_drop(struct cache *c, const char *content_id);
+
+/* ---- bloom.c: which ContentIDs may exist ----------------------------------------------------- */
+
+/*
+ * Says "certainly new" without a look into the database, which a request for a new content would
+ * otherwise wait for.  Never forgets; rebuilt at every start.
+ */
+struct bloom;
+int bloom_new(struct bloom **ret_bloom);
+void bloom_free(struct bloom *b);
+void bloom_add(struct bloom *b, const char *s);
+bool bloom_may_have(const struct bloom *b, const char *s);
+
+/* ---- flight.c: one at a time ----------------------------------------------------------------- */
+
+/*
+ * Things under way by name: the first one to enter owns it, those that come while it does are
+ * parked and start again when the owner leaves.
+ */
+struct flights;
+struct flight;
+int flights_new(struct flights **ret_flights);
+void flights_free(struct flights *f);
+/*
+ * Errors: TEKD_EAGAIN: r is parked and is not the caller's any more; TEKD_ENOMEM.
+ * On 0 the caller owns the flight until flights_leave().
+ */
+int flights_enter(struct flights *f, const void *name, size_t len, struct keys_request *r,
+                  struct flight **ret_flight);
+/* Starts those that were parked: calls again() of each.  Takes NULL. */
+void flights_leave(struct flights *f, struct flight *take_flight);
+
+/* ---- limit.c: how many records a peer can cause ---------------------------------------------- */
+
+enum { LIMIT_REFUSED_PER_MINUTE = 10, LIMIT_TLS_PER_MINUTE = 1 };
+
+/* What is recorded of a refusal; text is borrowed for the call. */
+struct refusal {
+    const char *event;  /* request.refused, confirm.unmatched, tls.refused */
+    const char *who;    /* what is counted by: a peer, a cause */
+    const char *peer;   /* BSA ID; NULL if none */
+    const char *reason; /* or cause */
+    const char *mid;    /* NULL if none was readable */
+    const char *content;
+    const char *addr;
+    const uint8_t *cert; /* 32 octets or NULL */
+};
+
+struct limiter;
+int limiter_new(struct limiter **ret_limiter);
+void limiter_free(struct limiter *l);
+/* Whether this one is to be recorded; if not it is counted. */
+bool limiter_pass(struct limiter *l, const struct refusal *what, unsigned per_minute);
+/*
+ * Gives the summaries of windows that have ended (all: also of those that have not) to each().
+ */
+struct refusal_summary {
+    const char *event;
+    const char *who;
+    const char *peer;
+    const char *reason; /* of the last one */
+    const char *addr;   /* of the last one */
+    uint64_t count;     /* not recorded one by one */
+};
+void limiter_flush(struct limiter *l, bool all,
+                   void (*each)(void *arg, const struct refusal_summary *s), void *arg);
+
+/* ---- keys.c ---------------------------------------------------------------------------------- */
+
+struct keys {
+    char bsm_id[STORE_ID_MAX + 1];
+    char storage_label[HSM_LABEL_MAX + 1];
+    bool auto_content;
+    unsigned auto_bits;
+    enum keys_refusal_http refusal_http;
+    unsigned per_bsa_concurrency;
+    uint64_t per_bsa_auto_contents;
+    struct store *store;
+    struct hsm *hsm;
+
+    struct registry *registry;
+    struct cache *cache;
+    struct bloom *bloom;
+    struct flights *flights;
+    struct limiter *limiter;
+
+    /* Rises when a TEK stops being current: what was made of the old one is decided again. */
+    _Atomic uint64_t tek_generation;
+
+    pthread_mutex_t lock;     /* guards what follows */
+    struct store_kek storage; /* row 0 until bound */
+    bool bound;
+    char reason[HSM_TEXT_MAX]; /* why not bound */
+
+    _Atomic uint64_t answered, refused, repeated, busy, failed, tek_hits, tek_misses;
+};
+
+/* The storage KEK.  Errors: TEKD_EHSM (not bound yet). */
+int keys_storage(struct keys *k, struct store_kek *ret_kek);
+
+/* Submits a record that nobody waits for; takes it, NULL included. */
+void keys_record_lazy(struct keys *k, struct record *take_r);
+void keys_record_refusal(struct keys *k, const struct refusal *what, unsigned per_minute);
+
+/* ---- kek.c ----------------------------------------------------------------------------------- */
+
+/* Describes the KEK of this label; err says what is wrong with it. */
+struct kek_wanted {
+    const char *label;
+    enum hsm_kek_use use;
+    enum hsm_wrap wrap;
+    int64_t deadline_us;
+};
+int kek_describe(struct keys *k, const struct kek_wanted *what, struct store_kek *ret_kek,
+                 struct keys_error *err);
+/* Whether the token still has the key that was bound. */
+int kek_check(struct keys *k, const struct store_kek *bound, int64_t deadline_us,
+              struct keys_error *err);
+/* kek.added */
+int kek_record(struct store_tx *tx, const struct store_kek *kek);
+
+/* ---- policy.c -------------------------------------------------------------------------------- */
+
+/* The checks that need no look-up: Source, Destination, Version, entitlement, in this order. */
+enum cp3_reason policy_check(const struct keys *k, const struct bsa_state *s,
+                             const struct cp3_message *m);
+
+/* ---- reply.c --------------------------------------------------------------------------------- */
+
+/* The HTTP status of a refusal. */
+int reply_refusal_status(enum keys_refusal_http how, enum cp3_reason reason);
+
+/* Tag 2, Status 1. */
+struct reply_refusal {
+    enum cp3_media media;
+    enum cp3_form form;
+    enum cp3_reason reason;
+    const char *message_id;
+    const struct cp3_message *request; /* of the full form */
+    int status;
+};
+void reply_refuse(const struct reply_refusal *what, struct keys_reply *ret_reply);
+
+/* application/problem+json (RFC 9457).  detail may be NULL. */
+struct reply_problem {
+    int status;
+    enum cp3_reason reason;
+    const char *title;
+    const char *detail;
+    const struct cp3_error *where; /* line, element and reason; NULL if none */
+    const char *correlation;       /* NULL if none */
+};
+void reply_problem(const struct reply_problem *what, struct keys_reply *ret_reply);
+
+/* ---- request.c and settle.c: one Key Request ------------------------------------------------- */
+
+/* What a look-up or the HSM gave: the TEK as this BSA gets it. */
+struct key_material {
+    struct key_entry key;
+    int64_t kek; /* row of the BSA's KEK, and what messages say of it */
+    char kek_name[STORE_ID_MAX + 16];
+    enum hsm_wrap wrap;
+    struct hsm_blob data;
+    bool new_content, new_tek, new_export;
+    uint32_t version;
+};
+
+/* The state of a request between its two halves.  Owned by whoever runs a half. */
+struct keys_work {
+    struct store_item item; /* first: the store gives it back */
+    struct store_item sent_item;
+    struct keys *k;
+    struct keys_request *r;
+    struct bsa_state *bsa;
+    uint64_t tek_generation;
+    struct flight *message_flight;
+    struct flight *content_flight;
+    struct cp3_message request;
+    struct cp3_message answer;
+    enum cp3_media media;
+    enum cp3_form form;
+    uint8_t req_sha256[32];
+    uint8_t out_sha256[32];
+    struct key_material made;
+    struct buf *body;
+    int64_t time_us;       /* Time of the answer */
+    unsigned attempts;     /* how often it was begun */
+    bool look_first;       /* the store has something under this MessageID: read it */
+    bool counted;          /* in_flight was raised */
+    bool repeated;         /* the stored answer is given again */
+    bool announced;        /* known() was called */
+    bool gave_key;         /* replied with Status 0: answer.sent may follow */
+    uint64_t answered_seq; /* of request.answered */
+    uint64_t epoch;
+};
+
+/* More than a few rounds mean that the rules change faster than we decide. */
+#define KEYS_ATTEMPTS_MAX 16
+
+/* Answers and ends the first half: leaves flights, lowers counters, calls reply(). */
+void work_reply(struct keys_work *w, struct keys_reply *take_reply);
+void work_refuse(struct keys_work *w, enum cp3_reason reason);
+void work_busy(struct keys_work *w);
+/* A fault of ours: 500 with a correlation id that the log has too. */
+void work_internal(struct keys_work *w, const char *what, int r);
+/* Gives back what the work holds: flights, its place among the BSA's requests, the BSA. */
+void work_let_go(struct keys_work *w);
+/* Begins anew on a request thread. */
+void work_again(struct keys_work *w);
+/* The answer for an error of the HSM or the store. */
+void work_error(struct keys_work *w, const char *what, int r);
+
+/* Writes answer and body of Status 0 from made and time_us.  Errors: TEKD_ENOMEM, TEKD_EINTERNAL.
+ */
+int work_encode(struct keys_work *w);
+/* Hands the made answer to the store. */
+void work_submit(struct keys_work *w);
+/* Hands an answer that was stored before to the store, to leave when its record is signed. */
+void work_submit_stored(struct keys_work *w);
+/* Looks (look.c) whether this MessageID was answered before, and answers again or refuses; returns
+ * TEKD_ENOTFOUND when it was not and the request goes on, 0 when it was settled. */
+int work_look(struct keys_work *w);
+
+/* ---- admin: shared by admin_bsa.c and admin_content.c ---------------------------------------- */
+
+int admin_fail(struct keys_error *err, int r, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* An ID as messages carry it: 1..max octets, no control characters, no blanks at its ends. */
+bool admin_is_text(const char *s, size_t max);
+/* admin.action */
+int admin_record(struct store_tx *tx, const struct keys_actor *a, const char *action,
+                 const char *detail);
+void admin_actor(struct record *rec, const struct keys_actor *a);
+
+#endif

@@ -1,0 +1,30 @@
+#include "internal.h"
+
+#include <fnmatch.h>
+#include <string.h>
+
+/* BCAST 1.x; an absent Version reads as this one. */
+#define VERSION_SUPPORTED 1
+
+static bool entitled(const struct store_bsa *b, const char *content_id)
+{
+    for (size_t i = 0; i < b->n_entitle; i++) {
+        if (fnmatch(b->entitle[i], content_id, 0) == 0)
+            return true;
+    }
+    return false;
+}
+
+enum cp3_reason policy_check(const struct keys *k, const struct bsa_state *s,
+                             const struct cp3_message *m)
+{
+    if (strcmp(m->source, s->row->id) != 0)
+        return CP3_REASON_WRONG_SOURCE;
+    if (strcmp(m->destination, k->bsm_id) != 0)
+        return CP3_REASON_WRONG_DESTINATION;
+    if (m->version > VERSION_SUPPORTED)
+        return CP3_REASON_UNSUPPORTED_VERSION;
+    if (!entitled(s->row, m->content_id))
+        return CP3_REASON_NOT_ENTITLED;
+    return CP3_REASON_NONE;
+}

@@ -1,0 +1,205 @@
+#include "internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <uthash.h>
+
+#include "tekd/err.h"
+
+/* A certificate of an enrolled BSA; the index by certificate holds one per certificate. */
+struct by_cert {
+    uint8_t sha256[32];
+    struct bsa *bsa;
+    UT_hash_handle hh;
+};
+
+struct by_id {
+    struct bsa bsa;
+    UT_hash_handle hh;
+    UT_hash_handle hh_row;
+};
+
+struct registry {
+    pthread_rwlock_t lock;
+    struct by_cert *certs;
+    struct by_id *ids;
+    struct by_id *rows; /* the same entries, by row */
+};
+
+int registry_new(struct registry **ret_registry)
+{
+    struct registry *r = calloc(1, sizeof(*r));
+
+    if (!r)
+        return TEKD_ENOMEM;
+    if (pthread_rwlock_init(&r->lock, NULL) != 0) {
+        free(r);
+        return TEKD_ENOMEM;
+    }
+    *ret_registry = r;
+    return 0;
+}
+
+void registry_free(struct registry *r)
+{
+    struct by_cert *c, *c_tmp;
+    struct by_id *i, *i_tmp;
+
+    if (!r)
+        return;
+    HASH_ITER(hh, r->certs, c, c_tmp)
+    {
+        HASH_DEL(r->certs, c);
+        free(c);
+    }
+    HASH_ITER(hh, r->ids, i, i_tmp)
+    {
+        HASH_DELETE(hh_row, r->rows, i);
+        HASH_DEL(r->ids, i);
+        bsa_state_unref(i->bsa.state);
+        free(i);
+    }
+    (void)pthread_rwlock_destroy(&r->lock);
+    free(r);
+}
+
+static struct bsa_state *state_ref(struct bsa_state *s)
+{
+    atomic_fetch_add(&s->refs, 1);
+    return s;
+}
+
+void bsa_state_unref(struct bsa_state *s)
+{
+    if (!s || atomic_fetch_sub(&s->refs, 1) > 1)
+        return;
+    store_bsa_free(s->row);
+    free(s);
+}
+
+struct bsa_state *registry_by_cert(struct registry *r, const uint8_t sha256[static 32])
+{
+    struct bsa_state *s = NULL;
+    struct by_cert *c;
+
+    (void)pthread_rwlock_rdlock(&r->lock);
+    HASH_FIND(hh, r->certs, sha256, 32, c);
+    if (c)
+        s = state_ref(c->bsa->state);
+    (void)pthread_rwlock_unlock(&r->lock);
+    return s;
+}
+
+struct bsa_state *registry_by_id(struct registry *r, const char *id)
+{
+    struct bsa_state *s = NULL;
+    struct by_id *i;
+
+    (void)pthread_rwlock_rdlock(&r->lock);
+    HASH_FIND_STR(r->ids, id, i);
+    if (i)
+        s = state_ref(i->bsa.state);
+    (void)pthread_rwlock_unlock(&r->lock);
+    return s;
+}
+
+size_t registry_count(struct registry *r)
+{
+    size_t n;
+
+    (void)pthread_rwlock_rdlock(&r->lock);
+    n = HASH_COUNT(r->ids);
+    (void)pthread_rwlock_unlock(&r->lock);
+    return n;
+}
+
+void registry_count_content(struct registry *r, int64_t row)
+{
+    struct by_id *i;
+
+    (void)pthread_rwlock_rdlock(&r->lock);
+    HASH_FIND(hh_row, r->rows, &row, sizeof(row), i);
+    if (i)
+        atomic_fetch_add(&i->bsa.auto_contents, 1);
+    (void)pthread_rwlock_unlock(&r->lock);
+}
+
+static void drop_certs_locked(struct registry *r, const struct bsa *b)
+{
+    struct by_cert *c, *tmp;
+
+    HASH_ITER(hh, r->certs, c, tmp)
+    {
+        if (c->bsa != b)
+            continue;
+        HASH_DEL(r->certs, c);
+        free(c);
+    }
+}
+
+static struct bsa *bsa_of_locked(struct registry *r, const struct store_bsa *row)
+{
+    struct by_id *i;
+
+    HASH_FIND_STR(r->ids, row->id, i);
+    if (i)
+        return &i->bsa;
+    i = calloc(1, sizeof(*i));
+    if (!i)
+        return NULL;
+    i->bsa.row = row->row;
+    memcpy(i->bsa.id, row->id, sizeof(i->bsa.id));
+    HASH_ADD_STR(r->ids, bsa.id, i);
+    HASH_ADD(hh_row, r->rows, bsa.row, sizeof(i->bsa.row), i);
+    return &i->bsa;
+}
+
+/* The new index entries are made before the old ones go, so that a failure changes nothing. */
+static int put_locked(struct registry *r, struct bsa_state *s, struct by_cert **fresh)
+{
+    struct bsa *b = bsa_of_locked(r, s->row);
+
+    if (!b)
+        return TEKD_ENOMEM;
+    drop_certs_locked(r, b);
+    for (size_t i = 0; i < s->row->n_certs; i++) {
+        fresh[i]->bsa = b;
+        memcpy(fresh[i]->sha256, s->row->cert[i], 32);
+        HASH_ADD(hh, r->certs, sha256, 32, fresh[i]);
+    }
+    s->bsa = b;
+    s->generation = atomic_fetch_add(&b->generation, 1) + 1;
+    bsa_state_unref(b->state);
+    b->state = s;
+    return 0;
+}
+
+int registry_put(struct registry *r, struct store_bsa *take_row)
+{
+    AUTO(store_bsa) struct store_bsa *row = take_row;
+    struct by_cert *fresh[STORE_CERTS_MAX] = {NULL};
+    struct bsa_state *s = calloc(1, sizeof(*s));
+    int result = s ? 0 : TEKD_ENOMEM;
+
+    for (size_t i = 0; i < row->n_certs && result == 0; i++) {
+        fresh[i] = calloc(1, sizeof(*fresh[i]));
+        if (!fresh[i])
+            result = TEKD_ENOMEM;
+    }
+    if (result == 0) {
+        s->refs = 1;
+        s->row = row;
+        (void)pthread_rwlock_wrlock(&r->lock);
+        result = HASH_COUNT(r->ids) < KEYS_BSAS_MAX ? put_locked(r, s, fresh) : TEKD_ETOOBIG;
+        (void)pthread_rwlock_unlock(&r->lock);
+    }
+    if (result < 0) {
+        for (size_t i = 0; i < STORE_CERTS_MAX; i++)
+            free(fresh[i]);
+        free(s);
+        return result;
+    }
+    (void)TAKE(row);
+    return 0;
+}

@@ -1,0 +1,406 @@
+/*
+ * The first half of a Key Request, straight-line code on a request thread:
+ *
+ *     who is it -> what does it say -> may it -> was it answered before -> which TEK
+ *         -> the TEK wrapped for it (cache, store, HSM) -> the answer -> submitted (settle.c)
+ *
+ * Every step either goes on or ends the request, by an answer or by beginning anew later.
+ */
+#include "internal.h"
+
+#include <openssl/sha.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tekd/clock.h"
+#include "tekd/enc.h"
+#include "tekd/err.h"
+#include "tekd/log.h"
+
+/* ---- who, and what --------------------------------------------------------------------------- */
+
+/* The peer has a good certificate, but not one that is enrolled for an enabled BSA. */
+static void refuse_stranger(struct keys_work *w, const struct bsa_state *s)
+{
+    char fingerprint[ENC_HEX_LEN(32) + 1];
+    const char *reason = s ? "disabled" : "not-enrolled";
+    const struct refusal what = {.event = "request.refused",
+                                 .who = s ? s->row->id : fingerprint,
+                                 .peer = s ? s->row->id : NULL,
+                                 .reason = reason,
+                                 .addr = w->r->addr,
+                                 .cert = w->r->cert_sha256};
+    const struct reply_problem problem = {.status = 403,
+                                          .title = "this certificate is not enrolled",
+                                          .detail = s ? "the BSA is disabled" : NULL};
+    struct keys_reply reply;
+
+    enc_hex(w->r->cert_sha256, 32, fingerprint);
+    atomic_fetch_add(&w->k->refused, 1);
+    keys_record_refusal(w->k, &what, LIMIT_REFUSED_PER_MINUTE);
+    reply_problem(&problem, &reply);
+    reply.close = true;
+    work_reply(w, &reply);
+}
+
+/* A request that is broken or out of place: recorded like a refusal, answered as a problem. */
+static void reject(struct keys_work *w, const struct reply_problem *problem,
+                   const struct cp3_error *err, const char *event)
+{
+    const char *id = w->bsa->row->id;
+    const char *mid = err ? err->message_id : w->request.message_id;
+    const struct refusal what = {.event = event,
+                                 .who = id,
+                                 .peer = id,
+                                 .reason = problem->reason == CP3_REASON_NONE
+                                               ? "malformed"
+                                               : cp3_reason_name(problem->reason),
+                                 .mid = mid[0] ? mid : NULL,
+                                 .addr = w->r->addr,
+                                 .cert = w->r->cert_sha256};
+    struct keys_reply reply;
+
+    atomic_fetch_add(&w->k->refused, 1);
+    keys_record_refusal(w->k, &what, LIMIT_REFUSED_PER_MINUTE);
+    if (err && err->tag == CP3_REQUEST && err->message_id[0] && problem->status == 400) {
+        const struct reply_refusal refusal = {.media = w->media,
+                                              .form = CP3_EFFICIENT,
+                                              .reason = CP3_REASON_MALFORMED,
+                                              .message_id = err->message_id,
+                                              .status = 400};
+        reply_refuse(&refusal, &reply);
+    } else {
+        reply_problem(problem, &reply);
+    }
+    work_reply(w, &reply);
+}
+
+static void reject_media(struct keys_work *w)
+{
+    const struct reply_problem problem = {
+        .status = 415,
+        .title = "unsupported media type",
+        .detail = "Content-Type must be application/xml, text/xml or application/json, in UTF-8"};
+
+    reject(w, &problem, NULL, "request.refused");
+}
+
+static void reject_broken(struct keys_work *w, const struct cp3_error *err)
+{
+    const struct reply_problem problem = {.status = err->code == CP3_ETOOBIG ? 413 : 400,
+                                          .reason = CP3_REASON_MALFORMED,
+                                          .title = "not a CP-3 message",
+                                          .where = err};
+
+    reject(w, &problem, err, "request.refused");
+}
+
+static void reject_tag(struct keys_work *w)
+{
+    const struct reply_problem stray = {.status = 400,
+                                        .reason = CP3_REASON_MALFORMED,
+                                        .title = "this message does not belong here",
+                                        .detail = "line 1, Tag: a Key Request (Tag 1) or a "
+                                                  "Confirmation (Tag 4) is expected"};
+    const struct reply_problem unmatched = {.status = 409,
+                                            .reason = CP3_REASON_UNKNOWN_MESSAGE,
+                                            .title = "confirmation of nothing",
+                                            .detail = "no Key Delivery has this MessageID"};
+
+    if (w->request.tag == CP3_CONFIRMATION)
+        reject(w, &unmatched, NULL, "confirm.unmatched");
+    else
+        reject(w, &stray, NULL, "request.refused");
+}
+
+/* Returns whether the request goes on. */
+static bool identify(struct keys_work *w)
+{
+    w->bsa = registry_by_cert(w->k->registry, w->r->cert_sha256);
+    if (!w->bsa || !w->bsa->row->enabled) {
+        refuse_stranger(w, w->bsa);
+        return false;
+    }
+    if (atomic_fetch_add(&w->bsa->bsa->in_flight, 1) >= w->k->per_bsa_concurrency) {
+        atomic_fetch_sub(&w->bsa->bsa->in_flight, 1);
+        work_busy(w);
+        return false;
+    }
+    w->counted = true;
+    return true;
+}
+
+static bool decode(struct keys_work *w, struct cp3_reader *reader)
+{
+    struct keys_request *r = w->r;
+    struct cp3_error err = {.code = 0};
+    int result = cp3_media_from_content_type(r->content_type, strlen(r->content_type), &w->media);
+
+    if (result < 0) {
+        reject_media(w);
+        return false;
+    }
+    result = cp3_read(reader, w->media, r->body, r->body_len, &w->request, &err);
+    if (result < 0) {
+        w->request.message_id[0] = '\0';
+        if (result == CP3_ENOMEM)
+            work_busy(w);
+        else
+            reject_broken(w, &err);
+        return false;
+    }
+    if (w->request.tag != CP3_REQUEST) {
+        reject_tag(w);
+        return false;
+    }
+    SHA256(r->body, r->body_len, w->req_sha256);
+    w->form = w->bsa->row->form == STORE_FORM_EFFICIENT ? CP3_EFFICIENT : CP3_FULL;
+    return true;
+}
+
+/* ---- which TEK ------------------------------------------------------------------------------- */
+
+/* A read of the store for one content, on a miss of the cache. */
+struct lookup {
+    const char *content_id;
+    int64_t kek;
+    struct key_material *ret;
+};
+
+static int read_tek(struct store_tx *tx, const struct lookup *l)
+{
+    struct key_material *m = l->ret;
+    struct store_tek t;
+    int r = store_tx_tek_current(tx, m->key.content, 0, &t);
+
+    if (r == TEKD_ENOTFOUND) {
+        r = store_tx_tek_newest(tx, m->key.content, 0, &m->version);
+        m->version++;
+        m->new_tek = true;
+        return r;
+    }
+    if (r < 0)
+        return r;
+    m->key.tek = t.row;
+    m->key.bits = t.bits;
+    m->key.storage_kek = t.storage_kek;
+    m->key.stored = t.stored;
+    memcpy(m->key.key_id, t.key_id, sizeof(t.key_id));
+    r = store_tx_export_find(tx, t.row, l->kek, &m->data);
+    m->new_export = r == TEKD_ENOTFOUND;
+    return m->new_export ? 0 : r;
+}
+
+static int read_content(void *arg, struct store_tx *tx)
+{
+    const struct lookup *l = arg;
+    struct store_content c;
+    int r = store_tx_content_find(tx, l->content_id, strlen(l->content_id), &c);
+
+    if (r < 0)
+        return r;
+    l->ret->key.content = c.row;
+    l->ret->key.bits = c.bits;
+    return read_tek(tx, l);
+}
+
+/*
+ * What is known of the content without the HSM: made.data is there, or new_export is set, or
+ * new_tek.  Errors: TEKD_ENOTFOUND: there is no such content; of store_call().
+ */
+static int look_up(struct keys_work *w)
+{
+    struct key_material *m = &w->made;
+    struct lookup l = {.content_id = w->request.content_id, .kek = m->kek, .ret = m};
+
+    if (cache_get(w->k->cache, l.content_id, &m->key)) {
+        atomic_fetch_add(&w->k->tek_hits, 1);
+        m->new_export = !cache_get_export(w->k->cache, m->key.tek, m->kek, &m->data);
+        return 0;
+    }
+    atomic_fetch_add(&w->k->tek_misses, 1);
+    if (!bloom_may_have(w->k->bloom, l.content_id))
+        return TEKD_ENOTFOUND;
+    return store_call(w->k->store, STORE_READ, read_content, &l);
+}
+
+static bool may_make_content(const struct keys_work *w)
+{
+    return w->k->auto_content &&
+           atomic_load(&w->bsa->bsa->auto_contents) < w->k->per_bsa_auto_contents;
+}
+
+/* Makes the TEK, or exports it, inside the HSM. */
+static int make(struct keys_work *w)
+{
+    struct key_material *m = &w->made;
+    const struct hsm_kek *bsa = &w->bsa->row->kek.kek;
+    struct store_kek storage;
+    struct hsm_issued issued;
+    int r = keys_storage(w->k, &storage);
+
+    if (r < 0)
+        return r;
+    if (!m->new_tek && m->key.storage_kek != storage.row)
+        return TEKD_EINTERNAL; /* there is one storage KEK */
+    if (!m->new_tek) {
+        const struct hsm_export in = {
+            .bits = m->key.bits, .storage = &storage.kek, .stored = &m->key.stored, .bsa = bsa};
+        return hsm_export(w->k->hsm, &in, w->r->deadline_us, &m->data);
+    }
+    r = hsm_issue(w->k->hsm, m->key.bits, &storage.kek, bsa, w->r->deadline_us, &issued);
+    if (r < 0)
+        return r;
+    m->key.storage_kek = storage.row;
+    m->key.stored = issued.stored;
+    m->data = issued.data;
+    m->new_export = true;
+    return enc_uuidv7(clock_utc_us(), m->key.key_id);
+}
+
+/* First requests for one content: one asks the HSM, the others wait and find what it made. */
+static int enter_content(struct keys_work *w)
+{
+    char name[STORE_CONTENT_MAX + 2];
+    int n = snprintf(name, sizeof(name), "c%s", w->request.content_id);
+
+    return flights_enter(w->k->flights, name, (size_t)n, w->r, &w->content_flight);
+}
+
+static void answer(struct keys_work *w)
+{
+    int r;
+
+    w->time_us = clock_utc_us();
+    r = work_encode(w);
+    if (r < 0)
+        work_error(w, "writing the answer", r);
+    else
+        work_submit(w);
+}
+
+/* Content or period stand in the way; but a used MessageID is said before those. */
+static void refuse_unless_used(struct keys_work *w, enum cp3_reason reason)
+{
+    int r = work_look(w);
+
+    if (r == TEKD_ENOTFOUND)
+        work_refuse(w, reason);
+}
+
+static void make_and_answer(struct keys_work *w)
+{
+    int r = w->made.new_tek ? enter_content(w) : 0;
+
+    if (r == TEKD_EAGAIN)
+        return; /* parked: not ours any more */
+    if (r == 0)
+        r = make(w);
+    if (r < 0)
+        work_error(w, w->made.new_tek ? "making the TEK" : "wrapping the TEK", r);
+    else
+        answer(w);
+}
+
+static void find_and_answer(struct keys_work *w)
+{
+    int r = look_up(w);
+
+    if (r == TEKD_ENOTFOUND && !may_make_content(w)) {
+        refuse_unless_used(w, CP3_REASON_UNKNOWN_CONTENT);
+        return;
+    }
+    if (r == TEKD_ENOTFOUND) {
+        w->made.new_content = w->made.new_tek = true;
+        w->made.version = 1;
+        w->made.key.bits = w->k->auto_bits;
+        r = 0;
+    }
+    if (r == 0 && (w->request.has & CP3_HAS_PERIOD))
+        refuse_unless_used(w, CP3_REASON_NO_PERIOD); /* no content has crypto-periods yet */
+    else if (r < 0)
+        work_error(w, "looking for the TEK", r);
+    else if (w->made.new_tek || w->made.new_export)
+        make_and_answer(w);
+    else
+        answer(w);
+}
+
+/* ---- one request ----------------------------------------------------------------------------- */
+
+/* Fresh, or begun anew: what was decided before does not count. */
+static struct keys_work *work_begin(struct keys *k, struct keys_request *r)
+{
+    struct keys_work *w = r->work;
+
+    if (!w) {
+        w = calloc(1, sizeof(*w));
+        if (!w)
+            return NULL;
+        w->k = k;
+        w->r = r;
+        r->work = w;
+    }
+    work_let_go(w);
+    w->attempts++;
+    w->tek_generation = atomic_load(&k->tek_generation);
+    w->made = (struct key_material){.new_tek = false};
+    return w;
+}
+
+/* A repeat that comes while the first is under way joins it. */
+static int enter_message(struct keys_work *w)
+{
+    char name[STORE_ID_MAX + 40];
+    int n = snprintf(name, sizeof(name), "m%lld/%s", (long long)w->bsa->row->row,
+                     w->request.message_id);
+
+    return flights_enter(w->k->flights, name, (size_t)n, w->r, &w->message_flight);
+}
+
+static void decide(struct keys_work *w)
+{
+    enum cp3_reason reason = policy_check(w->k, w->bsa, &w->request);
+    int r;
+
+    if (reason != CP3_REASON_NONE) {
+        work_refuse(w, reason);
+        return;
+    }
+    r = enter_message(w);
+    if (r == TEKD_EAGAIN)
+        return;
+    if (r < 0) {
+        work_error(w, "joining the requests under way", r);
+        return;
+    }
+    w->made.kek = w->bsa->row->kek.row;
+    w->made.wrap = w->bsa->row->kek.kek.wrap;
+    memcpy(w->made.kek_name, w->bsa->row->kek.name, sizeof(w->made.kek_name));
+    if (w->look_first && work_look(w) != TEKD_ENOTFOUND)
+        return;
+    find_and_answer(w);
+}
+
+void keys_handle(struct keys *k, struct cp3_reader *reader, struct keys_request *r)
+{
+    struct keys_work *w;
+
+    w = work_begin(k, r);
+    if (!w) {
+        struct keys_reply reply;
+        keys_busy_reply(CP3_XML, NULL, &reply);
+        r->reply(r, &reply);
+        return;
+    }
+    if (!identify(w) || !decode(w, reader))
+        return;
+    if (!w->announced)
+        r->known(r, w->media, w->request.message_id);
+    w->announced = true;
+    if (clock_mono_us() > r->deadline_us || w->attempts > KEYS_ATTEMPTS_MAX)
+        work_busy(w);
+    else
+        decide(w);
+}

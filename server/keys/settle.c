@@ -1,0 +1,518 @@
+/*
+ * The second half of a request: what it made goes to the store, and comes back committed and
+ * signed, or as the loser against another one; then the answer.
+ */
+#include "internal.h"
+
+#include <assert.h>
+#include <openssl/sha.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tekd/clock.h"
+#include "tekd/enc.h"
+#include "tekd/err.h"
+#include "tekd/log.h"
+
+/* ---- how a request ends ---------------------------------------------------------------------- */
+
+static void leave_flights(struct keys_work *w)
+{
+    flights_leave(w->k->flights, TAKE(w->content_flight));
+    flights_leave(w->k->flights, TAKE(w->message_flight));
+}
+
+void work_let_go(struct keys_work *w)
+{
+    leave_flights(w);
+    if (w->counted)
+        atomic_fetch_sub(&w->bsa->bsa->in_flight, 1);
+    w->counted = false;
+    bsa_state_unref(w->bsa);
+    w->bsa = NULL;
+}
+
+void work_reply(struct keys_work *w, struct keys_reply *take_reply)
+{
+    struct keys_request *r = w->r;
+    struct keys *k = w->k;
+    struct flight *message = TAKE(w->message_flight), *content = TAKE(w->content_flight);
+
+    if (w->counted)
+        atomic_fetch_sub(&w->bsa->bsa->in_flight, 1);
+    w->counted = false;
+    /* w may be freed by another thread from here on: keys_sent() follows a reply at once. */
+    r->reply(r, take_reply);
+    /* Last, so that who was parked sees all that this request brought about. */
+    flights_leave(k->flights, content);
+    flights_leave(k->flights, message);
+}
+
+void work_again(struct keys_work *w)
+{
+    struct keys_request *r = w->r;
+
+    leave_flights(w);
+    r->again(r);
+}
+
+void work_refuse(struct keys_work *w, enum cp3_reason reason)
+{
+    const struct refusal what = {.event = "request.refused",
+                                 .who = w->bsa->row->id,
+                                 .peer = w->bsa->row->id,
+                                 .reason = cp3_reason_name(reason),
+                                 .mid = w->request.message_id,
+                                 .content = w->request.content_id,
+                                 .addr = w->r->addr,
+                                 .cert = w->r->cert_sha256};
+    const struct reply_refusal refusal = {.media = w->media,
+                                          .form = w->form,
+                                          .reason = reason,
+                                          .message_id = w->request.message_id,
+                                          .request = &w->request,
+                                          .status =
+                                              reply_refusal_status(w->k->refusal_http, reason)};
+    struct keys_reply reply;
+
+    atomic_fetch_add(&w->k->refused, 1);
+    keys_record_refusal(w->k, &what, LIMIT_REFUSED_PER_MINUTE);
+    reply_refuse(&refusal, &reply);
+    work_reply(w, &reply);
+}
+
+void work_busy(struct keys_work *w)
+{
+    struct keys_reply reply;
+
+    atomic_fetch_add(&w->k->busy, 1);
+    keys_busy_reply(w->media, w->request.message_id, &reply);
+    work_reply(w, &reply);
+}
+
+void work_internal(struct keys_work *w, const char *what, int r)
+{
+    uint8_t id[16] = {0};
+    char correlation[ENC_UUID_LEN + 1];
+    const struct reply_refusal refusal = {.media = w->media,
+                                          .form = CP3_EFFICIENT,
+                                          .reason = CP3_REASON_INTERNAL,
+                                          .message_id = w->request.message_id,
+                                          .status = 500};
+    const struct reply_problem problem = {.status = 500,
+                                          .reason = CP3_REASON_INTERNAL,
+                                          .title = "a fault of the key manager",
+                                          .correlation = correlation};
+    struct keys_reply reply;
+
+    (void)enc_uuidv7(clock_utc_us(), id);
+    enc_uuid(id, correlation);
+    log_event(LOG_ERROR, "keys", "request-failed", LOG_STR("what", what),
+              LOG_STR("error", tekd_errname(r)), LOG_STR("correlation", correlation),
+              LOG_STR("mid", w->request.message_id));
+    atomic_fetch_add(&w->k->failed, 1);
+    if (w->request.message_id[0])
+        reply_refuse(&refusal, &reply);
+    else
+        reply_problem(&problem, &reply);
+    work_reply(w, &reply);
+}
+
+static bool is_passing(int r)
+{
+    switch (r) {
+    case TEKD_EAGAIN:
+    case TEKD_ETIMEDOUT:
+    case TEKD_EHSM:
+    case TEKD_EPIN:
+    case TEKD_EFULL:
+    case TEKD_EIO:
+    case TEKD_ENOMEM:
+    case TEKD_ECLOSED:
+    case TEKD_ETAMPER:
+        return true;
+    default:
+        return false;
+    }
+}
+
+void work_error(struct keys_work *w, const char *what, int r)
+{
+    if (is_passing(r))
+        work_busy(w);
+    else
+        work_internal(w, what, r);
+}
+
+/* ---- the answer ------------------------------------------------------------------------------ */
+
+static void set_key_info(struct keys_work *w)
+{
+    struct cp3_key_info *info = &w->answer.key_info;
+
+    info->has = 0;
+    memcpy(info->key_id, w->made.key.key_id, sizeof(info->key_id));
+    (void)snprintf(info->kek_id, sizeof(info->kek_id), "%s", w->made.kek_name);
+    if (cp3_wrap_from_name(hsm_wrap_name(w->made.wrap), &info->wrap) == 0)
+        w->answer.has |= CP3_HAS_KEY_INFO;
+    info->bits = w->made.key.bits;
+}
+
+static void fill_answer(struct keys_work *w)
+{
+    struct cp3_message *m = &w->answer;
+
+    cp3_message_init(m, CP3_RESPONSE);
+    m->status = CP3_STATUS_OK;
+    memcpy(m->message_id, w->request.message_id, sizeof(m->message_id));
+    memcpy(m->content_id, w->request.content_id, sizeof(m->content_id));
+    memcpy(m->destination, w->request.source, sizeof(m->destination));
+    memcpy(m->source, w->request.destination, sizeof(m->source));
+    m->has = CP3_HAS_VERSION | CP3_HAS_TIME;
+    m->version = 1;
+    m->data_len = w->made.data.len;
+    memcpy(m->data, w->made.data.octets, w->made.data.len);
+    (void)cp3_time_set(&m->time, w->time_us / 1000000, (uint32_t)(w->time_us % 1000000) * 1000);
+    if (w->bsa->row->key_info && w->form == CP3_FULL)
+        set_key_info(w);
+}
+
+int work_encode(struct keys_work *w)
+{
+    size_t len = 0;
+    uint8_t *to;
+    int r;
+
+    fill_answer(w);
+    if (w->body) {
+        buf_reset(w->body);
+    } else {
+        r = buf_new(CP3_WRITTEN_MAX, &w->body);
+        if (r < 0)
+            return r;
+    }
+    to = buf_reserve(w->body, CP3_WRITTEN_MAX);
+    if (!to)
+        return TEKD_ENOMEM;
+    r = cp3_write(w->media, w->form, &w->answer, (char *)to, CP3_WRITTEN_MAX, &len);
+    if (r < 0)
+        return TEKD_EINTERNAL;
+    buf_commit(w->body, len);
+    SHA256(buf_data(w->body), buf_len(w->body), w->out_sha256);
+    return 0;
+}
+
+/* ---- records --------------------------------------------------------------------------------- */
+
+static int record_generated(struct keys_work *w, struct store_tx *tx)
+{
+    char key_id[ENC_UUID_LEN + 1];
+    struct record *rec = NULL;
+    struct store_kek storage;
+    int r = record_new("tek.generated", &rec);
+
+    if (r < 0)
+        return r;
+    r = keys_storage(w->k, &storage);
+    if (r < 0) {
+        record_free(rec);
+        return r;
+    }
+    enc_uuid(w->made.key.key_id, key_id);
+    record_str(rec, "keyid", key_id);
+    record_str(rec, "content", w->request.content_id);
+    record_int(rec, "bits", w->made.key.bits);
+    record_str(rec, "kekid", storage.name);
+    return store_tx_record(tx, rec, NULL);
+}
+
+static int record_answered(struct keys_work *w, struct store_tx *tx)
+{
+    char key_id[ENC_UUID_LEN + 1];
+    struct record *rec = NULL;
+    int r = record_new("request.answered", &rec);
+
+    if (r < 0)
+        return r;
+    enc_uuid(w->made.key.key_id, key_id);
+    record_str(rec, "mid", w->request.message_id);
+    record_str(rec, "peer", w->bsa->row->id);
+    record_hex(rec, "cert", w->r->cert_sha256, 32);
+    record_str(rec, "addr", w->r->addr);
+    record_str(rec, "dir", "pull");
+    record_str(rec, "content", w->request.content_id);
+    record_str(rec, "keyid", key_id);
+    record_str(rec, "kekid", w->made.kek_name);
+    record_hex(rec, "out", w->out_sha256, 32);
+    record_hex(rec, "req", w->req_sha256, 32);
+    w->epoch = store_tx_epoch(tx);
+    return store_tx_record(tx, rec, &w->answered_seq);
+}
+
+static struct record *record_repeated(struct keys_work *w)
+{
+    char key_id[ENC_UUID_LEN + 1];
+    struct record *rec = NULL;
+
+    if (record_new("request.repeated", &rec) < 0)
+        return NULL;
+    enc_uuid(w->made.key.key_id, key_id);
+    record_ref(rec, "ref", w->epoch, w->answered_seq);
+    record_str(rec, "mid", w->request.message_id);
+    record_str(rec, "peer", w->bsa->row->id);
+    record_str(rec, "keyid", key_id);
+    record_hex(rec, "cert", w->r->cert_sha256, 32);
+    record_str(rec, "addr", w->r->addr);
+    record_hex(rec, "out", w->out_sha256, 32);
+    return rec;
+}
+
+/* ---- on the store thread --------------------------------------------------------------------- */
+
+static int insert_content(struct keys_work *w, struct store_tx *tx)
+{
+    struct store_content c = {.bits = w->made.key.bits,
+                              .created_us = store_tx_utc_us(tx),
+                              .created_by = w->bsa->row->row};
+    int r;
+
+    memcpy(c.id, w->request.content_id, sizeof(c.id));
+    r = store_tx_content_insert(tx, &c);
+    if (r < 0)
+        return r;
+    bloom_add(w->k->bloom, c.id);
+    w->made.key.content = c.row;
+    return 0;
+}
+
+static int insert_tek(struct keys_work *w, struct store_tx *tx)
+{
+    struct store_tek t = {.content = w->made.key.content,
+                          .version = w->made.version,
+                          .bits = w->made.key.bits,
+                          .storage_kek = w->made.key.storage_kek,
+                          .stored = w->made.key.stored,
+                          .created_us = store_tx_utc_us(tx)};
+    int r;
+
+    memcpy(t.key_id, w->made.key.key_id, sizeof(t.key_id));
+    r = store_tx_tek_insert(tx, &t);
+    if (r < 0)
+        return r;
+    w->made.key.tek = t.row;
+    return record_generated(w, tx);
+}
+
+static int insert_message(struct keys_work *w, struct store_tx *tx, uint64_t seq)
+{
+    struct store_message m = {.bsa = w->bsa->row->row,
+                              .content = w->made.key.content,
+                              .period_asked = -1,
+                              .tek = w->made.key.tek,
+                              .kek = w->made.kek,
+                              .time_us = w->time_us,
+                              .seq = seq};
+
+    memcpy(m.id, w->request.message_id, sizeof(m.id));
+    return store_tx_message_insert(tx, &m);
+}
+
+/*
+ * This MessageID was answered already.  When it was with the very key and KEK that were prepared
+ * now, the stored answer differs in its Time only and is given again; else the request looks at
+ * what is stored first.  Nothing was written yet when this is asked.  (Of another content or
+ * another Period it cannot be: a TEK belongs to one of each.)
+ */
+static int apply_repeat(struct keys_work *w, struct store_tx *tx, const struct store_message *m)
+{
+    if (m->tek != w->made.key.tek || m->kek != w->made.kek || m->period_asked != -1) {
+        w->look_first = true;
+        return TEKD_EEXIST;
+    }
+    w->repeated = true;
+    w->time_us = m->time_us;
+    w->answered_seq = m->seq;
+    w->epoch = store_tx_epoch(tx);
+    store_tx_wait_for(tx, m->seq);
+    return 0;
+}
+
+static int apply_new_rows(struct keys_work *w, struct store_tx *tx)
+{
+    int r = 0;
+
+    if (w->made.new_content)
+        r = insert_content(w, tx);
+    if (r == 0 && w->made.new_tek)
+        r = insert_tek(w, tx);
+    if (r == 0 && w->made.new_export) {
+        r = store_tx_export_insert(tx, w->made.key.tek, w->made.kek, &w->made.data);
+        r = r == TEKD_EEXIST ? 0 : r; /* the same wrap by another request, or ours after a repeat */
+    }
+    return r;
+}
+
+static bool is_stale(const struct keys_work *w)
+{
+    return !bsa_state_current(w->bsa) || w->tek_generation != atomic_load(&w->k->tek_generation);
+}
+
+static int apply_answer(struct store_item *item, struct store_tx *tx)
+{
+    struct keys_work *w = (struct keys_work *)item;
+    const char *id = w->request.message_id;
+    struct store_message m;
+    int r;
+
+    if (is_stale(w))
+        return TEKD_ESTALE;
+    if (!w->made.new_tek) { /* the usual repeat: found before anything is written */
+        r = store_tx_message_find(tx, w->bsa->row->row, id, strlen(id), &m);
+        if (r != TEKD_ENOTFOUND)
+            return r < 0 ? r : apply_repeat(w, tx, &m);
+    }
+    r = apply_new_rows(w, tx);
+    if (r < 0)
+        return r;
+    r = record_answered(w, tx);
+    if (r < 0)
+        return r;
+    r = insert_message(w, tx, w->answered_seq);
+    w->look_first = r == TEKD_EEXIST;
+    return r;
+}
+
+/* ---- when the store is through with it ------------------------------------------------------- */
+
+static void remember(struct keys_work *w)
+{
+    cache_put_export(w->k->cache, w->made.key.tek, w->made.kek, &w->made.data);
+    if (w->made.new_content && w->bsa->bsa)
+        atomic_fetch_add(&w->bsa->bsa->auto_contents, 1);
+    if (w->tek_generation == atomic_load(&w->k->tek_generation))
+        cache_put(w->k->cache, w->request.content_id, &w->made.key);
+}
+
+static void reply_answer(struct keys_work *w)
+{
+    struct keys_reply reply = {.status = 200, .media = cp3_media_content_type(w->media)};
+
+    if (w->repeated) {
+        int r = work_encode(w);
+        if (r < 0) {
+            work_internal(w, "writing the repeated answer", r);
+            return;
+        }
+        atomic_fetch_add(&w->k->repeated, 1);
+        keys_record_lazy(w->k, record_repeated(w));
+    } else {
+        atomic_fetch_add(&w->k->answered, 1);
+        remember(w);
+    }
+    reply.body = TAKE(w->body);
+    w->gave_key = true;
+    work_reply(w, &reply);
+}
+
+/*
+ * A BSA that was disabled after its answer was committed and before it left gets nothing: the
+ * decision is made anew, and says why.
+ */
+static void done_answer(struct store_item *item, int result)
+{
+    struct keys_work *w = (struct keys_work *)item;
+
+    if (result == 0 && bsa_state_current(w->bsa))
+        reply_answer(w);
+    else if (result == 0 || result == TEKD_ESTALE || result == TEKD_EEXIST)
+        work_again(w);
+    else
+        work_error(w, "committing the answer", result);
+}
+
+void work_submit(struct keys_work *w)
+{
+    int r;
+
+    w->repeated = false;
+    w->item = (struct store_item){.apply = apply_answer,
+                                  .done = done_answer,
+                                  .wait = STORE_SIGNED,
+                                  .deadline_us = w->r->deadline_us};
+    r = store_submit(w->k->store, &w->item);
+    if (r < 0)
+        work_error(w, "handing the answer to the store", r);
+}
+
+static int apply_stored(struct store_item *item, struct store_tx *tx)
+{
+    struct keys_work *w = (struct keys_work *)item;
+
+    if (is_stale(w))
+        return TEKD_ESTALE;
+    w->epoch = store_tx_epoch(tx);
+    store_tx_wait_for(tx, w->answered_seq);
+    return 0;
+}
+
+void work_submit_stored(struct keys_work *w)
+{
+    int r;
+
+    w->repeated = true;
+    w->item = (struct store_item){.apply = apply_stored,
+                                  .done = done_answer,
+                                  .wait = STORE_SIGNED,
+                                  .deadline_us = w->r->deadline_us};
+    r = store_submit(w->k->store, &w->item);
+    if (r < 0)
+        work_error(w, "handing the stored answer to the store", r);
+}
+
+/* ---- after the answer left ------------------------------------------------------------------- */
+
+static void work_free(struct keys_work *w)
+{
+    assert(!w->message_flight && !w->content_flight && !w->counted);
+    bsa_state_unref(w->bsa);
+    buf_free(w->body);
+    free(w);
+}
+
+static int apply_sent(struct store_item *item, struct store_tx *tx)
+{
+    struct keys_work *w =
+        (struct keys_work *)((char *)item - offsetof(struct keys_work, sent_item));
+    struct record *rec = NULL;
+    int r = record_new("answer.sent", &rec);
+
+    if (r < 0)
+        return r;
+    record_ref(rec, "ref", w->epoch, w->answered_seq);
+    record_str(rec, "mid", w->request.message_id);
+    record_str(rec, "peer", w->bsa->row->id);
+    record_hex(rec, "out", w->out_sha256, 32);
+    return store_tx_record(tx, rec, NULL);
+}
+
+static void done_sent(struct store_item *item, int result)
+{
+    (void)result; /* the store has logged and counted what it could not record */
+    work_free((struct keys_work *)((char *)item - offsetof(struct keys_work, sent_item)));
+}
+
+void keys_sent(struct keys *k, struct keys_request *r, bool whole)
+{
+    struct keys_work *w = TAKE(r->work);
+
+    if (!w)
+        return;
+    if (!whole || !w->gave_key) {
+        work_free(w);
+        return;
+    }
+    w->sent_item = (struct store_item){.apply = apply_sent, .done = done_sent, .wait = STORE_LAZY};
+    if (store_submit(k->store, &w->sent_item) < 0)
+        work_free(w);
+}
