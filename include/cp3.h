@@ -8,8 +8,8 @@
  *
  * Threads: a cp3_reader belongs to one thread at a time; everything else is free of shared state.
  * Limits: what a peer chooses is bounded by the CP3_*_MAX below, in octets of UTF-8.
- * Errors: 0 or one of enum cp3_code, always negative.  Out-parameters named ret_* are written on
- * success only.
+ * Errors: 0 or one of enum cp3_code, always negative.  Out-parameters named ret_* hold
+ * something on success only.
  *
  *     struct cp3_reader *reader;                       one a thread, reused for every message
  *     struct cp3_message m;
@@ -208,13 +208,14 @@ CP3_API void cp3_reader_free(struct cp3_reader *reader); /* NULL is fine */
  * Read one message.  ret_err may be NULL; without an error it is left alone.  *ret_message holds
  * the message on success, and nothing to be looked at on failure.
  *
- * XML: UTF-8, with or without a byte order mark; a declared encoding must be UTF-8.  Fields in any
- * order.  Refused: elements of the CP-3 namespace or of none that the message does not have,
- * repeated ones, attributes that are not known (xsi:* and xmlns* are ignored), DOCTYPE, processing
- * instructions.  Elements of other namespaces are ignored; extensions too where the message has
- * none.  Integers and Data may stand between white space, as XML Schema has it; strings may not.
+ * Both: UTF-8, with or without a byte order mark; fields in any order.
+ * XML: a declared encoding must be UTF-8.  Refused: elements of the CP-3 namespace or of none that
+ * the message does not have, repeated ones, attributes that are not known (xsi:* and xmlns* are
+ * ignored), DOCTYPE, processing instructions.  Elements of other namespaces are ignored;
+ * extensions too where the message has none.  Integers and Data may stand between white space, as
+ * XML Schema has it (some 3000 octets with it); strings may not.
  * JSON: one object; duplicate members, also of unknown names, are malformed; unknown members are
- * ignored; integers are written without fraction and exponent.
+ * ignored, fields of another message are not; integers stand without fraction and exponent.
  * Strings carry no C0 control, DEL, U+FFFE, U+FFFF (XML cannot carry them) or lone surrogate, and
  * no leading or trailing white space.
  * A Version greater than 1 is read: to refuse it by name is the caller's.
@@ -261,7 +262,7 @@ CP3_API const char *cp3_media_name(enum cp3_media media);    /* "xml", "json" */
 CP3_API const char *cp3_form_name(enum cp3_form form);       /* "full", "efficient" */
 CP3_API const char *cp3_wrap_name(enum cp3_wrap wrap);       /* "aes-kw", … */
 CP3_API const char *cp3_reason_name(enum cp3_reason reason); /* "unknown-content", … */
-CP3_API const char *cp3_tag_name(enum cp3_tag tag);          /* the root element: "KeyRequest", … */
+CP3_API const char *cp3_tag_name(enum cp3_tag tag); /* the root element: "KeyRequest", … */
 CP3_API int cp3_media_from_name(const char *name, enum cp3_media *ret_media);
 CP3_API int cp3_form_from_name(const char *name, enum cp3_form *ret_form);
 CP3_API int cp3_wrap_from_name(const char *name, enum cp3_wrap *ret_wrap);
