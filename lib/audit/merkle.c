@@ -198,7 +198,10 @@ size_t merkle_inclusion_path(const struct merkle_hash *leaves, uint64_t n, uint6
     return count;
 }
 
-/* RFC 9162 section 2.1.3.2: fn and sn are the positions of our node and of the last one. */
+/*
+ * RFC 9162 section 2.1.3.2, a level a step: fn and sn are the positions of our node and of the
+ * last one of its level.
+ */
 int merkle_inclusion_check(const struct merkle_hash *leaf, uint64_t index, uint64_t size,
                            const struct merkle_hash *path, size_t path_len,
                            const struct merkle_hash *root)
@@ -210,19 +213,18 @@ int merkle_inclusion_check(const struct merkle_hash *leaf, uint64_t index, uint6
     if (index >= size)
         return TEKD_ECRYPTO;
     for (size_t i = 0; i < path_len; i++) {
+        bool brother_is_left = (fn & 1) || fn == sn;
+        /* A last node without a brother goes up unchanged to where it has one. */
+        int up = brother_is_left && fn != 0 ? __builtin_ctzll(fn) : 0;
+
         if (sn == 0)
             return TEKD_ECRYPTO;
-        if ((fn & 1) || fn == sn) {
+        if (brother_is_left)
             node(&path[i], &h, &h);
-            while (!(fn & 1) && fn != 0) {
-                fn >>= 1;
-                sn >>= 1;
-            }
-        } else {
+        else
             node(&h, &path[i], &h);
-        }
-        fn >>= 1;
-        sn >>= 1;
+        fn = fn >> up >> 1;
+        sn = sn >> up >> 1;
     }
     return sn == 0 && memcmp(&h, root, sizeof h) == 0 ? 0 : TEKD_ECRYPTO;
 }

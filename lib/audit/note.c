@@ -27,7 +27,7 @@
 #define SPKI_MAX      256 /* P-256: 91, Ed25519: 44 */
 #define PAYLOAD_MAX   (KEY_ID_LEN + NOTE_SIG_MAX)
 #define SIZE_DIGITS   20
-#define ROOT_TEXT_LEN ENC_BASE64_LEN(MERKLE_HASH_LEN)
+#define ROOT_TEXT_LEN ((size_t)ENC_BASE64_LEN(MERKLE_HASH_LEN))
 
 static const char dash[] = "\xe2\x80\x94 ";
 
@@ -200,40 +200,6 @@ static bool is_p256(EVP_PKEY *key)
            strcmp(group, "prime256v1") == 0;
 }
 
-/* What the key id is the hash of; 0 for keys that do not sign notes. */
-static size_t key_id_input(const char *origin, EVP_PKEY *key, uint8_t *out, size_t max)
-{
-    size_t name_len = strlen(origin);
-    size_t raw_len = ED25519_LEN;
-    uint8_t *p = out;
-    int len;
-
-    if (is_p256(key)) {
-        len = i2d_PUBKEY(key, NULL);
-        return len > 0 && (size_t)len <= max && i2d_PUBKEY(key, &p) == len ? (size_t)len : 0;
-    }
-    if (!EVP_PKEY_is_a(key, "ED25519") || name_len + 2 + ED25519_LEN > max)
-        return 0;
-    memcpy(out, origin, name_len);
-    out[name_len] = '\n';
-    out[name_len + 1] = ED25519_TYPE;
-    if (EVP_PKEY_get_raw_public_key(key, out + name_len + 2, &raw_len) != 1)
-        return 0;
-    return name_len + 2 + raw_len;
-}
-
-int note_key_id(const char *origin, EVP_PKEY *key, uint8_t ret_id[static 4])
-{
-    uint8_t input[NOTE_ORIGIN_MAX + SPKI_MAX];
-    uint8_t digest[EVP_MAX_MD_SIZE];
-    size_t len = key_id_input(origin, key, input, sizeof input);
-
-    if (len == 0 || EVP_Digest(input, len, digest, NULL, EVP_sha256(), NULL) != 1)
-        return TEKD_ECRYPTO;
-    memcpy(ret_id, digest, KEY_ID_LEN);
-    return 0;
-}
-
 /* EVP_MD_CTX and ECDSA_SIG are OpenSSL's typedefs: no AUTO(), but the same. */
 static void context_freep(EVP_MD_CTX **p)
 {
@@ -243,6 +209,42 @@ static void context_freep(EVP_MD_CTX **p)
 static void ecdsa_freep(ECDSA_SIG **p)
 {
     ECDSA_SIG_free(*p);
+}
+
+static bool hash_spki(EVP_MD_CTX *ctx, EVP_PKEY *key)
+{
+    uint8_t spki[SPKI_MAX];
+    uint8_t *p = spki;
+    int len = i2d_PUBKEY(key, NULL);
+
+    return len > 0 && len <= SPKI_MAX && i2d_PUBKEY(key, &p) == len &&
+           EVP_DigestUpdate(ctx, spki, (size_t)len) == 1;
+}
+
+static bool hash_ed25519(EVP_MD_CTX *ctx, const char *origin, EVP_PKEY *key)
+{
+    static const uint8_t type[] = {'\n', ED25519_TYPE};
+    uint8_t raw[ED25519_LEN];
+    size_t len = sizeof raw;
+
+    return EVP_PKEY_is_a(key, "ED25519") && EVP_PKEY_get_raw_public_key(key, raw, &len) == 1 &&
+           EVP_DigestUpdate(ctx, origin, strlen(origin)) == 1 &&
+           EVP_DigestUpdate(ctx, type, sizeof type) == 1 && EVP_DigestUpdate(ctx, raw, len) == 1;
+}
+
+int note_key_id(const char *origin, EVP_PKEY *key, uint8_t ret_id[static 4])
+{
+    __attribute__((cleanup(context_freep))) EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    uint8_t digest[EVP_MAX_MD_SIZE];
+
+    if (!ctx || EVP_DigestInit_ex2(ctx, EVP_sha256(), NULL) != 1)
+        return TEKD_ECRYPTO;
+    if (!(is_p256(key) ? hash_spki(ctx, key) : hash_ed25519(ctx, origin, key)))
+        return TEKD_ECRYPTO;
+    if (EVP_DigestFinal_ex(ctx, digest, NULL) != 1)
+        return TEKD_ECRYPTO;
+    memcpy(ret_id, digest, KEY_ID_LEN);
+    return 0;
 }
 
 static int verify_one(const struct note_signature *s, EVP_PKEY *key, const struct buf *text)

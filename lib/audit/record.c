@@ -227,10 +227,10 @@ static void insert(struct record *r, struct field f, const char *key)
         r->error = TEKD_ETOOBIG;
     if (r->error < 0)
         return;
-    copy = arena_take(r, len);
+    copy = arena_take(r, len + 1);
     if (!copy)
         return;
-    memcpy(copy, key, len);
+    memcpy(copy, key, len + 1);
     f.key = copy;
     f.key_len = (uint8_t)len;
     for (; at > 0 && key_compare(&f, &r->field[at - 1]) < 0; at--)
@@ -408,6 +408,18 @@ static size_t members_octets(const struct field *f, size_t n)
     return total;
 }
 
+/* The next of two sorted lists, whichever has the smaller key. */
+static const struct field *next_of(const struct field **a, size_t *n_a, const struct field **b,
+                                   size_t *n_b)
+{
+    if (*n_b == 0 || (*n_a > 0 && key_compare(*a, *b) < 0)) {
+        --*n_a;
+        return (*a)++;
+    }
+    --*n_b;
+    return (*b)++;
+}
+
 /* Writes two sorted lists of fields as one object. */
 static void put_object(char *p, const struct field *a, size_t n_a, const struct field *b,
                        size_t n_b)
@@ -415,15 +427,9 @@ static void put_object(char *p, const struct field *a, size_t n_a, const struct 
     char separator = '{';
 
     while (n_a > 0 || n_b > 0) {
-        bool from_a = n_b == 0 || (n_a > 0 && key_compare(a, b) < 0);
-
         *p++ = separator;
         separator = ',';
-        p = put_member(p, from_a ? a : b);
-        a += from_a;
-        n_a -= from_a;
-        b += !from_a;
-        n_b -= !from_a;
+        p = put_member(p, next_of(&a, &n_a, &b, &n_b));
     }
     *p = '}';
 }
