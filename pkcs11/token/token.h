@@ -141,8 +141,8 @@ AUTO_DEFINE(token_kek)
  * The same by label alone, for enrolment: reports the binding.  ret_report is filled as far as it
  * goes on failure as well; its text is one sentence for people.
  */
-int token_kek_describe(struct token *t, const char *label, enum hsm_kek_use use,
-                       enum hsm_wrap wrap, struct hsm_kek_report *ret_report);
+int token_kek_describe(struct token *t, const char *label, enum hsm_kek_use use, enum hsm_wrap wrap,
+                       struct hsm_kek_report *ret_report);
 
 /* ---------------------------------------------------------------- signing ---------- */
 
@@ -210,8 +210,7 @@ enum token_kind {
     TOKEN_STORAGE_KEK = 1, /* AES-256, WRAP + UNWRAP with an UNWRAP_TEMPLATE */
     TOKEN_BSA_KEK,         /* AES-256, WRAP only */
     TOKEN_BSA_RSA,         /* a BSA's RSA public key, WRAP only */
-    TOKEN_CHECKPOINT_KEY,  /* EC P-256, SIGN only */
-    TOKEN_TLS_KEY,         /* EC P-256, SIGN only */
+    TOKEN_SIGNING_KEY,     /* EC P-256 pair, SIGN only: checkpoint key, TLS key */
 };
 /* "storage-kek" … */
 const char *token_kind_name(enum token_kind kind);
@@ -271,20 +270,30 @@ struct token_key {
     char label[HSM_LABEL_MAX + 1];
     uint8_t id[HSM_ID_MAX];
     size_t id_len;
+    enum hsm_wrap wrap; /* of a KEK: its one mechanism; 0: none of ours */
     bool imported;
-    char check_value[7]; /* of AES keys; "" else */
+    char check_value[7];            /* of AES keys; "" else */
     struct token_findings findings; /* against the rules of kind */
 };
 
-/* The one key of this label (a pair counts once), checked as kind.  Errors as token_kek_find(). */
+/*
+ * The one key of this kind's class and label.  Weak attributes are findings here, no error.
+ * Errors: TEKD_ENOTFOUND, TEKD_EEXIST (more than one), TEKD_EHSM.
+ */
 int token_key_find(struct token *t, enum token_kind kind, const char *label,
                    struct token_key *ret_key);
 
-/* Every key of the token, in the token's order; stops when visit returns other than 0. */
+/*
+ * Every key of the token that ours could be (a pair once), secret keys first; stops when visit
+ * returns other than 0 and returns that.  Errors: TEKD_ETOOBIG (more than TOKEN_OBJECTS_MAX).
+ */
 int token_key_each(struct token *t, int (*visit)(void *arg, const struct token_key *key),
                    void *arg);
 
-/* The public half of a signing key (SubjectPublicKeyInfo), by label. */
+/*
+ * The public key of this label as a key of OpenSSL's own, which needs the token no longer.
+ * Errors: TEKD_ENOTFOUND, TEKD_EEXIST.
+ */
 int token_key_public(struct token *t, const char *label, EVP_PKEY **ret_key);
 
 #endif

@@ -1,0 +1,361 @@
+/* Loading the module, finding the token, the session and the login. */
+#include "token/token.h"
+
+#include <dlfcn.h>
+#include <openssl/err.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tekd/log.h"
+#include "token/token_impl.h"
+
+int token_say(struct token *t, int code, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(t->reason, sizeof(t->reason), fmt, ap);
+    va_end(ap);
+    log_event(LOG_WARN, "hsm", "refused", LOG_STR("reason", t->reason));
+    return code;
+}
+
+/* What C_Login may say about a PIN; after any of these nobody tries the same PIN again. */
+static const CK_RV pin_codes[] = {
+    CKR_PIN_INCORRECT,
+    CKR_PIN_INVALID,
+    CKR_PIN_LEN_RANGE,
+    CKR_PIN_EXPIRED,
+    CKR_PIN_LOCKED,
+    CKR_PIN_TOO_WEAK,
+    CKR_USER_PIN_NOT_INITIALIZED,
+};
+
+static int code_of(CK_RV rv)
+{
+    if (rv == CKR_HOST_MEMORY)
+        return TEKD_ENOMEM;
+    for (size_t i = 0; i < ARRAY_SIZE(pin_codes); i++) {
+        if (pin_codes[i] == rv)
+            return TEKD_EPIN;
+    }
+    return TEKD_EHSM;
+}
+
+int token_log(struct token *t, const char *call, unsigned long rv)
+{
+    char name[TOKEN_CKR_MAX];
+
+    token_ckr_text(rv, name);
+    snprintf(t->reason, sizeof(t->reason), "%s: %s", call, name);
+    log_event(LOG_WARN, "hsm", "call-failed", LOG_STR("call", call), LOG_STR("rv", name));
+    return code_of(rv);
+}
+
+const char *token_reason(const struct token *t)
+{
+    return t->reason;
+}
+
+/* What a URI must not have: a PIN (it would be in argv), a slot (it changes), a module. */
+static const char *uri_fault(P11KitUri *uri)
+{
+    const CK_TOKEN_INFO *i = p11_kit_uri_get_token_info(uri);
+
+    if (p11_kit_uri_get_pin_value(uri) || p11_kit_uri_get_pin_source(uri))
+        return "a PIN has no place in a URI";
+    if (p11_kit_uri_get_module_path(uri) || p11_kit_uri_get_module_name(uri))
+        return "the module is given by its own setting";
+    if (p11_kit_uri_any_unrecognized(uri))
+        return "only token, serial, manufacturer and model name a token";
+    if (!i->label[0] && !i->serialNumber[0] && !i->manufacturerID[0] && !i->model[0])
+        return "it names no token";
+    return NULL;
+}
+
+static int read_uri(struct token *t)
+{
+    const char *fault;
+    int r;
+
+    t->uri = p11_kit_uri_new();
+    if (!t->uri)
+        return TEKD_ENOMEM;
+    r = p11_kit_uri_parse(t->uri_text, P11_KIT_URI_FOR_TOKEN, t->uri);
+    fault = r == P11_KIT_URI_OK ? uri_fault(t->uri) : p11_kit_uri_message(r);
+    if (!fault)
+        return 0;
+    /* The text may hold a PIN that somebody put there: it is not repeated. */
+    return token_say(t, TEKD_EINVAL, "token URI: %s", fault);
+}
+
+int token_new(const struct token_options *o, struct token **ret_token)
+{
+    AUTO(token) struct token *t = calloc(1, sizeof(*t));
+    const char *profile = o->profile ? o->profile : "generic";
+    int r;
+
+    if (!t)
+        return TEKD_ENOMEM;
+    t->access = o->access;
+    t->module = strdup(o->module);
+    t->uri_text = strdup(o->uri);
+    if (!t->module || !t->uri_text)
+        return TEKD_ENOMEM;
+    t->profile = token_profile_find(profile);
+    if (!t->profile)
+        return token_say(t, TEKD_EINVAL, "there is no HSM profile \"%s\"", profile);
+    r = read_uri(t);
+    if (r < 0)
+        return r;
+    *ret_token = TAKE(t);
+    return 0;
+}
+
+/* Leaves t as token_new() made it. */
+void token_unload(struct token *t)
+{
+    if (t->session)
+        (void)t->f->C_CloseSession(t->session);
+    t->session = 0;
+    t->logged_in = false;
+    t->slot = NULL;
+    if (t->slots)
+        PKCS11_release_all_slots(t->ctx, t->slots, t->n_slots);
+    t->slots = NULL;
+    t->n_slots = 0;
+    if (t->ctx) {
+        PKCS11_CTX_unload(t->ctx);
+        PKCS11_CTX_free(t->ctx);
+    }
+    t->ctx = NULL;
+    t->f = NULL;
+    if (t->dl)
+        dlclose(t->dl);
+    t->dl = NULL;
+    for (size_t i = 0; i < ARRAY_SIZE(t->mechanism); i++)
+        t->mechanism[i] = (struct token_mechanism){.asked = false};
+}
+
+void token_free(struct token *t)
+{
+    if (!t)
+        return;
+    token_unload(t);
+    p11_kit_uri_free(t->uri);
+    free(t->uri_text);
+    free(t->module);
+    free(t);
+}
+
+/*
+ * Our own dlopen comes first, to tell "no PKCS#11 module" from a module that fails; libp11's gives
+ * the same instance.
+ */
+static int load_functions(struct token *t)
+{
+    CK_C_GetFunctionList get;
+    CK_RV rv;
+
+    t->dl = dlopen(t->module, RTLD_NOW | RTLD_LOCAL);
+    if (!t->dl)
+        return token_say(t, TEKD_EINVAL, "module: %s", dlerror());
+    *(void **)&get = dlsym(t->dl, "C_GetFunctionList");
+    if (!get)
+        return token_say(t, TEKD_EINVAL, "module %s: no C_GetFunctionList in it", t->module);
+    rv = get(&t->f);
+    if (rv != CKR_OK)
+        return token_log(t, "C_GetFunctionList", rv);
+    if (!t->f || t->f->version.major < 2)
+        return token_say(t, TEKD_EINVAL, "module %s: no Cryptoki 2 in it", t->module);
+    return 0;
+}
+
+/* libp11 keeps Cryptoki's codes as reasons of an error library of its own. */
+static int log_libp11(struct token *t, const char *call)
+{
+    unsigned long e = ERR_peek_last_error();
+    int r;
+
+    if (ERR_GET_LIB(e) == ERR_get_CKR_code())
+        r = token_log(t, call, (CK_RV)ERR_GET_REASON(e));
+    else
+        r = token_say(t, TEKD_EHSM, "%s: libp11: %s", call,
+                      e ? ERR_reason_error_string(e) : "no reason given");
+    ERR_clear_error();
+    return r;
+}
+
+int token_load(struct token *t)
+{
+    int r;
+
+    r = load_functions(t);
+    if (r < 0)
+        return r;
+    t->ctx = PKCS11_CTX_new();
+    if (!t->ctx)
+        return TEKD_ENOMEM;
+    ERR_clear_error();
+    if (PKCS11_CTX_load(t->ctx, t->module) != 0) {
+        r = log_libp11(t, "C_Initialize");
+        PKCS11_CTX_free(t->ctx);
+        t->ctx = NULL;
+        return r;
+    }
+    if (PKCS11_enumerate_slots(t->ctx, &t->slots, &t->n_slots) != 0)
+        return log_libp11(t, "C_GetSlotList");
+    return 0;
+}
+
+/* All tokens, initialised or not; both arrays have TOKEN_SLOTS_MAX places. */
+int token_slots(struct token *t, CK_TOKEN_INFO *info, CK_SLOT_ID *ids, size_t *ret_n)
+{
+    size_t n = 0;
+
+    if (t->n_slots > TOKEN_SLOTS_MAX)
+        return token_say(t, TEKD_EHSM, "the module has %u slots, more than %d", t->n_slots,
+                         TOKEN_SLOTS_MAX);
+    for (unsigned i = 0; i < t->n_slots; i++) {
+        CK_RV rv;
+
+        ids[n] = PKCS11_get_slotid_from_slot(&t->slots[i]);
+        rv = t->f->C_GetTokenInfo(ids[n], &info[n]);
+        if (rv == CKR_OK)
+            n++;
+        else if (rv != CKR_TOKEN_NOT_PRESENT && rv != CKR_TOKEN_NOT_RECOGNIZED)
+            (void)token_log(t, "C_GetTokenInfo", rv);
+    }
+    *ret_n = n;
+    return 0;
+}
+
+static PKCS11_SLOT *slot_of(struct token *t, CK_SLOT_ID id)
+{
+    for (unsigned i = 0; i < t->n_slots; i++) {
+        if (PKCS11_get_slotid_from_slot(&t->slots[i]) == id)
+            return &t->slots[i];
+    }
+    return NULL;
+}
+
+static int find(struct token *t)
+{
+    AUTO_MEM CK_TOKEN_INFO *info = calloc(TOKEN_SLOTS_MAX, sizeof(*info));
+    CK_SLOT_ID ids[TOKEN_SLOTS_MAX];
+    size_t n, found = 0;
+    int r;
+
+    if (!info)
+        return TEKD_ENOMEM;
+    r = token_slots(t, info, ids, &n);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < n; i++) {
+        if (!(info[i].flags & CKF_TOKEN_INITIALIZED) ||
+            !p11_kit_uri_match_token_info(t->uri, &info[i]))
+            continue;
+        t->raw = info[i];
+        t->slot_id = ids[i];
+        found++;
+    }
+    if (found == 0)
+        return token_say(t, TEKD_EHSM, "no token agrees with %s (%zu looked at)", t->uri_text, n);
+    if (found > 1)
+        return token_say(t, TEKD_EEXIST, "%zu tokens agree with %s: add serial=", found,
+                         t->uri_text);
+    t->slot = slot_of(t, t->slot_id);
+    return 0;
+}
+
+static int open_session(struct token *t)
+{
+    CK_FLAGS flags = CKF_SERIAL_SESSION;
+    CK_RV rv;
+
+    if (t->access == TOKEN_READ_WRITE)
+        flags |= CKF_RW_SESSION;
+    rv = t->f->C_OpenSession(t->slot_id, flags, NULL, NULL, &t->session);
+    if (rv == CKR_OK)
+        return 0;
+    t->session = 0;
+    return token_log(t, "C_OpenSession", rv);
+}
+
+int token_open(struct token *t)
+{
+    int r;
+
+    token_unload(t);
+    r = token_load(t);
+    if (r == 0)
+        r = find(t);
+    if (r == 0)
+        r = open_session(t);
+    if (r < 0)
+        token_unload(t);
+    return r;
+}
+
+/* Why no PIN is tried, by the token's own flags. */
+static const struct {
+    CK_FLAGS mask;
+    CK_FLAGS value;
+    const char *why;
+} no_try[] = {
+    {CKF_USER_PIN_INITIALIZED, 0, "the token has no user PIN yet"},
+    {CKF_USER_PIN_LOCKED, CKF_USER_PIN_LOCKED, "the user PIN is locked"},
+    {CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_FINAL_TRY,
+     "one try is left before the user PIN locks: log in by hand first"},
+    {CKF_USER_PIN_TO_BE_CHANGED, CKF_USER_PIN_TO_BE_CHANGED, "the user PIN must be changed"},
+};
+
+int token_login(struct token *t, const struct secret *pin)
+{
+    CK_RV rv;
+
+    /* Asked anew: somebody may have tried a PIN since the token was opened. */
+    rv = t->f->C_GetTokenInfo(t->slot_id, &t->raw);
+    if (rv != CKR_OK)
+        return token_log(t, "C_GetTokenInfo", rv);
+    for (size_t i = 0; i < ARRAY_SIZE(no_try); i++) {
+        if ((t->raw.flags & no_try[i].mask) == no_try[i].value)
+            return token_say(t, TEKD_EPIN, "C_Login not tried: %s", no_try[i].why);
+    }
+    /* Cryptoki takes the PIN as not const; modules do not write to it. */
+    rv = t->f->C_Login(t->session, CKU_USER, (CK_UTF8CHAR *)(uintptr_t)secret_peek(pin),
+                       secret_len(pin));
+    if (rv != CKR_OK && rv != CKR_USER_ALREADY_LOGGED_IN)
+        return token_log(t, "C_Login", rv);
+    t->logged_in = true;
+    return 0;
+}
+
+/* Cryptoki pads with blanks and has no NUL. */
+static void copy_padded(const CK_UTF8CHAR *from, size_t len, char *to)
+{
+    while (len > 0 && (from[len - 1] == ' ' || from[len - 1] == '\0'))
+        len--;
+    memcpy(to, from, len);
+    to[len] = '\0';
+}
+
+void token_info_get(const struct token *t, struct token_info *ret_info)
+{
+    copy_padded(t->raw.label, sizeof(t->raw.label), ret_info->label);
+    copy_padded(t->raw.manufacturerID, sizeof(t->raw.manufacturerID), ret_info->manufacturer);
+    copy_padded(t->raw.model, sizeof(t->raw.model), ret_info->model);
+    copy_padded(t->raw.serialNumber, sizeof(t->raw.serialNumber), ret_info->serial);
+    ret_info->logged_in = t->logged_in;
+}
+
+int token_object_destroy(struct token *t, CK_OBJECT_HANDLE object)
+{
+    CK_RV rv;
+
+    if (!object)
+        return 0;
+    rv = t->f->C_DestroyObject(t->session, object);
+    return rv == CKR_OK ? 0 : token_log(t, "C_DestroyObject", rv);
+}
