@@ -28,7 +28,7 @@
 #include "tekd/log.h"
 
 /* Room for every setting with pages of comment; bounds what the YAML parser has to hold. */
-#define CONFIG_FILE_MAX (256 * 1024)
+#define CONFIG_FILE_MAX 262144
 /* Sockets to accept on: a few addresses of one host. */
 #define CONFIG_LISTEN_MAX 16
 /* Variables a PKCS#11 module wants: vendors need one to five. */
@@ -47,8 +47,6 @@ struct config_tls {
     bool key_in_hsm;   /* key is a URI */
     char *client_ca;   /* PEM: who may sign clients' certificates */
     char *crl;         /* PEM, or NULL: nothing is revoked by CRL */
-    uint32_t crl_warn_days;
-    uint32_t handshake_timeout_ms;
 };
 
 /* Where the PIN comes from; exactly one. */
@@ -77,21 +75,16 @@ struct config_hsm {
     bool pin_prompt;
     char *profile; /* name of a vendor profile; the HSM side knows which there are */
     uint32_t workers;
-    uint32_t timeout_ms;       /* of a call by a key worker */
-    uint32_t audit_timeout_ms; /* of a checkpoint signature */
-    uint32_t tls_timeout_ms;   /* of a handshake signature */
-    uint32_t tls_queue;        /* handshakes that may wait for the TLS worker */
-    uint32_t recycle_after;    /* operations of a worker before a fresh one takes its place */
-    uint32_t restart_min_ms;   /* back-off of a worker that keeps dying: from */
-    uint32_t restart_max_ms;   /* ... doubling to */
-    uint32_t keepalive_s;      /* an idle worker makes a health check this often */
-    char *storage_kek;         /* CKA_LABEL of the KEK of stored TEKs */
-    char *checkpoint_key;      /* CKA_LABEL of the key that signs checkpoints */
+    uint32_t timeout_ms;     /* of one call */
+    uint32_t tls_timeout_ms; /* of a handshake signature */
+    uint32_t recycle_after;  /* operations of a worker before a fresh one; 0: never */
+    uint32_t keepalive_s;    /* a health check this often */
+    char *storage_kek;       /* CKA_LABEL of the KEK of stored TEKs */
+    char *checkpoint_key;    /* CKA_LABEL of the key that signs checkpoints */
 };
 
 struct config_store {
-    char *sqlite;      /* path of the database */
-    uint32_t cache_mb; /* page cache of the database */
+    char *sqlite; /* path of the database */
 };
 
 enum config_release {
@@ -115,24 +108,19 @@ enum config_refusal {
 
 struct config_policy {
     bool auto_content; /* an entitled BSA's first request makes the content */
-    uint32_t tek_bits; /* 128, 192 or 256: of contents made so, and of "content add" */
     uint32_t message_window_s;
     enum config_refusal refusal_http;
 };
 
 struct config_limits {
     uint32_t connections;
-    uint32_t handshakes;            /* of these, under way at once */
     uint32_t http_threads;          /* event loops */
     uint32_t request_threads;       /* threads that may wait for the HSM */
     uint32_t queue;                 /* requests that may wait for a thread */
     uint32_t per_bsa_concurrency;   /* requests of one BSA under way */
     uint32_t per_bsa_auto_contents; /* contents one BSA may have made by policy.auto_content */
     uint32_t request_deadline_ms;   /* from the last octet of a request to its answer */
-    uint32_t request_timeout_ms;    /* reading a request */
-    uint32_t idle_timeout_s;        /* a connection without a request */
-    uint32_t stop_timeout_s;        /* finishing what is under way at the stop */
-    uint32_t cache_mb;              /* BSAs, current TEKs and exports in memory */
+    uint32_t request_timeout_ms;    /* reading a request, and idle between two */
     uint32_t free_warn_mb;          /* alarm below this free space on the store's volume */
     uint32_t free_stop_mb;          /* keys are refused below this */
 };

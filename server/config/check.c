@@ -242,6 +242,23 @@ static int check_pair(struct reader *r, const struct setting *table, const yaml_
     return checks[s->kind](r, s, tree_node(r, pair->value), &at);
 }
 
+static int refuse_missing(struct reader *r, const struct setting *s, const yaml_node_t *mapping,
+                          const struct where *where)
+{
+    AUTO(buf) struct buf *keys = NULL;
+
+    if (s->fields == NULL)
+        return tree_refuse(r, &mapping->start_mark, where, "missing, e.g. %s: %s", s->key,
+                           s->sample);
+    if (buf_new(KEYS_TEXT_MAX, &keys) < 0)
+        return tree_fail(r, TEKD_ENOMEM, "out of memory");
+    for (const struct setting *f = s->fields; f->key != NULL; f++)
+        if (f->flags & SETTING_REQUIRED)
+            buf_printf(keys, " %s", f->key);
+    return tree_refuse(r, &mapping->start_mark, where, "missing; expected with at least:%s",
+                       buf_str(keys));
+}
+
 static int check_mapping(struct reader *r, const struct setting *table, const yaml_node_t *node,
                          const struct where *where)
 {
@@ -256,10 +273,10 @@ static int check_mapping(struct reader *r, const struct setting *table, const ya
         if (e < 0)
             return e;
     }
-    for (const struct setting *s = table; s->key != NULL; s++)
+    for (const struct setting *s = table; s->key != NULL; s++) {
         if ((s->flags & SETTING_REQUIRED) && tree_get(r, node, s->key, NULL) == NULL)
-            return tree_refuse(r, &node->start_mark, &(struct where){.up = where, .key = s->key},
-                               "missing, e.g. %s: %s", s->key, s->sample);
+            return refuse_missing(r, s, node, &(struct where){.up = where, .key = s->key});
+    }
     return 0;
 }
 

@@ -52,11 +52,11 @@ struct setting {
     const char *key; /* NULL ends a table */
     enum setting_kind kind;
     unsigned flags;
-    size_t offset;                 /* in the struct of the section */
-    uint32_t min, max;             /* a number; octets of a text; entries of a list */
-    enum form form;                /* of a text */
-    const cyaml_strval_t *choices; /* of a choice */
-    unsigned choice_count;
+    size_t offset;         /* in the struct of the section */
+    uint32_t min, max;     /* a number; octets of a text; entries of a list */
+    enum form form;        /* of a text */
+    unsigned choice_count; /* of a choice */
+    const cyaml_strval_t *choices;
     const struct setting *fields; /* of a section, and of an entry of a list */
     size_t size;                  /* of the struct these fill */
     size_t count_offset;          /* of a list: its count */
@@ -102,6 +102,9 @@ struct where {
 /* Refuses: fills r->error with "FILE:LINE:COLUMN: PATH: ..." and returns TEKD_EINVAL. */
 int tree_refuse(struct reader *r, const yaml_mark_t *mark, const struct where *where,
                 const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* The same at the place of the setting, or of what is around it where the file does not have it. */
+int tree_refuse_at(struct reader *r, const struct where *where, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 /* Any failure that is not about a place in the file: "FILE: ..."; returns err. */
 int tree_fail(struct reader *r, int err, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -113,8 +116,8 @@ const yaml_node_t *tree_node(const struct reader *r, int index);
 /* The value of a key of a mapping and, unless NULL is given, the key's own node; or NULL. */
 const yaml_node_t *tree_get(const struct reader *r, const yaml_node_t *mapping, const char *key,
                             const yaml_node_t **ret_key);
-/* The place of "section.key", or of "section", or of the top: the nearest there is. */
-const yaml_mark_t *tree_place(const struct reader *r, const char *path);
+/* The node of a setting, or NULL; every list on the way has that entry. */
+const yaml_node_t *tree_at(const struct reader *r, const struct where *where);
 /* What a node is, for "found ...": its text, cut and in quotes if need be, or "a list". */
 #define TREE_SHOWN_MAX 80
 void tree_show(const yaml_node_t *node, char out[static TREE_SHOWN_MAX]);

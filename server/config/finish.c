@@ -58,8 +58,7 @@ static int set_default(struct reader *r, const struct setting *s, void *base)
 }
 
 /* Prefixes the folder of the file, unless the path has a root. */
-static int make_absolute(struct reader *r, const struct config *c, char **path,
-                         const yaml_node_t *node)
+static int make_absolute(struct reader *r, const struct config *c, char **path)
 {
     char *joined;
 
@@ -69,35 +68,32 @@ static int make_absolute(struct reader *r, const struct config *c, char **path,
         return out_of_memory(r);
     free(*path);
     *path = joined;
-    if (strlen(joined) >= PATH_MAX)
-        return tree_refuse(r, &node->start_mark, NULL,
-                           "expected a path of less than %d octets together with the folder of "
-                           "this file",
-                           PATH_MAX);
     return 0;
 }
 
 static int finish_text(struct reader *r, const struct config *c, const struct setting *s,
-                       char **text, const yaml_node_t *node)
+                       char **text, const struct where *where)
 {
-    const size_t socket_max = sizeof(((struct sockaddr_un *)0)->sun_path) - 1;
+    size_t max =
+        s->form == FORM_SOCKET ? sizeof(((struct sockaddr_un *)0)->sun_path) - 1 : PATH_MAX - 1;
     int e;
 
     if (*text == NULL || !form_is_path(s->form) || (s->form == FORM_KEY && form_is_uri(*text)))
         return 0;
-    e = make_absolute(r, c, text, node);
-    if (e == 0 && s->form == FORM_SOCKET && strlen(*text) > socket_max)
-        e = tree_refuse(r, &node->start_mark, &(struct where){.key = s->key},
-                        "expected a path of at most %zu octets (a socket's limit), found %s",
-                        socket_max, *text);
+    e = make_absolute(r, c, text);
+    if (e == 0 && strlen(*text) > max)
+        e = tree_refuse_at(r, where,
+                           "expected a path of at most %zu octets with the folder of this file, "
+                           "found %zu",
+                           max, strlen(*text));
     return e;
 }
 
 static int finish_table(struct reader *r, const struct config *c, const struct setting *table,
-                        void *base, const yaml_node_t *node);
+                        void *base, const struct where *where);
 
 static int finish_list(struct reader *r, const struct config *c, const struct setting *s,
-                       void *base, const yaml_node_t *node)
+                       void *base, const struct where *where)
 {
     size_t n = *(size_t *)(void *)((char *)base + s->count_offset);
     char *entries = *text_at(base, s->offset);
@@ -105,37 +101,35 @@ static int finish_list(struct reader *r, const struct config *c, const struct se
 
     for (size_t i = 0; i < n && e == 0; i++)
         e = finish_table(r, c, s->fields, entries + i * s->size,
-                         tree_node(r, node->data.sequence.items.start[i]));
+                         &(struct where){.up = where, .index = i});
     return e;
 }
 
-/* Defaults and paths of one setting; node is NULL where the file does not have it. */
+/* Defaults and paths of one setting. */
 static int finish_setting(struct reader *r, const struct config *c, const struct setting *s,
-                          void *base, const yaml_node_t *node)
+                          void *base, const struct where *where)
 {
     int e;
 
     if (s->kind == SETTING_SECTION)
-        return finish_table(r, c, s->fields, (char *)base + s->offset, node);
+        return finish_table(r, c, s->fields, (char *)base + s->offset, where);
     if (s->kind == SETTING_LIST)
-        return finish_list(r, c, s, base, node);
-    if (node == NULL && s->def != NULL) {
+        return finish_list(r, c, s, base, where);
+    if (s->def != NULL && tree_at(r, where) == NULL) {
         e = set_default(r, s, base);
         if (e < 0)
             return e;
     }
-    if (s->kind == SETTING_TEXT)
-        return finish_text(r, c, s, text_at(base, s->offset), node != NULL ? node : tree_root(r));
-    return 0;
+    return s->kind == SETTING_TEXT ? finish_text(r, c, s, text_at(base, s->offset), where) : 0;
 }
 
 static int finish_table(struct reader *r, const struct config *c, const struct setting *table,
-                        void *base, const yaml_node_t *node)
+                        void *base, const struct where *where)
 {
     int e = 0;
 
     for (const struct setting *s = table; s->key != NULL && e == 0; s++)
-        e = finish_setting(r, c, s, base, tree_get(r, node, s->key, NULL));
+        e = finish_setting(r, c, s, base, &(struct where){.up = where, .key = s->key});
     return e;
 }
 
@@ -208,51 +202,47 @@ static int finish_env(struct reader *r, struct config *c)
 static int finish_pin(struct reader *r, struct config *c)
 {
     const struct {
-        const char *path;
+        const char *key;
         enum config_pin pin;
         bool given;
     } sources[] = {
-        {"hsm.pin_file", CONFIG_PIN_FILE, c->hsm.pin_file != NULL},
-        {"hsm.pin_credential", CONFIG_PIN_CREDENTIAL, c->hsm.pin_credential != NULL},
-        {"hsm.pin_fd", CONFIG_PIN_FD, c->hsm.pin_fd != 0},
-        {"hsm.pin_prompt", CONFIG_PIN_PROMPT, c->hsm.pin_prompt},
+        {"pin_file", CONFIG_PIN_FILE, c->hsm.pin_file != NULL},
+        {"pin_credential", CONFIG_PIN_CREDENTIAL, c->hsm.pin_credential != NULL},
+        {"pin_fd", CONFIG_PIN_FD, c->hsm.pin_fd != 0},
+        {"pin_prompt", CONFIG_PIN_PROMPT, c->hsm.pin_prompt},
     };
+    const struct where hsm = {.key = "hsm"};
     const char *first = NULL;
 
     for (size_t i = 0; i < ARRAY_SIZE(sources); i++) {
         if (!sources[i].given)
             continue;
         if (first != NULL)
-            return tree_refuse(r, tree_place(r, sources[i].path),
-                               &(struct where){.key = sources[i].path},
-                               "expected one source of the PIN, found %s as well", first);
-        first = sources[i].path;
+            return tree_refuse_at(r, &(struct where){.up = &hsm, .key = sources[i].key},
+                                  "expected one source of the PIN, found %s as well", first);
+        first = sources[i].key;
         c->hsm.pin = sources[i].pin;
     }
     if (first == NULL)
-        return tree_refuse(r, tree_place(r, "hsm"), &(struct where){.key = "hsm"},
-                           "expected one of pin_file, pin_credential, pin_fd and pin_prompt: "
-                           "true, found none");
+        return tree_refuse_at(r, &hsm,
+                              "expected one of pin_file, pin_credential, pin_fd and "
+                              "pin_prompt: true, found none");
     return 0;
 }
 
-/* The first must not be greater than the second, both in the same unit. */
+/* In one section: the first must not be greater than the second, both in the same unit. */
 static const struct order {
-    const char *small_path, *great_path;
+    const char *section, *small_key, *great_key;
     size_t small, great;
     uint32_t small_unit, great_unit;
 } orders[] = {
-    {"push.retry_initial_s", "push.retry_max_s", offsetof(struct config, push.retry_initial_s),
+    {"push", "retry_initial_s", "retry_max_s", offsetof(struct config, push.retry_initial_s),
      offsetof(struct config, push.retry_max_s), 1, 1},
-    {"push.attempt_timeout_s", "push.deadline_s", offsetof(struct config, push.attempt_timeout_s),
+    {"push", "attempt_timeout_s", "deadline_s", offsetof(struct config, push.attempt_timeout_s),
      offsetof(struct config, push.deadline_s), 1, 1},
-    {"hsm.restart_min_ms", "hsm.restart_max_ms", offsetof(struct config, hsm.restart_min_ms),
-     offsetof(struct config, hsm.restart_max_ms), 1, 1},
-    {"limits.free_stop_mb", "limits.free_warn_mb", offsetof(struct config, limits.free_stop_mb),
+    {"limits", "free_stop_mb", "free_warn_mb", offsetof(struct config, limits.free_stop_mb),
      offsetof(struct config, limits.free_warn_mb), 1, 1},
-    {"limits.handshakes", "limits.connections", offsetof(struct config, limits.handshakes),
-     offsetof(struct config, limits.connections), 1, 1},
-    {"audit.checkpoint_max_delay_ms", "audit.heartbeat_s",
+    {"audit", "checkpoint_max_delay_ms", "heartbeat_s",
      offsetof(struct config, audit.checkpoint_max_delay_ms),
      offsetof(struct config, audit.heartbeat_s), 1, 1000},
 };
@@ -261,29 +251,27 @@ static int finish_orders(struct reader *r, struct config *c)
 {
     for (size_t i = 0; i < ARRAY_SIZE(orders); i++) {
         const struct order *o = &orders[i];
+        const struct where section = {.key = o->section};
         uint32_t small = *number_at(c, o->small), great = *number_at(c, o->great);
 
         if ((uint64_t)small * o->small_unit > (uint64_t)great * o->great_unit)
-            return tree_refuse(r, tree_place(r, o->small_path),
-                               &(struct where){.key = o->small_path},
-                               "expected no more than %s, which is %" PRIu32 ", found %" PRIu32,
-                               o->great_path, great, small);
+            return tree_refuse_at(r, &(struct where){.up = &section, .key = o->small_key},
+                                  "expected no more than %s, which is %" PRIu32 ", found %" PRIu32,
+                                  o->great_key, great, small);
     }
     return 0;
 }
 
 static int finish_listen(struct reader *r, const struct config *c)
 {
-    const yaml_node_t *list = tree_get(r, tree_root(r), "listen", NULL);
+    const struct where list = {.key = "listen"};
 
     for (size_t i = 1; i < c->listen_count; i++) {
         for (size_t k = 0; k < i; k++) {
-            if (c->listen[i].port != c->listen[k].port ||
-                strcmp(c->listen[i].address, c->listen[k].address) != 0)
-                continue;
-            return tree_refuse(r, &tree_node(r, list->data.sequence.items.start[i])->start_mark,
-                               &(struct where){.up = &(struct where){.key = "listen"}, .index = i},
-                               "expected another address or port than listen[%zu]", k);
+            if (c->listen[i].port == c->listen[k].port &&
+                strcmp(c->listen[i].address, c->listen[k].address) == 0)
+                return tree_refuse_at(r, &(struct where){.up = &list, .index = i},
+                                      "expected another address or port than listen[%zu]", k);
         }
     }
     return 0;
@@ -292,15 +280,17 @@ static int finish_listen(struct reader *r, const struct config *c)
 /* The records' "inst" is the host's name unless the file has one. */
 static int finish_instance(struct reader *r, struct config *c)
 {
+    const struct where audit = {.key = "audit"};
     char name[HOST_NAME_MAX + 1] = "";
 
     if (c->audit.instance != NULL)
         return 0;
     if (gethostname(name, sizeof(name) - 1) < 0 || *name == '\0' ||
         form_complaint(FORM_NAME, name) != NULL)
-        return tree_refuse(r, tree_place(r, "audit"), &(struct where){.key = "audit.instance"},
-                           "missing, and the host's name cannot serve: expected letters, digits, "
-                           "'.', '_' and '-' only");
+        return tree_refuse_at(
+            r, &(struct where){.up = &audit, .key = "instance"},
+            "missing, and the host's name cannot serve: expected letters, digits, "
+            "'.', '_' and '-' only");
     c->audit.instance = strdup(name);
     return c->audit.instance == NULL ? out_of_memory(r) : 0;
 }
@@ -321,7 +311,7 @@ int finish_config(struct reader *r, struct config *c)
     c->tls.key_in_hsm = form_is_uri(c->tls.key);
     e = finish_place(r, c);
     if (e == 0)
-        e = finish_table(r, c, schema_settings, c, tree_root(r));
+        e = finish_table(r, c, schema_settings, c, NULL);
     if (e == 0)
         e = finish_env(r, c);
     if (e == 0)

@@ -58,7 +58,6 @@ static const cyaml_strval_t refusals[] = {
     {"200", CONFIG_REFUSAL_200},
     {"mapped", CONFIG_REFUSAL_MAPPED},
 };
-static const cyaml_strval_t tek_bits[] = {{"128", 128}, {"192", 192}, {"256", 256}};
 static const cyaml_strval_t log_formats[] = {{"logfmt", LOG_LOGFMT}, {"json", LOG_JSON}};
 static const cyaml_strval_t log_levels[] = {
     {"error", LOG_ERROR},
@@ -91,9 +90,6 @@ static const struct setting tls_settings[] = {
          .sample = "pki/ca.crl",
          .meaning = "PEM file: revocation lists of these CAs. Once set, every CA needs one that "
                     "is not expired, else its clients are refused."),
-    NUMBER(tls, crl_warn_days, 1, 90, 7, "Alarm this many days before a revocation list expires."),
-    NUMBER(tls, handshake_timeout_ms, 100, 60000, 10000,
-           "A TLS handshake that takes longer is cut off."),
     END,
 };
 
@@ -144,17 +140,14 @@ static const struct setting hsm_settings[] = {
            "signs TLS handshakes if tls.key is in the HSM."),
     NUMBER(hsm, timeout_ms, 50, 60000, 2000,
            "A key worker that takes longer over a request is killed and started again."),
-    NUMBER(hsm, audit_timeout_ms, 50, 60000, 2000, "The same for a signature on a checkpoint."),
-    NUMBER(hsm, tls_timeout_ms, 50, 60000, 2000, "The same for a signature in a handshake."),
-    NUMBER(hsm, tls_queue, 1, 1024, 64,
-           "Handshakes that may wait for the HSM's signature; more are cut off."),
-    NUMBER(hsm, recycle_after, 100, 10000000, 100000,
-           "Operations after which a worker is replaced by a fresh one: vendors' modules leak."),
-    NUMBER(hsm, restart_min_ms, 10, 60000, 100,
-           "Pause before a dead worker is started again; it doubles while workers keep dying."),
-    NUMBER(hsm, restart_max_ms, 10, 600000, 30000, "The longest such pause."),
+    NUMBER(hsm, tls_timeout_ms, 50, 60000, 2000,
+           "A TLS handshake waits this long for its signature, if tls.key is in the HSM."),
+    NUMBER(hsm, recycle_after, 0, 10000000, 100000,
+           "Operations after which a worker is replaced by a fresh one, for vendors' modules leak; "
+           "0: never."),
     NUMBER(hsm, keepalive_s, 1, 3600, 30,
-           "An idle worker generates and wraps a key this often: idle links to HSMs get cut."),
+           "A key is generated and wrapped this often to see that the HSM is well, and to keep "
+           "links alive that get cut when idle."),
     TEXT(hsm, storage_kek, .max = LABEL_OCTETS, .def = "tekd-storage",
          .meaning = "CKA_LABEL of the KEK under which TEKs are stored."),
     TEXT(hsm, checkpoint_key, .max = LABEL_OCTETS, .def = "tekd-checkpoint",
@@ -167,7 +160,6 @@ static const struct setting store_settings[] = {
          .sample = "tekd.db",
          .meaning = "The SQLite database, made at the first start. On a local file system; only "
                     "tekd opens it."),
-    NUMBER(store, cache_mb, 1, 4096, 16, "Megabytes of its pages kept in memory."),
     END,
 };
 
@@ -194,9 +186,6 @@ static const struct setting policy_settings[] = {
     BOOL(policy, auto_content, "false",
          "true: the first request of a BSA that is entitled to a ContentID makes the content. "
          "false: contents are made by \"tekctl content add\"."),
-    CHOICE(policy, tek_bits, tek_bits, "128",
-           "Length of the TEKs of contents made by a request, and of \"tekctl content add\" "
-           "without --bits."),
     NUMBER(policy, message_window_s, 60, 315360000, 604800,
            "For this long a Message ID never gets a second key; an older one may be forgotten. "
            "Seconds, 7 days by default."),
@@ -208,7 +197,6 @@ static const struct setting policy_settings[] = {
 
 static const struct setting limits_settings[] = {
     NUMBER(limits, connections, 1, 65536, 1024, "Connections open at once."),
-    NUMBER(limits, handshakes, 1, 65536, 256, "... of these, in the TLS handshake."),
     NUMBER(limits, http_threads, 1, 16, 1, "Threads that read and write HTTP."),
     NUMBER(limits, request_threads, 2, 1024, 128,
            "Threads that work on requests; at most half of them wait for the HSM."),
@@ -219,12 +207,8 @@ static const struct setting limits_settings[] = {
            "Contents that one BSA may have made by policy.auto_content."),
     NUMBER(limits, request_deadline_ms, 100, 60000, 4000,
            "From the end of a request to its answer, queue, HSM and database included; then 503."),
-    NUMBER(limits, request_timeout_ms, 100, 60000, 10000, "Reading one request."),
-    NUMBER(limits, idle_timeout_s, 1, 3600, 60, "A connection without a request is closed."),
-    NUMBER(limits, stop_timeout_s, 1, 300, 10,
-           "After SIGTERM what is under way is finished, no longer than this."),
-    NUMBER(limits, cache_mb, 1, 4096, 16,
-           "Megabytes for BSAs, current TEKs and wrapped keys kept in memory."),
+    NUMBER(limits, request_timeout_ms, 100, 60000, 10000,
+           "Reading one request, and waiting for the next one."),
     NUMBER(limits, free_warn_mb, 1, 100000000, 2048,
            "Alarm when the database's volume has less free megabytes."),
     NUMBER(limits, free_stop_mb, 1, 100000000, 512,

@@ -38,11 +38,10 @@ static void __attribute__((format(printf, 2, 3))) add(struct config_error *e, co
     va_end(ap);
 }
 
-int tree_refuse(struct reader *r, const yaml_mark_t *mark, const struct where *where,
-                const char *fmt, ...)
+/* "FILE:LINE:COLUMN: PATH: " */
+static void start_message(struct reader *r, const yaml_mark_t *mark, const struct where *where)
 {
     AUTO(buf) struct buf *path = NULL;
-    va_list ap;
 
     memset(r->error, 0, sizeof(*r->error));
     r->error->line = (unsigned)mark->line + 1;
@@ -52,6 +51,14 @@ int tree_refuse(struct reader *r, const yaml_mark_t *mark, const struct where *w
         put_path(path, where);
         add(r->error, "%s: ", buf_str(path));
     }
+}
+
+int tree_refuse(struct reader *r, const yaml_mark_t *mark, const struct where *where,
+                const char *fmt, ...)
+{
+    va_list ap;
+
+    start_message(r, mark, where);
     va_start(ap, fmt);
     add_text(r->error, fmt, ap);
     va_end(ap);
@@ -72,31 +79,34 @@ int tree_fail(struct reader *r, int err, const char *fmt, ...)
 
 void tree_show(const yaml_node_t *node, char out[static TREE_SHOWN_MAX])
 {
-    size_t len, max = TREE_SHOWN_MAX - sizeof("\"...\"");
-    bool bare;
+    const size_t max = TREE_SHOWN_MAX - sizeof("\"...\"");
+    const char *quote;
+    char text[TREE_SHOWN_MAX] = "";
+    size_t len;
 
     if (node->type != YAML_SCALAR_NODE) {
         (void)snprintf(out, TREE_SHOWN_MAX, "%s",
                        node->type == YAML_MAPPING_NODE ? "a mapping" : "a list");
         return;
     }
+    quote = node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? "" : "\"";
     len = node->data.scalar.length;
-    bare = node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
-    if (len == 0 && bare) {
+    if (len == 0 && *quote == '\0') {
         (void)snprintf(out, TREE_SHOWN_MAX, "nothing");
         return;
     }
     if (len > max) {
-        /* Cut in front of a character, not inside of it. */
-        for (len = max; len > 0 && (node->data.scalar.value[len] & 0xC0) == 0x80;)
-            len--;
+        len = max;
+        while (len > 0 && (node->data.scalar.value[len] & 0xC0) == 0x80)
+            len--; /* in front of a character, not inside of it */
     }
-    (void)snprintf(out, TREE_SHOWN_MAX, "%s%.*s%s%s", bare ? "" : "\"", (int)len,
-                   (const char *)node->data.scalar.value,
-                   len < node->data.scalar.length ? "..." : "", bare ? "" : "\"");
-    for (char *p = out; *p != '\0'; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7F)
-            *p = '?';
+    for (size_t i = 0; i < len; i++) {
+        yaml_char_t c = node->data.scalar.value[i];
+
+        text[i] = c < ' ' || c == 0x7F ? '?' : (char)c;
+    }
+    (void)snprintf(out, TREE_SHOWN_MAX, "%s%s%s%s", quote, text,
+                   len < node->data.scalar.length ? "..." : "", quote);
 }
 
 /* What libyaml says, at the place where it says it. */
@@ -232,18 +242,47 @@ const yaml_node_t *tree_get(const struct reader *r, const yaml_node_t *mapping, 
     return NULL;
 }
 
-const yaml_mark_t *tree_place(const struct reader *r, const char *path)
+/* The node of a setting; *ret_place: where it stands, or else the nearest key around it. */
+static const yaml_node_t *walk(const struct reader *r, const struct where *where,
+                               const yaml_mark_t **ret_place)
 {
-    const yaml_node_t *node = tree_root(r), *place = node;
-    AUTO_MEM char *copy = strdup(path);
-    char *rest = copy;
+    const yaml_node_t *up, *node, *key = NULL;
 
-    for (char *key = strsep(&rest, "."); key != NULL && node != NULL; key = strsep(&rest, ".")) {
-        const yaml_node_t *k = NULL;
-
-        node = tree_get(r, node, key, &k);
-        if (node != NULL)
-            place = node->type == YAML_SCALAR_NODE ? node : k;
+    if (where == NULL) {
+        node = tree_root(r);
+        *ret_place = &node->start_mark;
+        return node;
     }
-    return &place->start_mark;
+    up = walk(r, where->up, ret_place);
+    if (up == NULL)
+        return NULL;
+    if (where->key == NULL) {
+        node = tree_node(r, up->data.sequence.items.start[where->index]);
+        *ret_place = &node->start_mark;
+        return node;
+    }
+    node = tree_get(r, up, where->key, &key);
+    if (node != NULL)
+        *ret_place = node->type == YAML_SCALAR_NODE ? &node->start_mark : &key->start_mark;
+    return node;
+}
+
+const yaml_node_t *tree_at(const struct reader *r, const struct where *where)
+{
+    const yaml_mark_t *place;
+
+    return walk(r, where, &place);
+}
+
+int tree_refuse_at(struct reader *r, const struct where *where, const char *fmt, ...)
+{
+    const yaml_mark_t *place;
+    va_list ap;
+
+    (void)walk(r, where, &place);
+    start_message(r, place, where);
+    va_start(ap, fmt);
+    add_text(r->error, fmt, ap);
+    va_end(ap);
+    return TEKD_EINVAL;
 }
