@@ -56,7 +56,7 @@ static int make_bait(struct token *t, CK_OBJECT_HANDLE *ret_o)
 static int set_stage(struct token *t, struct stage *s)
 {
     static const uint8_t known[TOKEN_AES_MAX] = {1};
-    struct token_constant c = {CKK_AES, known, sizeof(known)};
+    struct token_constant c = {known, sizeof(known)};
     enum hsm_wrap wrap = HSM_WRAP_AES_KW;
     unsigned long code;
     CK_RV rv;

@@ -145,6 +145,7 @@ struct token_profile {
     CK_MECHANISM_TYPE aes_kw[TOKEN_CODES_MAX]; /* tried in this order, 0 behind the last */
     CK_MECHANISM_TYPE aes_kwp[TOKEN_CODES_MAX];
     bool unwrap_template; /* a KEK's CKA_UNWRAP_TEMPLATE is honoured */
+    CK_RV bad_blob;       /* what C_UnwrapKey says of a damaged blob, if not a code for that */
     bool trusted;         /* CKA_TRUSTED can be on a private KEK: CKA_WRAP_WITH_TRUSTED is used */
 };
 
@@ -173,9 +174,8 @@ CK_RV token_tek_wrap_raw(struct token *t, const struct token_wrap_mechanism *how
 /* The template of a TEK of len octets (0: without CKA_VALUE_LEN, for unwrapping). */
 void token_tek_template(const struct token *t, size_t len, struct token_template *tpl);
 
-/* A readable session key of a published value, for known answers only; an AES key may wrap. */
+/* A readable AES session key of a published value, for known answers only. */
 struct token_constant {
-    CK_KEY_TYPE type;
     const uint8_t *value;
     size_t len;
 };

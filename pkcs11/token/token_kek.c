@@ -14,7 +14,7 @@ void token_kek_free(struct token_kek *k)
 static int fingerprint_aes(struct token *t, const struct token_kek *kek, uint8_t out[static 32])
 {
     uint8_t constant[32];
-    struct token_constant c = {CKK_AES, constant, sizeof(constant)};
+    struct token_constant c = {constant, sizeof(constant)};
     struct hsm_blob blob;
     CK_OBJECT_HANDLE o = 0;
     CK_RV rv;

@@ -101,13 +101,12 @@ int token_make_constant(struct token *t, const struct token_constant *c, CK_OBJE
     CK_RV rv;
 
     token_attr_add_number(&tpl, CKA_CLASS, CKO_SECRET_KEY);
-    token_attr_add_number(&tpl, CKA_KEY_TYPE, c->type);
+    token_attr_add_number(&tpl, CKA_KEY_TYPE, CKK_AES);
     token_attr_add(&tpl, CKA_VALUE, c->value, c->len);
     token_attr_add_bool(&tpl, CKA_TOKEN, false);
     token_attr_add_bool(&tpl, CKA_SENSITIVE, false);
     token_attr_add_bool(&tpl, CKA_EXTRACTABLE, true);
-    if (c->type == CKK_AES)
-        token_attr_add_bool(&tpl, CKA_WRAP, true);
+    token_attr_add_bool(&tpl, CKA_WRAP, true);
     rv = t->f->C_CreateObject(t->session, tpl.a, tpl.n, ret_o);
     return rv == CKR_OK ? 0 : token_log(t, "C_CreateObject", rv);
 }

@@ -25,12 +25,23 @@
  * That is why every code is tried with a known answer, and what is played at the start decides.
  */
 static const struct token_profile profiles[] = {
-    {"softhsm", {KW}, {KWP_PAD}, true, false},
-    {"luna", {LUNA_KW}, {LUNA_KWP, KWP}, true, false},
-    {"nshield", {KW}, {KWP_PAD, KWP}, true, true},
-    {"cloudhsm", {CLOUDHSM_KW}, {CLOUDHSM_KWP}, false, false},
-    {"opencryptoki", {0}, {0}, false, false},
-    {"generic", {KW, LUNA_KW, CLOUDHSM_KW}, {KWP, KWP_PAD, LUNA_KWP, CLOUDHSM_KWP}, true, false},
+    {.name = "softhsm",
+     .aes_kw = {KW},
+     .aes_kwp = {KWP_PAD},
+     .unwrap_template = true,
+     .bad_blob = CKR_GENERAL_ERROR},
+    {.name = "luna", .aes_kw = {LUNA_KW}, .aes_kwp = {LUNA_KWP, KWP}, .unwrap_template = true},
+    {.name = "nshield",
+     .aes_kw = {KW},
+     .aes_kwp = {KWP_PAD, KWP},
+     .unwrap_template = true,
+     .trusted = true},
+    {.name = "cloudhsm", .aes_kw = {CLOUDHSM_KW}, .aes_kwp = {CLOUDHSM_KWP}},
+    {.name = "opencryptoki"},
+    {.name = "generic",
+     .aes_kw = {KW, LUNA_KW, CLOUDHSM_KW},
+     .aes_kwp = {KWP, KWP_PAD, LUNA_KWP, CLOUDHSM_KWP},
+     .unwrap_template = true},
 };
 
 const struct token_profile *token_profile_find(const char *name)
@@ -76,15 +87,19 @@ static const uint8_t kw_wrapped[40] = {0x28, 0xc9, 0xf4, 0x04, 0xc4, 0xb8, 0x10,
                                        0xb3, 0x5c, 0xfb, 0x87, 0xf8, 0x26, 0x3f, 0x57, 0x86, 0xe2,
                                        0xd8, 0x0e, 0xd3, 0x26, 0xcb, 0xc7, 0xf0, 0xe7, 0x1a, 0x99,
                                        0xf4, 0x3b, 0xfb, 0x98, 0x8b, 0x9b, 0x7a, 0x02, 0xdd, 0x21};
-/* RFC 5649 section 6: 20 octets under a 192-bit KEK. */
-static const uint8_t kwp_kek[24] = {0x58, 0x40, 0xdf, 0x6e, 0x29, 0xb0, 0x2a, 0xf1,
-                                    0xab, 0x49, 0x3b, 0x70, 0x5b, 0xf1, 0x6e, 0xa1,
-                                    0xae, 0x83, 0x38, 0xf4, 0xdc, 0xc1, 0x76, 0xa8};
-static const uint8_t kwp_data[20] = {0xc3, 0x7b, 0x7e, 0x64, 0x92, 0x58, 0x43, 0x40, 0xbe, 0xd1,
-                                     0x22, 0x07, 0x80, 0x89, 0x41, 0x15, 0x50, 0x68, 0xf7, 0x38};
-static const uint8_t kwp_wrapped[32] = {
-    0x13, 0x8b, 0xde, 0xaa, 0x9b, 0x8f, 0xa7, 0xfc, 0x61, 0xf9, 0x77, 0x42, 0xe7, 0x22, 0x48, 0xee,
-    0x5a, 0xe6, 0xae, 0x53, 0x60, 0xd1, 0xae, 0x6a, 0x5f, 0x54, 0xf3, 0x73, 0xfa, 0x54, 0x3b, 0x6a};
+/*
+ * NIST CAVP, KWP-AE with a 256-bit KEK and 128 bits of data: RFC 5649.  The examples of the RFC
+ * wrap 20 and 7 octets, which SoftHSM pads with zeros to a multiple of 8 before it wraps: right
+ * for AES keys only, and those are what is wrapped here.
+ */
+static const uint8_t kwp_kek[32] = {
+    0x31, 0x4a, 0x54, 0x99, 0x13, 0x25, 0x6a, 0x71, 0xc6, 0x34, 0x8e, 0xaa, 0xb9, 0xb8, 0x5e, 0xfc,
+    0x75, 0x5f, 0xe7, 0x36, 0x56, 0x8f, 0x0d, 0xbc, 0x9f, 0x6f, 0x8b, 0xc3, 0xca, 0x3d, 0x12, 0xee};
+static const uint8_t kwp_data[16] = {0x3b, 0x70, 0x0e, 0x96, 0x82, 0x27, 0x5d, 0x8d,
+                                     0xbe, 0x61, 0xca, 0x7c, 0x1e, 0xc9, 0x00, 0xe8};
+static const uint8_t kwp_wrapped[24] = {0x70, 0xc6, 0x84, 0xc4, 0x91, 0x12, 0xad, 0x8b,
+                                        0x8c, 0x3e, 0x13, 0xb9, 0x99, 0x92, 0x12, 0x7b,
+                                        0x58, 0xdc, 0xb9, 0xb5, 0x9c, 0xe5, 0xc3, 0xfd};
 
 struct answer {
     struct token_constant kek;
@@ -93,14 +108,14 @@ struct answer {
     size_t wrapped_len;
 };
 static const struct answer kw_answer = {
-    {CKK_AES, kw_kek, sizeof(kw_kek)},
-    {CKK_AES, kw_data, sizeof(kw_data)},
+    {kw_kek, sizeof(kw_kek)},
+    {kw_data, sizeof(kw_data)},
     kw_wrapped,
     sizeof(kw_wrapped),
 };
 static const struct answer kwp_answer = {
-    {CKK_AES, kwp_kek, sizeof(kwp_kek)},
-    {CKK_GENERIC_SECRET, kwp_data, sizeof(kwp_data)},
+    {kwp_kek, sizeof(kwp_kek)},
+    {kwp_data, sizeof(kwp_data)},
     kwp_wrapped,
     sizeof(kwp_wrapped),
 };

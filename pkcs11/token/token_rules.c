@@ -152,17 +152,25 @@ static int check_origin(struct token *t, CK_OBJECT_HANDLE o, struct token_findin
     return r;
 }
 
+/*
+ * Some tokens (SoftHSM) do not know the length of a key that came in by unwrapping: then, and only
+ * for an imported key, no length is no finding.
+ */
 static int check_aes(struct token *t, CK_OBJECT_HANDLE o, struct token_findings *f)
 {
     CK_ULONG type = 0, len = 0;
+    bool local = true;
     int r = token_attr_number(t, o, CKA_KEY_TYPE, &type);
 
     if (r == 0 && type == CKK_AES)
         r = token_attr_number(t, o, CKA_VALUE_LEN, &len);
+    if (r == 0 && len == 0)
+        r = token_attr_bool(t, o, CKA_LOCAL, &local);
     if (r < 0 && r != TEKD_ENOTFOUND)
         return r;
-    if (r < 0 || type != CKK_AES || len != TOKEN_AES_MAX)
-        finding(f, "it is no AES-256 key");
+    if (r == 0 && type == CKK_AES && (len == TOKEN_AES_MAX || (len == 0 && !local)))
+        return 0;
+    finding(f, "it is no AES-256 key");
     return 0;
 }
 

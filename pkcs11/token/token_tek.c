@@ -62,6 +62,15 @@ static const CK_RV bad_blob[] = {
     CKR_ENCRYPTED_DATA_LEN_RANGE,
 };
 
+static bool is_bad_blob(const struct token *t, CK_RV rv)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(bad_blob); i++) {
+        if (rv == bad_blob[i])
+            return true;
+    }
+    return t->profile->bad_blob && rv == t->profile->bad_blob;
+}
+
 int token_tek_unwrap(struct token *t, const struct token_kek *kek, const struct hsm_blob *blob,
                      unsigned bits, struct token_tek *ret_tek)
 {
@@ -69,6 +78,7 @@ int token_tek_unwrap(struct token *t, const struct token_kek *kek, const struct 
     struct token_template tpl;
     CK_OBJECT_HANDLE o;
     CK_RV rv;
+    int r;
 
     assert(kek->use == HSM_KEK_STORAGE);
     if (blob->len != bits / 8 + WRAP_OVERHEAD)
@@ -83,13 +93,8 @@ int token_tek_unwrap(struct token *t, const struct token_kek *kek, const struct 
         ret_tek->object = o;
         return 0;
     }
-    for (size_t i = 0; i < ARRAY_SIZE(bad_blob); i++) {
-        if (rv == bad_blob[i]) {
-            (void)token_log(t, "C_UnwrapKey", rv);
-            return TEKD_EFORMAT;
-        }
-    }
-    return token_log(t, "C_UnwrapKey", rv);
+    r = token_log(t, "C_UnwrapKey", rv);
+    return is_bad_blob(t, rv) ? TEKD_EFORMAT : r;
 }
 
 int token_tek_destroy(struct token *t, struct token_tek *tek)
