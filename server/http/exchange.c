@@ -1,0 +1,354 @@
+/*
+ * A request and its answer.  An exchange has two holders: the loop, until h2o disposes of the
+ * request, and whoever handles it, until http_reply(); it ends when both are through with it.
+ * Everything here runs on the loop's thread but http_exchange_*() and http_reply().
+ */
+#include "internal.h"
+
+#include "tekd/clock.h"
+#include "tekd/err.h"
+#include "tekd/log.h"
+
+#define PROBLEM_JSON "application/problem+json"
+
+/* ---- sending -----------------------------------------------------------------------------------
+ */
+
+struct status_text {
+    int status;
+    const char *text;
+};
+
+static const struct status_text texts[] = {
+    {200, "OK"},
+    {204, "No Content"},
+    {400, "Bad Request"},
+    {403, "Forbidden"},
+    {404, "Not Found"},
+    {405, "Method Not Allowed"},
+    {409, "Conflict"},
+    {410, "Gone"},
+    {413, "Content Too Large"},
+    {415, "Unsupported Media Type"},
+    {421, "Misdirected Request"},
+    {422, "Unprocessable Content"},
+    {500, "Internal Server Error"},
+    {503, "Service Unavailable"},
+};
+
+static const char *text_of(int status)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        if (texts[i].status == status)
+            return texts[i].text;
+    }
+    return "Unknown";
+}
+
+static void add_header(h2o_req_t *req, const char *name, const char *value)
+{
+    h2o_iovec_t copy = h2o_strdup(&req->pool, value, SIZE_MAX);
+
+    (void)h2o_add_header_by_str(&req->pool, &req->res.headers, name, strlen(name), 1, NULL,
+                                copy.base, copy.len);
+}
+
+/* content_length has to be set before the response is started, or h2o adds chunked to it. */
+static void fill_response(h2o_req_t *req, const struct http_reply *reply)
+{
+    char seconds[16];
+
+    req->res.status = reply->status;
+    req->res.reason = text_of(reply->status);
+    if (reply->status != 204)
+        req->res.content_length = reply->body ? buf_len(reply->body) : 0;
+    add_header(req, "cache-control", "no-store");
+    if (reply->media && reply->body)
+        add_header(req, "content-type", reply->media);
+    if (reply->reason)
+        add_header(req, "cp3-reason", reply->reason);
+    if (reply->allow)
+        add_header(req, "allow", reply->allow);
+    if (reply->retry_after_s) {
+        (void)snprintf(seconds, sizeof(seconds), "%d", reply->retry_after_s);
+        add_header(req, "retry-after", seconds);
+    }
+    if (reply->close)
+        req->http1_is_persistent = 0;
+}
+
+static h2o_iovec_t body_of(const struct http_reply *reply)
+{
+    return reply->body ? h2o_iovec_init(buf_data(reply->body), buf_len(reply->body))
+                       : h2o_iovec_init(NULL, 0);
+}
+
+/* Called once all octets given before went to the socket without an error. */
+static void on_proceed(h2o_generator_t *generator, h2o_req_t *req)
+{
+    struct http_exchange *x = H2O_STRUCT_FROM_MEMBER(struct http_exchange, generator, generator);
+
+    x->whole = true;
+    h2o_send(req, NULL, 0, H2O_SEND_STATE_FINAL);
+}
+
+static void on_stop(h2o_generator_t *generator, h2o_req_t *req)
+{
+    (void)generator;
+    (void)req;
+}
+
+static void send_answer(struct http_exchange *x, struct http_reply *reply)
+{
+    h2o_iovec_t body = body_of(reply);
+
+    x->answered = true;
+    h2o_timeout_unlink(&x->deadline);
+    atomic_fetch_add(&x->loop->http->replies, 1);
+    if (atomic_load(&x->loop->stop))
+        reply->close = true;
+    fill_response(x->req, reply);
+    x->generator = (h2o_generator_t){.proceed = on_proceed, .stop = on_stop};
+    x->sending = TAKE(reply->body);
+    h2o_start_response(x->req, &x->generator);
+    h2o_send(x->req, &body, body.len > 0, H2O_SEND_STATE_IN_PROGRESS);
+}
+
+void exchange_refuse(h2o_req_t *req, const struct http_reply *reply)
+{
+    static h2o_generator_t nothing_more;
+    h2o_iovec_t body = body_of(reply);
+
+    fill_response(req, reply);
+    body = h2o_strdup(&req->pool, body.base ? body.base : "", body.len);
+    h2o_start_response(req, &nothing_more);
+    h2o_send(req, &body, body.len > 0, H2O_SEND_STATE_FINAL);
+}
+
+/* ---- the end -----------------------------------------------------------------------------------
+ */
+
+static void exchange_free(struct http_exchange *x)
+{
+    void *note = atomic_load(&x->note);
+
+    if (note && x->free_note)
+        x->free_note(note);
+    buf_free(x->sending);
+    buf_free(x->reply.body);
+    free(x->media);
+    free(x->body);
+    free(x);
+}
+
+static void end_if_both_are_through(struct http_exchange *x)
+{
+    if (x->req || !x->replied)
+        return;
+    x->loop->exchanges--;
+    if (!x->whole || !x->real)
+        atomic_fetch_add(&x->loop->http->dropped, 1);
+    if (x->route->sent)
+        x->route->sent(x->route->arg, x, x->whole && x->real);
+    exchange_free(x);
+}
+
+/* h2o disposes of the request: answered, or its peer has gone. */
+static void on_dispose(void *p)
+{
+    struct http_exchange *x = *(struct http_exchange **)p;
+
+    h2o_timeout_unlink(&x->deadline);
+    x->req = NULL;
+    end_if_both_are_through(x);
+}
+
+void exchange_replied(struct http_exchange *x)
+{
+    x->replied = true;
+    if (x->req && !x->answered) {
+        x->real = true;
+        send_answer(x, &x->reply);
+        return; /* x may be gone */
+    }
+    end_if_both_are_through(x);
+}
+
+static void on_deadline(h2o_timeout_entry_t *entry)
+{
+    struct http_exchange *x = H2O_STRUCT_FROM_MEMBER(struct http_exchange, deadline, entry);
+    struct http_reply reply = {.status = 503, .retry_after_s = 1};
+
+    atomic_fetch_add(&x->loop->http->timed_out, 1);
+    x->route->timed_out(x->route->arg, x, &reply);
+    send_answer(x, &reply);
+}
+
+/* ---- a request ---------------------------------------------------------------------------------
+ */
+
+static void refuse(h2o_req_t *req, struct http_reply reply, const char *title)
+{
+    AUTO(buf) struct buf *body = NULL;
+
+    if (buf_new(512, &body) == 0 &&
+        buf_printf(body, "{\"title\":\"%s\",\"status\":%d}", title, reply.status) == 0) {
+        reply.media = PROBLEM_JSON;
+        reply.body = body;
+    }
+    exchange_refuse(req, &reply);
+}
+
+static char *content_type(h2o_req_t *req)
+{
+    ssize_t i = h2o_find_header(&req->headers, H2O_TOKEN_CONTENT_TYPE, -1);
+
+    return i < 0 ? strdup("")
+                 : strndup(req->headers.entries[i].value.base, req->headers.entries[i].value.len);
+}
+
+static struct http_exchange *exchange_new(struct http_loop *l, h2o_req_t *req, const struct conn *c)
+{
+    struct http_exchange *x = calloc(1, sizeof(*x));
+    struct http_exchange **slot;
+
+    if (!x)
+        return NULL;
+    x->media = content_type(req);
+    x->body_len = req->entity.base ? req->entity.len : 0;
+    x->body = malloc(x->body_len + 1);
+    if (!x->media || !x->body) {
+        exchange_free(x);
+        return NULL;
+    }
+    if (x->body_len)
+        memcpy(x->body, req->entity.base, x->body_len);
+    x->loop = l;
+    x->req = req;
+    x->peer = c->peer;
+    slot = h2o_mem_alloc_shared(&req->pool, sizeof(struct http_exchange *), on_dispose);
+    *slot = x;
+    l->exchanges++;
+    return x;
+}
+
+/* The deadline runs from here: the last octet of the request was read. */
+static void start(struct http_exchange *x, const struct http_route *route)
+{
+    struct http *h = x->loop->http;
+
+    x->route = route;
+    x->deadline_us = clock_mono_us() + (int64_t)h->request_deadline_ms * 1000;
+    x->deadline.cb = on_deadline;
+    h2o_timeout_link(x->loop->evloop, &x->loop->deadline, &x->deadline);
+    route->handle(route->arg, x);
+}
+
+static bool path_is(h2o_req_t *req, const char *path)
+{
+    size_t len = req->query_at == SIZE_MAX ? req->path.len : req->query_at;
+
+    return len == strlen(path) && memcmp(req->path.base, path, len) == 0;
+}
+
+/* The route, or NULL with *allow set if the path is known for another method. */
+static const struct http_route *route_of(const struct http *h, h2o_req_t *req, const char **allow)
+{
+    *allow = NULL;
+    for (size_t i = 0; i < h->n_routes; i++) {
+        const struct http_route *route = &h->route[i];
+        if (!path_is(req, route->path))
+            continue;
+        if (h2o_memis(req->method.base, req->method.len, route->method, strlen(route->method)))
+            return route;
+        *allow = route->method;
+    }
+    return NULL;
+}
+
+/* A peer that would be refused now, after a reload, is refused. */
+static bool is_welcome(struct conn *c, h2o_req_t *req)
+{
+    const char *why = conn_recheck(c);
+
+    if (!why)
+        return true;
+    log_event(LOG_INFO, "tls", "refused-after-reload", LOG_STR("cause", why),
+              LOG_STR("addr", c->peer.addr));
+    if (c->home->http->refused)
+        c->home->http->refused(c->home->http->refused_arg, why, c->peer.addr);
+    refuse(req, (struct http_reply){.status = 403, .close = true},
+           "this certificate is not accepted any more");
+    return false;
+}
+
+int exchange_on_request(h2o_handler_t *self, h2o_req_t *req)
+{
+    struct conn *c = conn_of(req);
+    struct http *h = c->home->http;
+    const struct http_route *route;
+    struct http_exchange *x;
+    const char *allow;
+
+    (void)self;
+    atomic_fetch_add(&h->requests, 1);
+    if (!is_welcome(c, req))
+        return 0;
+    route = route_of(h, req, &allow);
+    if (!route) {
+        refuse(req, (struct http_reply){.status = allow ? 405 : 404, .allow = allow},
+               allow ? "this path takes another method" : "no such path");
+        return 0;
+    }
+    x = exchange_new(c->home, req, c);
+    if (!x)
+        refuse(req, (struct http_reply){.status = 503, .retry_after_s = 1}, "out of memory");
+    else
+        start(x, route);
+    return 0;
+}
+
+/* ---- for the holder ----------------------------------------------------------------------------
+ */
+
+const struct http_peer *http_exchange_peer(const struct http_exchange *x)
+{
+    return &x->peer;
+}
+
+const char *http_exchange_media(const struct http_exchange *x)
+{
+    return x->media;
+}
+
+const uint8_t *http_exchange_body(const struct http_exchange *x)
+{
+    return x->body;
+}
+
+size_t http_exchange_body_len(const struct http_exchange *x)
+{
+    return x->body_len;
+}
+
+int64_t http_exchange_deadline_us(const struct http_exchange *x)
+{
+    return x->deadline_us;
+}
+
+void http_exchange_set_note(struct http_exchange *x, void *note, void (*free_note)(void *))
+{
+    x->free_note = free_note;
+    atomic_store(&x->note, note);
+}
+
+void *http_exchange_note(struct http_exchange *x)
+{
+    return atomic_load(&x->note);
+}
+
+void http_reply(struct http_exchange *take_x, const struct http_reply *reply)
+{
+    take_x->reply = *reply;
+    h2o_multithread_send_message(&take_x->loop->receiver[RECEIVE_REPLY], &take_x->message);
+}

@@ -1,0 +1,270 @@
+#include "internal.h"
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "tekd/err.h"
+#include "tekd/log.h"
+
+#define BACKLOG 1024
+
+/* ---- sockets -----------------------------------------------------------------------------------
+ */
+
+static int port_of(int fd, uint16_t *ret_port)
+{
+    struct sockaddr_storage sa;
+    socklen_t len = sizeof(sa);
+
+    if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
+        return TEKD_EIO;
+    *ret_port = ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
+                                               : ((struct sockaddr_in *)&sa)->sin_port);
+    return 0;
+}
+
+static int bind_to(const struct addrinfo *ai, int *ret_fd)
+{
+    AUTO_FD int fd =
+        socket(ai->ai_family, ai->ai_socktype | SOCK_NONBLOCK | SOCK_CLOEXEC, ai->ai_protocol);
+    const int on = 1;
+
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0)
+        return TEKD_EIO;
+    if (ai->ai_family == AF_INET6)
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+    if (bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0)
+        return TEKD_EIO;
+    *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+int http_listen_open(const struct http_listen *l, int *ret_fd, uint16_t *ret_port)
+{
+    const struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
+                                   .ai_socktype = SOCK_STREAM};
+    struct addrinfo *ai = NULL;
+    char port[8];
+    int r;
+
+    (void)snprintf(port, sizeof(port), "%u", (unsigned)l->port);
+    if (getaddrinfo(l->address, port, &hints, &ai) != 0) {
+        log_event(LOG_ERROR, "http", "bad-address", LOG_STR("address", l->address));
+        return TEKD_EINVAL;
+    }
+    r = bind_to(ai, ret_fd);
+    freeaddrinfo(ai);
+    if (r == 0)
+        r = port_of(*ret_fd, ret_port);
+    if (r < 0)
+        log_event(LOG_ERROR, "http", "cannot-listen", LOG_STR("address", l->address),
+                  LOG_INT("port", l->port), LOG_STR("error", strerror(errno)));
+    return r;
+}
+
+static void close_all(const int *fds, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        (void)close(fds[i]);
+}
+
+static int open_all(struct http *h, const struct http_options *o, int *fds)
+{
+    for (size_t i = 0; i < o->n_listen; i++) {
+        int r = http_listen_open(&o->listen[i], &fds[i], &h->port[i]);
+        if (r < 0) {
+            close_all(fds, i);
+            return r;
+        }
+        log_event(LOG_INFO, "http", "listening", LOG_STR("address", o->listen[i].address),
+                  LOG_INT("port", h->port[i]));
+    }
+    return 0;
+}
+
+/* ---- starting ----------------------------------------------------------------------------------
+ */
+
+static void free_http(struct http *h)
+{
+    tls_unref(h->tls);
+    free(h->certificate);
+    free(h->key_file);
+    free(h->client_ca);
+    free(h->crl);
+    free(h->spki);
+    (void)pthread_mutex_destroy(&h->lock);
+    free(h);
+}
+
+static char *dup_or_null(const char *s)
+{
+    return s ? strdup(s) : NULL;
+}
+
+static int copy_options(struct http *h, const struct http_options *o)
+{
+    h->certificate = dup_or_null(o->certificate);
+    h->key_file = dup_or_null(o->key_file);
+    h->client_ca = dup_or_null(o->client_ca);
+    h->crl = dup_or_null(o->crl);
+    h->signer = o->signer;
+    if (o->signer.spki) {
+        h->spki = malloc(o->signer.spki_len);
+        if (!h->spki)
+            return TEKD_ENOMEM;
+        memcpy(h->spki, o->signer.spki, o->signer.spki_len);
+        h->signer.spki = h->spki;
+    }
+    h->connections_max = o->connections;
+    h->request_deadline_ms = o->request_deadline_ms;
+    h->refused = o->refused;
+    h->refused_arg = o->refused_arg;
+    h->n_routes = o->n_routes;
+    memcpy(h->route, o->routes, o->n_routes * sizeof(o->routes[0]));
+    h->n_loops = o->loops;
+    return 0;
+}
+
+/* HTTP/1.1 only: rapid reset (CVE-2023-44487) is open in h2o 2.2's HTTP/2. */
+static void configure(struct http *h, const struct http_options *o)
+{
+    h2o_hostconf_t *host;
+    h2o_pathconf_t *path;
+
+    h2o_config_init(&h->conf);
+    h->conf.server_name = h2o_iovec_init(H2O_STRLIT("tekd"));
+    h->conf.http1.req_timeout = (uint64_t)o->request_timeout_ms;
+    h->conf.http1.upgrade_to_http2 = 0;
+    h->conf.max_request_entity_size = HTTP_BODY_MAX;
+    host = h2o_config_register_host(&h->conf, h2o_iovec_init(H2O_STRLIT("default")), 65535);
+    path = h2o_config_register_path(host, "/", 0);
+    h2o_create_handler(path, sizeof(h2o_handler_t))->on_req = exchange_on_request;
+}
+
+static int start_loops(struct http *h, const int *fds, size_t n)
+{
+    bool apart = h->signer.spki != NULL; /* a signature blocks: handshakes have their own loop */
+    int r = 0;
+
+    for (size_t i = 0; i < h->n_loops && r == 0; i++)
+        r = loop_start(&h->loop[i], h, true, fds, apart ? 0 : n);
+    if (r == 0 && apart) {
+        h->handshaker = &h->handshake_loop;
+        r = loop_start(h->handshaker, h, false, fds, n);
+    }
+    return r;
+}
+
+static bool is_sane(const struct http_options *o)
+{
+    return o->n_listen > 0 && o->n_listen <= HTTP_LISTEN_MAX && o->loops > 0 &&
+           o->loops <= HTTP_LOOPS_MAX && o->n_routes <= HTTP_ROUTES_MAX;
+}
+
+int http_start(const struct http_options *o, struct http **ret_http)
+{
+    int fds[HTTP_LISTEN_MAX];
+    struct http *h;
+    int r;
+
+    if (!is_sane(o))
+        return TEKD_EINVAL;
+    h = calloc(1, sizeof(*h));
+    if (!h)
+        return TEKD_ENOMEM;
+    (void)pthread_mutex_init(&h->lock, NULL);
+    h->generation = 1;
+    r = copy_options(h, o);
+    if (r == 0)
+        r = tls_new(h, h->generation, &h->tls);
+    if (r == 0)
+        r = open_all(h, o, fds);
+    if (r < 0) {
+        free_http(h);
+        return r;
+    }
+    configure(h, o);
+    r = start_loops(h, fds, o->n_listen);
+    close_all(fds, o->n_listen);
+    if (r < 0) {
+        http_stop(h);
+        return r;
+    }
+    *ret_http = h;
+    return 0;
+}
+
+uint16_t http_port(const struct http *h, size_t listen_index)
+{
+    return h->port[listen_index];
+}
+
+struct tls *http_tls(struct http *h)
+{
+    struct tls *t;
+
+    (void)pthread_mutex_lock(&h->lock);
+    t = tls_ref(h->tls);
+    (void)pthread_mutex_unlock(&h->lock);
+    return t;
+}
+
+struct http_loop *http_next_loop(struct http *h)
+{
+    return &h->loop[atomic_fetch_add(&h->next_loop, 1) % h->n_loops];
+}
+
+int http_reload(struct http *h)
+{
+    struct tls *fresh, *old;
+    int r = tls_new(h, atomic_load(&h->generation) + 1, &fresh);
+
+    if (r < 0) {
+        log_event(LOG_ERROR, "tls", "reload-refused", LOG_STR("kept", "the old files"));
+        return TEKD_EINVAL;
+    }
+    (void)pthread_mutex_lock(&h->lock);
+    old = h->tls;
+    h->tls = fresh;
+    atomic_store(&h->generation, fresh->generation);
+    (void)pthread_mutex_unlock(&h->lock);
+    tls_unref(old);
+    log_event(LOG_INFO, "tls", "reloaded", LOG_INT("generation", fresh->generation));
+    return 0;
+}
+
+/* The handshaker ends first: what it still hands over is served. */
+void http_stop(struct http *h)
+{
+    if (!h)
+        return;
+    if (h->handshaker) {
+        loop_stop(h->handshaker);
+        loop_join(h->handshaker);
+    }
+    for (size_t i = 0; i < h->n_loops; i++)
+        loop_stop(&h->loop[i]);
+    for (size_t i = 0; i < h->n_loops; i++)
+        loop_join(&h->loop[i]);
+    free_http(h);
+}
+
+void http_status_get(struct http *h, struct http_status *ret_status)
+{
+    struct tls *t = http_tls(h);
+
+    *ret_status = (struct http_status){
+        .connections = atomic_load(&h->connections),
+        .accepted = atomic_load(&h->accepted),
+        .handshakes_failed = atomic_load(&h->handshakes_failed),
+        .requests = atomic_load(&h->requests),
+        .replies = atomic_load(&h->replies),
+        .dropped = atomic_load(&h->dropped),
+        .timed_out = atomic_load(&h->timed_out),
+        .crl_next_update_s = t->crl_next_update_s,
+        .certificate_not_after_s = t->certificate_not_after_s,
+    };
+    tls_unref(t);
+}

@@ -1,0 +1,194 @@
+/*
+ * What the files of the front share.
+ *
+ * Threads: one per loop.  A loop owns its connections and their exchanges; only it touches h2o's
+ * objects of them.  With the server key in the HSM one more loop accepts and does the handshakes,
+ * where a signature may block, and hands each finished connection to a serving loop.
+ *
+ *   accept -> handshake (conn) -> [export, message, import] -> h2o_http1_accept -> requests
+ *   request -> exchange -> handler … http_reply() -> message -> loop: send -> sent()
+ */
+#ifndef TEKD_HTTP_INTERNAL_H
+#define TEKD_HTTP_INTERNAL_H
+
+#include <h2o.h>
+#include <h2o/http1.h>
+#include <openssl/ssl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "tekd/http.h"
+
+#define HTTP_ROUTES_MAX   16
+#define HTTP_LOOPS_MAX    16
+#define HTTP_HANDSHAKE_MS 10000 /* a client that does not finish its handshake is closed */
+#define HTTP_CHAIN_MAX    6     /* certificates of a client's chain */
+
+/* ---- tls.c: what certificates, keys, CA and CRL say at one moment -----------------------------
+ */
+
+struct tls {
+    _Atomic uint32_t refs;
+    uint64_t generation;
+    SSL_CTX *ctx;
+    X509_STORE *store; /* borrowed from ctx: CA and CRL */
+    int64_t crl_next_update_s;
+    int64_t certificate_not_after_s;
+};
+
+/* Reads all files.  Errors: TEKD_EINVAL, TEKD_EDENIED, TEKD_ENOMEM; said in the log. */
+int tls_new(const struct http *h, uint64_t generation, struct tls **ret_tls);
+struct tls *tls_ref(struct tls *t);
+void tls_unref(struct tls *t);
+/* Whether this client would be accepted now; else a static token says why not. */
+const char *tls_recheck(const struct tls *t, X509 *leaf, STACK_OF(X509) * chain);
+/* Why a handshake failed: a static token for logs and records. */
+const char *tls_cause(const SSL *ssl);
+
+/* ---- tls_key.c: the server key ----------------------------------------------------------------
+ */
+
+/* A PEM file of mode 0600. */
+int tls_key_read(const char *path, EVP_PKEY **ret_key);
+/* A public key whose signatures the signer makes; signer outlives the key. */
+int tls_key_remote(const struct http_signer *signer, EVP_PKEY **ret_key);
+
+/* ---- conn.c: one connection -------------------------------------------------------------------
+ */
+
+struct http_loop;
+
+struct conn {
+    struct http_loop *home;   /* whose thread owns it now */
+    struct conn *prev, *next; /* of home */
+    h2o_socket_t *sock;
+    h2o_timeout_entry_t timeout; /* of the handshake */
+    struct tls *tls;             /* of the handshake, then what it was last checked against */
+    SSL *ssl;                    /* during the handshake only */
+    X509 *leaf;
+    STACK_OF(X509) * chain;
+    struct http_peer peer;
+    h2o_socket_export_t exported;
+    h2o_multithread_message_t message; /* to the serving loop */
+};
+
+/* Begins with an accepted socket on loop; closes it if there is no memory or no room. */
+void conn_accept(struct http_loop *loop, h2o_socket_t *sock);
+void conn_link(struct conn *c, struct http_loop *home);
+void conn_unlink(struct conn *c);
+/* Takes who the peer is from its finished handshake.  Errors: TEKD_ECRYPTO. */
+int conn_identify(struct conn *c);
+/* Gives the connection to h2o's HTTP/1 on its home loop. */
+void conn_serve(struct conn *c);
+/* The connection that a request came on. */
+struct conn *conn_of(h2o_req_t *req);
+/* Whether the peer may go on after a reload; NULL, or why not. */
+const char *conn_recheck(struct conn *c);
+void conn_free(struct conn *c);
+
+/* ---- handshake.c ------------------------------------------------------------------------------
+ */
+
+void handshake_begin(struct conn *c);
+/* SSL_CTX_set_info_callback(): how a conn learns its SSL. */
+void handshake_info(const SSL *ssl, int where, int ret);
+
+/* ---- loop.c -----------------------------------------------------------------------------------
+ */
+
+enum { RECEIVE_REPLY, RECEIVE_CONN, RECEIVE_WAKE, RECEIVE_N };
+
+struct http_loop {
+    struct http *http;
+    pthread_t thread;
+    bool started;
+    bool serves; /* else: handshakes only */
+    h2o_evloop_t *evloop;
+    h2o_multithread_queue_t *queue;
+    h2o_multithread_receiver_t receiver[RECEIVE_N];
+    h2o_context_t ctx; /* of a serving loop */
+    h2o_accept_ctx_t accept;
+    h2o_timeout_t handshake_timeout;
+    h2o_timeout_t deadline;
+    h2o_socket_t *listener[HTTP_LISTEN_MAX];
+    struct conn *conns;
+    size_t exchanges; /* under way */
+    _Atomic bool stop;
+};
+
+int loop_start(struct http_loop *l, struct http *h, bool serves, const int *fds, size_t n_fds);
+/* Asks it to end; loop_join() waits for it. */
+void loop_stop(struct http_loop *l);
+void loop_join(struct http_loop *l);
+/* Hands a connection, already exported from its loop, to this one.  From any thread. */
+void loop_give(struct http_loop *l, struct conn *c);
+
+/* ---- exchange.c -------------------------------------------------------------------------------
+ */
+
+struct http_exchange {
+    h2o_multithread_message_t message; /* first: the reply on its way to the loop */
+    h2o_generator_t generator;
+    struct http_loop *loop;
+    const struct http_route *route;
+    h2o_req_t *req; /* NULL once h2o has disposed of it */
+    h2o_timeout_entry_t deadline;
+    int64_t deadline_us;
+    struct http_peer peer;
+    struct http_reply reply;
+    _Atomic(void *) note;
+    void (*free_note)(void *);
+    struct buf *sending; /* the body that h2o reads */
+    bool replied;        /* http_reply() was called and its message arrived */
+    bool answered;       /* an answer was given to h2o: the real one or that of the deadline */
+    bool real;           /* it was the real one */
+    bool whole;          /* all of it was written */
+    char *media;
+    uint8_t *body;
+    size_t body_len;
+};
+
+int exchange_on_request(h2o_handler_t *self, h2o_req_t *req);
+/* A reply arrived at its loop. */
+void exchange_replied(struct http_exchange *x);
+/* An answer of the front's own. */
+void exchange_refuse(h2o_req_t *req, const struct http_reply *reply);
+
+/* ---- http.c -----------------------------------------------------------------------------------
+ */
+
+struct http {
+    h2o_globalconf_t conf;
+    struct http_route route[HTTP_ROUTES_MAX];
+    size_t n_routes;
+    char *certificate, *key_file, *client_ca, *crl;
+    struct http_signer signer;
+    uint8_t *spki;
+    unsigned connections_max;
+    int request_deadline_ms;
+    void (*refused)(void *arg, const char *cause, const char *addr);
+    void *refused_arg;
+
+    pthread_mutex_t lock; /* guards tls */
+    struct tls *tls;
+    _Atomic uint64_t generation; /* of tls */
+
+    uint16_t port[HTTP_LISTEN_MAX];
+    size_t n_loops;
+    struct http_loop loop[HTTP_LOOPS_MAX];
+    struct http_loop *handshaker; /* NULL: the serving loops do them */
+    struct http_loop handshake_loop;
+    _Atomic unsigned next_loop;
+
+    _Atomic uint64_t connections, accepted, handshakes_failed, requests, replies, dropped,
+        timed_out;
+};
+
+/* A reference to what is in force. */
+struct tls *http_tls(struct http *h);
+/* The loop that serves the next connection. */
+struct http_loop *http_next_loop(struct http *h);
+/* An open, bound, listening, non-blocking socket.  Errors: TEKD_EINVAL, TEKD_EIO. */
+int http_listen_open(const struct http_listen *l, int *ret_fd, uint16_t *ret_port);
+
+#endif

@@ -1,0 +1,154 @@
+/*
+ * The listener for probes: no TLS, answers made on its own loop's thread by a callback that only
+ * reads what is in memory.
+ */
+#include "internal.h"
+
+#include "tekd/err.h"
+
+#define PLAIN_BODY_MAX   (1024 * 1024) /* metrics of every BSA */
+#define PLAIN_REQUEST_MS 5000
+#define PLAIN_CONNS_MAX  64 /* a probe, a scraper, a person */
+
+struct plain_handler {
+    h2o_handler_t super;
+    struct http_plain *plain;
+};
+
+struct http_plain {
+    struct http_plain_options o;
+    uint16_t port;
+    h2o_globalconf_t conf;
+    h2o_evloop_t *evloop;
+    h2o_context_t ctx;
+    h2o_accept_ctx_t accept;
+    h2o_multithread_receiver_t wake;
+    h2o_socket_t *listener;
+    size_t conns;
+    pthread_t thread;
+    _Atomic bool stop;
+};
+
+static void reply(h2o_req_t *req, int status, struct buf *body)
+{
+    const struct http_reply r = {
+        .status = status, .media = "text/plain; charset=utf-8", .body = body};
+
+    exchange_refuse(req, &r);
+}
+
+static int on_req(h2o_handler_t *self, h2o_req_t *req)
+{
+    struct http_plain *p = ((struct plain_handler *)self)->plain;
+    AUTO(buf) struct buf *body = NULL;
+    size_t len = req->query_at == SIZE_MAX ? req->path.len : req->query_at;
+    h2o_iovec_t path = h2o_strdup(&req->pool, req->path.base, len);
+
+    if (buf_new(PLAIN_BODY_MAX, &body) < 0)
+        return -1;
+    if (!h2o_memis(req->method.base, req->method.len, H2O_STRLIT("GET"))) {
+        const struct http_reply r = {.status = 405, .allow = "GET"};
+        exchange_refuse(req, &r);
+        return 0;
+    }
+    reply(req, p->o.get(p->o.arg, path.base, body), body);
+    return 0;
+}
+
+static void on_close(void *arg)
+{
+    ((struct http_plain *)arg)->conns--;
+}
+
+static void on_accept(h2o_socket_t *listener, const char *err)
+{
+    struct http_plain *p = listener->data;
+    h2o_socket_t *sock = err ? NULL : h2o_evloop_socket_accept(listener);
+
+    if (!sock)
+        return;
+    if (p->conns >= PLAIN_CONNS_MAX) {
+        h2o_socket_close(sock);
+        return;
+    }
+    p->conns++;
+    sock->on_close.cb = on_close;
+    sock->on_close.data = p;
+    h2o_http1_accept(&p->accept, sock, *h2o_get_timestamp(&p->ctx, NULL, NULL));
+}
+
+static void on_wake(h2o_multithread_receiver_t *receiver, h2o_linklist_t *messages)
+{
+    (void)receiver;
+    (void)messages;
+}
+
+static void *run(void *arg)
+{
+    struct http_plain *p = arg;
+
+    while (!atomic_load(&p->stop))
+        (void)h2o_evloop_run(p->evloop, 1000);
+    h2o_socket_close(p->listener);
+    return NULL;
+}
+
+static void configure(struct http_plain *p)
+{
+    h2o_hostconf_t *host;
+    h2o_pathconf_t *path;
+    struct plain_handler *handler;
+
+    h2o_config_init(&p->conf);
+    p->conf.server_name = h2o_iovec_init(H2O_STRLIT("tekd"));
+    p->conf.http1.req_timeout = PLAIN_REQUEST_MS;
+    p->conf.http1.upgrade_to_http2 = 0;
+    p->conf.max_request_entity_size = 1;
+    host = h2o_config_register_host(&p->conf, h2o_iovec_init(H2O_STRLIT("default")), 65535);
+    path = h2o_config_register_path(host, "/", 0);
+    handler = (struct plain_handler *)h2o_create_handler(path, sizeof(*handler));
+    handler->super.on_req = on_req;
+    handler->plain = p;
+}
+
+int http_plain_start(const struct http_plain_options *o, struct http_plain **ret_plain)
+{
+    struct http_plain *p = calloc(1, sizeof(*p));
+    int fd, r;
+
+    if (!p)
+        return TEKD_ENOMEM;
+    p->o = *o;
+    r = http_listen_open(&o->listen, &fd, &p->port);
+    if (r < 0) {
+        free(p);
+        return r;
+    }
+    configure(p);
+    p->evloop = h2o_evloop_create();
+    h2o_context_init(&p->ctx, p->evloop, &p->conf);
+    p->accept = (h2o_accept_ctx_t){.ctx = &p->ctx, .hosts = p->conf.hosts};
+    h2o_multithread_register_receiver(p->ctx.queue, &p->wake, on_wake);
+    p->listener = h2o_evloop_socket_create(p->evloop, fd, H2O_SOCKET_FLAG_DONT_READ);
+    p->listener->data = p;
+    h2o_socket_read_start(p->listener, on_accept);
+    if (pthread_create(&p->thread, NULL, run, p) != 0)
+        return TEKD_ENOMEM;
+    *ret_plain = p;
+    return 0;
+}
+
+uint16_t http_plain_port(const struct http_plain *p)
+{
+    return p->port;
+}
+
+/* The loop itself is left to the end of the process, as in loop_join(). */
+void http_plain_stop(struct http_plain *p)
+{
+    if (!p)
+        return;
+    atomic_store(&p->stop, true);
+    h2o_multithread_send_message(&p->wake, NULL);
+    (void)pthread_join(p->thread, NULL);
+}

@@ -1,0 +1,229 @@
+#include "internal.h"
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+#include <time.h>
+
+#include "tekd/err.h"
+#include "tekd/log.h"
+
+static int fail(const char *event, const char *file)
+{
+    char text[256];
+
+    ERR_error_string_n(ERR_peek_last_error(), text, sizeof(text));
+    log_event(LOG_ERROR, "tls", event, LOG_STR("file", file), LOG_STR("error", text));
+    ERR_clear_error();
+    return TEKD_EINVAL;
+}
+
+static int64_t unix_time(const ASN1_TIME *t)
+{
+    struct tm tm = {.tm_sec = 0};
+
+    return t && ASN1_TIME_to_tm(t, &tm) == 1 ? (int64_t)timegm(&tm) : 0;
+}
+
+/* ---- the context -------------------------------------------------------------------------------
+ */
+
+static int use_key(SSL_CTX *ctx, const struct http *h)
+{
+    EVP_PKEY *key = NULL;
+    int r = h->signer.spki ? tls_key_remote(&h->signer, &key) : tls_key_read(h->key_file, &key);
+
+    if (r < 0)
+        return r;
+    if (SSL_CTX_use_PrivateKey(ctx, key) != 1 || SSL_CTX_check_private_key(ctx) != 1)
+        r = fail("key-does-not-fit-certificate", h->certificate);
+    EVP_PKEY_free(key);
+    return r;
+}
+
+/* The names of these CAs are what a client is asked for. */
+static int use_ca(SSL_CTX *ctx, const char *path)
+{
+    STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(path);
+
+    if (!names || SSL_CTX_load_verify_file(ctx, path) != 1) {
+        sk_X509_NAME_pop_free(names, X509_NAME_free);
+        return fail("client-ca-not-read", path);
+    }
+    SSL_CTX_set_client_CA_list(ctx, names);
+    return 0;
+}
+
+static int add_crls(X509_STORE *store, FILE *f, int64_t *ret_next_update_s)
+{
+    X509_CRL *crl;
+    int n = 0, ok = 1;
+
+    while (ok && (crl = PEM_read_X509_CRL(f, NULL, NULL, NULL))) {
+        int64_t next = unix_time(X509_CRL_get0_nextUpdate(crl));
+
+        if (*ret_next_update_s == 0 || next < *ret_next_update_s)
+            *ret_next_update_s = next;
+        ok = X509_STORE_add_crl(store, crl);
+        X509_CRL_free(crl);
+        n++;
+    }
+    return ok && n > 0 && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+}
+
+/* An expired CRL refuses every peer: that is OpenSSL's check at each handshake. */
+static int use_crl(struct tls *t, const char *path)
+{
+    FILE *f = fopen(path, "re");
+    int ok;
+
+    if (!f)
+        return fail("crl-not-read", path);
+    ERR_clear_error();
+    ok = add_crls(t->store, f, &t->crl_next_update_s);
+    (void)fclose(f);
+    if (!ok)
+        return fail("crl-not-read", path);
+    ERR_clear_error();
+    X509_STORE_set_flags(t->store, X509_V_FLAG_CRL_CHECK);
+    return 0;
+}
+
+/* No resumption: a resumed session would skip the checks of certificate and CRL. */
+static void set_rules(SSL_CTX *ctx)
+{
+    (void)SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
+    (void)SSL_CTX_set_cipher_list(ctx, "ECDHE+AESGCM:ECDHE+CHACHA20");
+    (void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    (void)SSL_CTX_set_num_tickets(ctx, 0);
+    (void)SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION |
+                                       SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE);
+    (void)SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    SSL_CTX_set_verify_depth(ctx, HTTP_CHAIN_MAX);
+    SSL_CTX_set_info_callback(ctx, handshake_info);
+}
+
+static int fill(struct tls *t, const struct http *h)
+{
+    int r;
+
+    set_rules(t->ctx);
+    if (SSL_CTX_use_certificate_chain_file(t->ctx, h->certificate) != 1)
+        return fail("certificate-not-read", h->certificate);
+    t->certificate_not_after_s = unix_time(X509_get0_notAfter(SSL_CTX_get0_certificate(t->ctx)));
+    r = use_key(t->ctx, h);
+    if (r == 0)
+        r = use_ca(t->ctx, h->client_ca);
+    t->store = SSL_CTX_get_cert_store(t->ctx);
+    if (r == 0 && h->crl)
+        r = use_crl(t, h->crl);
+    return r;
+}
+
+int tls_new(const struct http *h, uint64_t generation, struct tls **ret_tls)
+{
+    struct tls *t = calloc(1, sizeof(*t));
+    int r;
+
+    if (!t)
+        return TEKD_ENOMEM;
+    t->refs = 1;
+    t->generation = generation;
+    t->ctx = SSL_CTX_new(TLS_server_method());
+    r = t->ctx ? fill(t, h) : TEKD_ENOMEM;
+    if (r < 0) {
+        tls_unref(t);
+        return r;
+    }
+    *ret_tls = t;
+    return 0;
+}
+
+struct tls *tls_ref(struct tls *t)
+{
+    atomic_fetch_add(&t->refs, 1);
+    return t;
+}
+
+void tls_unref(struct tls *t)
+{
+    if (!t || atomic_fetch_sub(&t->refs, 1) > 1)
+        return;
+    SSL_CTX_free(t->ctx);
+    free(t);
+}
+
+/* ---- why not -----------------------------------------------------------------------------------
+ */
+
+struct cause {
+    long code;
+    const char *token;
+};
+
+static const struct cause verify_causes[] = {
+    {X509_V_ERR_CERT_REVOKED, "revoked"},
+    {X509_V_ERR_CRL_HAS_EXPIRED, "crl-expired"},
+    {X509_V_ERR_CRL_NOT_YET_VALID, "crl-not-yet-valid"},
+    {X509_V_ERR_UNABLE_TO_GET_CRL, "no-crl-of-its-ca"},
+    {X509_V_ERR_CERT_HAS_EXPIRED, "expired"},
+    {X509_V_ERR_CERT_NOT_YET_VALID, "not-yet-valid"},
+    {X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT, "unknown-ca"},
+    {X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, "unknown-ca"},
+    {X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE, "unknown-ca"},
+    {X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN, "unknown-ca"},
+    {X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, "unknown-ca"},
+    {X509_V_ERR_CERT_SIGNATURE_FAILURE, "unknown-ca"},
+    {X509_V_ERR_INVALID_PURPOSE, "wrong-purpose"},
+};
+
+static const struct cause handshake_causes[] = {
+    {SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE, "no-certificate"},
+    {SSL_R_UNSUPPORTED_PROTOCOL, "protocol"},
+    {SSL_R_VERSION_TOO_LOW, "protocol"},
+    {SSL_R_NO_SHARED_CIPHER, "cipher"},
+    {SSL_R_HTTP_REQUEST, "plain-http"},
+    {SSL_R_WRONG_VERSION_NUMBER, "not-tls"},
+};
+
+static const char *find(const struct cause *table, size_t n, long code)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (table[i].code == code)
+            return table[i].token;
+    }
+    return NULL;
+}
+
+static const char *verify_token(long code)
+{
+    const char *token = find(verify_causes, ARRAY_SIZE(verify_causes), code);
+
+    return token ? token : "certificate-refused";
+}
+
+const char *tls_cause(const SSL *ssl)
+{
+    long code = ssl ? SSL_get_verify_result(ssl) : X509_V_OK;
+    const char *token;
+
+    if (code != X509_V_OK)
+        return verify_token(code);
+    token =
+        find(handshake_causes, ARRAY_SIZE(handshake_causes), ERR_GET_REASON(ERR_peek_last_error()));
+    return token ? token : "handshake";
+}
+
+const char *tls_recheck(const struct tls *t, X509 *leaf, STACK_OF(X509) * chain)
+{
+    X509_STORE_CTX *ctx = X509_STORE_CTX_new();
+    const char *why = "memory";
+
+    if (ctx && X509_STORE_CTX_init(ctx, t->store, leaf, chain) == 1) {
+        (void)X509_STORE_CTX_set_default(ctx, "ssl_client");
+        why = X509_verify_cert(ctx) == 1 ? NULL : verify_token(X509_STORE_CTX_get_error(ctx));
+    }
+    X509_STORE_CTX_free(ctx);
+    return why;
+}
