@@ -92,6 +92,9 @@ struct keys_request {
 /* reader is the thread's own.  r may be answered, or gone, when this returns. */
 void keys_handle(struct keys *k, struct cp3_reader *reader, struct keys_request *r);
 
+/* Answers "busy" for a request that again() could not put back. */
+void keys_abandon(struct keys *k, struct keys_request *r);
+
 /* The answer "busy" (503), efficient, when a deadline passed or a queue was full; message_id may be
  * NULL or empty: problem+json then. */
 void keys_busy_reply(enum cp3_media media, const char *message_id, struct keys_reply *ret_reply);

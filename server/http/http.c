@@ -1,5 +1,6 @@
 #include "internal.h"
 
+#include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>

@@ -1,0 +1,27 @@
+/*
+ * Between HTTP and the key service: the routes, and the request threads.  The loop of an exchange
+ * queues it; a thread runs keys_handle(), which may wait for the HSM; what comes back goes to the
+ * exchange's loop.
+ *
+ * Thread rule: front_start(), front_stop() from one thread.
+ */
+#ifndef TEKD_FRONT_H
+#define TEKD_FRONT_H
+
+#include "tekd/http.h"
+#include "tekd/keys.h"
+
+#define FRONT_THREADS_MAX 512
+#define FRONT_STACK       (256 * 1024) /* straight-line code: a message, a record, two writers */
+#define FRONT_ROUTES      1
+
+struct front;
+
+/* Queue at most `queue` requests for `threads` threads; more get 503 at once. */
+int front_start(struct keys *k, unsigned threads, unsigned queue, struct front **ret_front);
+/* The routes, for http_options; they live as long as the front. */
+const struct http_route *front_routes(struct front *f);
+/* No more requests may come; waits for the threads. */
+void front_stop(struct front *f);
+
+#endif
