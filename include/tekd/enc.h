@@ -10,8 +10,8 @@
 #include <stdint.h>
 
 /* Characters written, without the closing NUL, which every writer adds. */
-#define ENC_HEX_LEN(n)    ((n)*2)
-#define ENC_BASE64_LEN(n) (((n) + 2) / 3 * 4)
+#define ENC_HEX_LEN(n)    (2 * (size_t)(n))
+#define ENC_BASE64_LEN(n) (((size_t)(n) + 2) / 3 * 4)
 #define ENC_UUID_LEN      36
 #define ENC_TIME_LEN      27 /* 2026-11-22T13:15:42.123456Z */
 
