@@ -41,7 +41,8 @@ static void answer(struct http_exchange *x, const struct keys_reply *k)
     http_reply(x, &reply);
 }
 
-/* ---- what the key service calls ---------------------------------------------------------------- */
+/* ---- what the key service calls ----------------------------------------------------------------
+ */
 
 static void on_reply(struct keys_request *self, struct keys_reply *take_reply)
 {
@@ -65,7 +66,8 @@ static void on_again(struct keys_request *self)
         keys_abandon(fr->front->keys, self);
 }
 
-/* ---- what HTTP calls --------------------------------------------------------------------------- */
+/* ---- what HTTP calls ---------------------------------------------------------------------------
+ */
 
 static void busy(struct http_exchange *x, const struct front_request *fr)
 {
@@ -132,7 +134,8 @@ static void on_sent(void *arg, struct http_exchange *x, bool whole)
     free(fr);
 }
 
-/* ---- the threads ------------------------------------------------------------------------------- */
+/* ---- the threads -------------------------------------------------------------------------------
+ */
 
 static void *run(void *arg)
 {

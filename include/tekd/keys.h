@@ -151,6 +151,9 @@ int keys_rotate(struct keys *k, const struct keys_actor *a, const char *content_
 int keys_destroy(struct keys *k, const struct keys_actor *a, const uint8_t key_id[static 16],
                  struct keys_error *err);
 
+/* Records something that nobody waits for, e.g. hsm.lost; takes it. */
+void keys_note(struct keys *k, struct record *take_r);
+
 /* Call about once a second: writes the summaries of what the limits on records held back. */
 void keys_tick(struct keys *k);
 /* At the stop: writes all of them. */

@@ -188,8 +188,6 @@ struct keys {
 /* The storage KEK.  Errors: TEKD_EHSM (not bound yet). */
 int keys_storage(struct keys *k, struct store_kek *ret_kek);
 
-/* Submits a record that nobody waits for; takes it, NULL included. */
-void keys_record_lazy(struct keys *k, struct record *take_r);
 void keys_record_refusal(struct keys *k, const struct refusal *what, unsigned per_minute);
 
 /* ---- kek.c ----------------------------------------------------------------------------------- */

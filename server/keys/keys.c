@@ -261,7 +261,7 @@ static void done_lazy(struct store_item *item, int result)
     free(l);
 }
 
-void keys_record_lazy(struct keys *k, struct record *take_r)
+void keys_note(struct keys *k, struct record *take_r)
 {
     AUTO(record) struct record *rec = take_r;
     struct lazy_record *l;
@@ -296,7 +296,7 @@ void keys_record_refusal(struct keys *k, const struct refusal *what, unsigned pe
     str_if(rec, "addr", what->addr);
     if (what->cert)
         record_hex(rec, "cert", what->cert, 32);
-    keys_record_lazy(k, TAKE(rec));
+    keys_note(k, TAKE(rec));
 }
 
 void keys_tls_refused(struct keys *k, const char *cause, const char *addr)
@@ -310,7 +310,7 @@ void keys_tls_refused(struct keys *k, const char *cause, const char *addr)
     record_str(rec, "cause", cause);
     str_if(rec, "addr", addr);
     record_int(rec, "count", 1);
-    keys_record_lazy(k, TAKE(rec));
+    keys_note(k, TAKE(rec));
 }
 
 static void record_summary(void *arg, const struct refusal_summary *s)
@@ -323,7 +323,7 @@ static void record_summary(void *arg, const struct refusal_summary *s)
     str_if(rec, strcmp(s->event, "tls.refused") == 0 ? "cause" : "reason", s->reason);
     str_if(rec, "addr", s->addr);
     record_int(rec, "count", s->count);
-    keys_record_lazy(arg, TAKE(rec));
+    keys_note(arg, TAKE(rec));
 }
 
 void keys_tick(struct keys *k)

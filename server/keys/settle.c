@@ -405,7 +405,7 @@ static void reply_answer(struct keys_work *w)
             return;
         }
         atomic_fetch_add(&w->k->repeated, 1);
-        keys_record_lazy(w->k, record_repeated(w));
+        keys_note(w->k, record_repeated(w));
     } else {
         atomic_fetch_add(&w->k->answered, 1);
         remember(w);

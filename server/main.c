@@ -1,0 +1,247 @@
+/*
+ * tekd --config FILE [--check]
+ */
+#include "tekd.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <openssl/sha.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tekd/clock.h"
+#include "tekd/err.h"
+#include "tekd/log.h"
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_HSM = 3, EXIT_IO = 74 };
+
+static const char usage[] =
+    "usage: tekd --config FILE [--check]\n"
+    "       tekd --sample-config | --version | --help\n"
+    "\n"
+    "The key manager of a broadcast service manager: makes traffic encryption keys in an HSM and\n"
+    "gives them, wrapped, to enrolled encryptors over OMA BCAST CP-3.  Stays in the foreground;\n"
+    "SIGHUP reads certificate, key, CA and CRL again, SIGTERM stops after the requests under way.\n"
+    "\n"
+    "  --config FILE     the configuration (YAML)\n"
+    "  --check           open the token and the store, verify keys and log, say what was found\n"
+    "  --sample-config   print a commented configuration with every setting and its default\n"
+    "\n"
+    "Exit status: 0 stopped or nothing found, 1 failed, 2 usage, 3 the HSM does not answer\n"
+    "(--check), 74 the store failed.\n";
+
+struct arguments {
+    const char *config;
+    bool check;
+};
+
+/* Returns whether to go on; else *ret_status is the exit status. */
+static bool read_arguments(int argc, char **argv, struct arguments *ret_args, int *ret_status)
+{
+    static const struct option options[] = {
+        {"config", required_argument, NULL, 'c'},  {"check", no_argument, NULL, 'k'},
+        {"sample-config", no_argument, NULL, 's'}, {"version", no_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
+    int o;
+
+    *ret_status = EXIT_OK;
+    while ((o = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
+        switch (o) {
+        case 'c':
+            ret_args->config = optarg;
+            break;
+        case 'k':
+            ret_args->check = true;
+            break;
+        case 's':
+            *ret_status = config_print_sample(stdout) < 0 ? EXIT_FAILED : EXIT_OK;
+            return false;
+        case 'v':
+            (void)puts("tekd " TEKD_VERSION);
+            return false;
+        case 'h':
+            (void)fputs(usage, stdout);
+            return false;
+        default:
+            (void)fputs(usage, stderr);
+            *ret_status = EXIT_USAGE;
+            return false;
+        }
+    }
+    if (ret_args->config && optind == argc)
+        return true;
+    (void)fputs(usage, stderr);
+    *ret_status = EXIT_USAGE;
+    return false;
+}
+
+/* ---- starting ----------------------------------------------------------------------------------
+ */
+
+/* What log.started says of the configuration; config_load() has bounded the file. */
+static int hash_file(const char *path, uint8_t ret_sha256[static 32])
+{
+    FILE *f = fopen(path, "re");
+    AUTO_MEM char *text = malloc(CONFIG_FILE_MAX);
+    size_t n;
+
+    if (!f || !text) {
+        if (f)
+            (void)fclose(f);
+        return TEKD_EIO;
+    }
+    n = fread(text, 1, CONFIG_FILE_MAX, f);
+    (void)fclose(f);
+    SHA256((const uint8_t *)text, n, ret_sha256);
+    return 0;
+}
+
+static int load_config(struct tekd *t, const char *path)
+{
+    struct config_error err = {.line = 0};
+    int r = config_load(path, &t->config, &err);
+
+    if (r < 0) {
+        (void)fprintf(stderr, "tekd: %s\n", err.message);
+        return r;
+    }
+    log_open(STDERR_FILENO, t->config->log.format, t->config->log.level);
+    return hash_file(path, t->config_sha256);
+}
+
+typedef int setup_step(struct tekd *t);
+
+static int run_steps(struct tekd *t, setup_step *const *steps, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        int r = steps[i](t);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int exit_status(int r)
+{
+    return r == TEKD_EIO || r == TEKD_ETAMPER || r == TEKD_EFULL ? EXIT_IO : EXIT_FAILED;
+}
+
+/* Signals are for the main thread, which waits for them; threads inherit the mask. */
+static void block_signals(sigset_t *ret_set)
+{
+    (void)sigemptyset(ret_set);
+    (void)sigaddset(ret_set, SIGTERM);
+    (void)sigaddset(ret_set, SIGINT);
+    (void)sigaddset(ret_set, SIGHUP);
+    (void)sigaddset(ret_set, SIGUSR1);
+    (void)pthread_sigmask(SIG_BLOCK, ret_set, NULL);
+    (void)signal(SIGPIPE, SIG_IGN); /* a dead HSM link must not end the process */
+}
+
+/* ---- serving -----------------------------------------------------------------------------------
+ */
+
+static int serve(struct tekd *t, const sigset_t *set)
+{
+    const struct timespec second = {.tv_sec = 1};
+
+    for (;;) {
+        int sig = sigtimedwait(set, NULL, &second);
+        if (sig == SIGTERM || sig == SIGINT)
+            return EXIT_OK;
+        if (sig == SIGHUP)
+            (void)http_reload(t->http);
+        if (atomic_load(&t->fatal))
+            return exit_status(atomic_load(&t->fatal));
+        watch_tick(t);
+    }
+}
+
+/* The store failed under us: nothing more can be recorded, so nothing is finished either. */
+static void end_at_once(struct tekd *t, int status)
+{
+    log_event(LOG_ERROR, "tekd", "ended", LOG_STR("error", tekd_errname(atomic_load(&t->fatal))),
+              LOG_INT("status", status));
+    _exit(status);
+}
+
+static int run(struct tekd *t, const sigset_t *set)
+{
+    static setup_step *const steps[] = {setup_hsm,  setup_store, setup_keys, setup_front,
+                                        setup_http, setup_probe, setup_admin};
+    int r = run_steps(t, steps, ARRAY_SIZE(steps));
+    struct hsm_status s;
+    int status;
+
+    if (r < 0)
+        return exit_status(r);
+    hsm_status_get(t->hsm, &s);
+    t->hsm_state = s.state;
+    log_event(LOG_INFO, "tekd", "serving", LOG_STR("version", TEKD_VERSION),
+              LOG_STR("bsm", t->config->bsm_id), LOG_INT("port", http_port(t->http, 0)),
+              LOG_STR("token", s.token_label));
+    status = serve(t, set);
+    if (status != EXIT_OK)
+        end_at_once(t, status);
+    log_event(LOG_INFO, "tekd", "stopping");
+    return status;
+}
+
+/* ---- checking ----------------------------------------------------------------------------------
+ */
+
+static void say(const char *what, bool good, const char *detail)
+{
+    (void)printf("%-10s %-4s %s\n", what, good ? "ok" : "BAD", detail);
+}
+
+static int check(struct tekd *t)
+{
+    struct hsm_status hs;
+    struct store_status ss;
+    char text[HSM_TEXT_MAX * 4] = "";
+    int r = setup_hsm(t);
+
+    if (r < 0)
+        return EXIT_FAILED;
+    hsm_status_get(t->hsm, &hs);
+    (void)snprintf(text, sizeof(text), "%s (%s, serial %s) %s", hs.token_label, hs.token_model,
+                   hs.token_serial, hs.reason);
+    say("token", hs.state == HSM_READY, text);
+    if (hs.state == HSM_READY && !hs.prevents_wrap_out)
+        say("token", true,
+            "note: whoever has the PIN can wrap a TEK under a key of his own (see docs)");
+    r = setup_store(t);
+    if (r < 0) {
+        say("store", false, tekd_strerror(r));
+        return exit_status(r);
+    }
+    store_status_get(t->store, &ss);
+    (void)snprintf(text, sizeof(text), "%llu records, %llu under a signed checkpoint",
+                   (unsigned long long)ss.records, (unsigned long long)ss.signed_size);
+    say("store", true, text);
+    if (hs.state != HSM_READY)
+        return EXIT_NO_HSM;
+    r = setup_keys(t);
+    say("keys", r == 0, r == 0 ? "the storage KEK and the BSAs' KEKs agree" : tekd_strerror(r));
+    return r < 0 ? EXIT_FAILED : EXIT_OK;
+}
+
+int main(int argc, char **argv)
+{
+    struct arguments args = {.config = NULL};
+    struct tekd t = {.config = NULL};
+    sigset_t set;
+    int status;
+
+    if (!read_arguments(argc, argv, &args, &status))
+        return status;
+    block_signals(&set);
+    if (load_config(&t, args.config) < 0)
+        return EXIT_FAILED;
+    status = args.check ? check(&t) : run(&t, &set);
+    setup_undo(&t);
+    return status;
+}

@@ -1,0 +1,64 @@
+/*
+ * Alive and ready are two things: tekd is alive while it answers at all; it is ready while it could
+ * give a key, and says in words why not.
+ */
+#include "tekd.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "tekd/err.h"
+
+static const char *const hsm_states[] = {[HSM_STARTING] = "the HSM workers are starting",
+                                         [HSM_READY] = "ready",
+                                         [HSM_DOWN] = "the HSM does not answer",
+                                         [HSM_PIN_REFUSED] = "the HSM refused the PIN"};
+
+static int hsm_ready(struct tekd *t, char reason[static HSM_TEXT_MAX])
+{
+    struct hsm_status s;
+
+    hsm_status_get(t->hsm, &s);
+    if (s.state == HSM_READY)
+        return 0;
+    (void)snprintf(reason, HSM_TEXT_MAX, "%s%s%.100s", hsm_states[s.state], s.reason[0] ? ": " : "",
+                   s.reason);
+    return TEKD_EHSM;
+}
+
+static int keys_ready(struct tekd *t, char reason[static HSM_TEXT_MAX])
+{
+    struct keys_status s;
+
+    keys_status_get(t->keys, &s);
+    if (s.bound)
+        return 0;
+    (void)snprintf(reason, HSM_TEXT_MAX, "the KEKs are not bound: %.150s", s.reason);
+    return TEKD_EHSM;
+}
+
+int probe_ready(void *tekd, char reason[static HSM_TEXT_MAX])
+{
+    struct tekd *t = tekd;
+    int r = hsm_ready(t, reason);
+
+    if (r == 0)
+        r = store_ready(t->store, reason);
+    if (r == 0)
+        r = keys_ready(t, reason);
+    return r;
+}
+
+int probe_get(void *tekd, const char *path, struct buf *body)
+{
+    char reason[HSM_TEXT_MAX] = "";
+
+    if (strcmp(path, "/healthz") == 0)
+        return buf_puts(body, "alive\n") < 0 ? 500 : 200;
+    if (strcmp(path, "/readyz") != 0)
+        return buf_puts(body, "paths: /healthz /readyz\n") < 0 ? 500 : 404;
+    if (probe_ready(tekd, reason) == 0)
+        return buf_puts(body, "ready\n") < 0 ? 500 : 200;
+    (void)buf_printf(body, "not ready: %s\n", reason);
+    return 503;
+}

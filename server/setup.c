@@ -1,0 +1,325 @@
+#include "tekd.h"
+
+#include <openssl/pem.h>
+#include <openssl/sha.h>
+#include <openssl/x509.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tekd/clock.h"
+#include "tekd/err.h"
+#include "tekd/log.h"
+
+#define MEGABYTE 1048576u
+
+static int failed(const char *part, int r)
+{
+    log_event(LOG_ERROR, "start", "failed", LOG_STR("part", part),
+              LOG_STR("error", tekd_strerror(r)));
+    return r;
+}
+
+/* ---- HSM ---------------------------------------------------------------------------------------
+ */
+
+/* NAME=value strings of the configuration; freed by env_free(). */
+static void env_free(char **env)
+{
+    for (size_t i = 0; env[i]; i++)
+        free(env[i]);
+}
+
+static int env_make(const struct config_hsm *c, char *env[static CONFIG_ENV_MAX + 1])
+{
+    for (size_t i = 0; i < c->env_count; i++) {
+        if (asprintf(&env[i], "%s=%s", c->env[i].name, c->env[i].value) < 0) {
+            env[i] = NULL;
+            return TEKD_ENOMEM;
+        }
+    }
+    return 0;
+}
+
+static const enum hsm_pin_source pin_sources[] = {[CONFIG_PIN_FILE] = HSM_PIN_FILE,
+                                                  [CONFIG_PIN_CREDENTIAL] = HSM_PIN_CREDENTIAL,
+                                                  [CONFIG_PIN_FD] = HSM_PIN_FD,
+                                                  [CONFIG_PIN_PROMPT] = HSM_PIN_PROMPT};
+
+static int latch_path(const struct config *c, char **ret_path)
+{
+    return asprintf(ret_path, "%s.pin-refused", c->store.sqlite) < 0 ? TEKD_ENOMEM : 0;
+}
+
+static void on_hsm_state(void *arg, enum hsm_state state)
+{
+    struct tekd *t = arg;
+
+    (void)state;
+    atomic_store(&t->hsm_changed, true);
+}
+
+static int start_hsm(struct tekd *t, const char *const *env, const char *latch)
+{
+    const struct config_hsm *c = &t->config->hsm;
+    const struct hsm_options o = {
+        .program = c->program,
+        .module = c->module,
+        .env = env,
+        .token = c->token,
+        .profile = c->profile,
+        .pin_source = pin_sources[c->pin],
+        .pin = c->pin == CONFIG_PIN_CREDENTIAL ? c->pin_credential : c->pin_file,
+        .pin_fd = (int)c->pin_fd,
+        .latch_file = latch,
+        .workers = c->workers,
+        .tls_worker = t->config->tls.key_in_hsm,
+        .checkpoint_key = c->checkpoint_key,
+        .tls_key = t->config->tls.key_in_hsm ? t->config->tls.key : NULL,
+        .timeout_ms = (int)c->timeout_ms,
+        .recycle_after = c->recycle_after,
+        .max_waiting = t->config->limits.request_threads / 2,
+    };
+    int r = hsm_new(&o, &t->hsm);
+
+    if (r < 0)
+        return r;
+    hsm_on_state(t->hsm, on_hsm_state, t);
+    (void)hsm_wait(t->hsm, clock_mono_us() + TEKD_HSM_START_US);
+    return 0;
+}
+
+int setup_hsm(struct tekd *t)
+{
+    char *env[CONFIG_ENV_MAX + 1] = {NULL};
+    AUTO_MEM char *latch = NULL;
+    int r = env_make(&t->config->hsm, env);
+
+    if (r == 0)
+        r = latch_path(t->config, &latch);
+    if (r == 0)
+        r = start_hsm(t, (const char *const *)env, latch);
+    env_free(env);
+    return r < 0 ? failed("hsm", r) : 0;
+}
+
+/* ---- store -------------------------------------------------------------------------------------
+ */
+
+static int sign_public_key(void *arg, int64_t deadline_us, struct hsm_spki *ret_spki)
+{
+    return hsm_public_key(arg, HSM_PUBLIC_CHECKPOINT, deadline_us, ret_spki);
+}
+
+static int sign_checkpoint(void *arg, const struct hsm_checkpoint *in, int64_t deadline_us,
+                           struct note *ret_note)
+{
+    return hsm_sign_checkpoint(arg, in, deadline_us, ret_note);
+}
+
+static void on_fatal(void *arg, int error)
+{
+    struct tekd *t = arg;
+
+    atomic_store(&t->fatal, error);
+    (void)kill(getpid(), SIGUSR1); /* the main thread waits for signals */
+}
+
+int setup_store(struct tekd *t)
+{
+    const struct config *c = t->config;
+    struct store_options o = {
+        .path = c->store.sqlite,
+        .bsm_id = c->bsm_id,
+        .instance = c->audit.instance,
+        .version = TEKD_VERSION,
+        .release = c->audit.release == CONFIG_RELEASE_DURABLE ? STORE_RELEASE_DURABLE
+                                                              : STORE_RELEASE_SIGNED,
+        .checkpoint_max_delay_ms = (int)c->audit.checkpoint_max_delay_ms,
+        .heartbeat_s = (int)c->audit.heartbeat_s,
+        .anchor_file = c->audit.anchor_file,
+        .anchor_interval_s = (int)c->audit.anchor_interval_s,
+        .free_warn = (uint64_t)c->limits.free_warn_mb * MEGABYTE,
+        .free_stop = (uint64_t)c->limits.free_stop_mb * MEGABYTE,
+        .message_window_us = (int64_t)c->policy.message_window_s * 1000000,
+        .signer = {.arg = t->hsm, .public_key = sign_public_key, .sign = sign_checkpoint},
+        .fatal = on_fatal,
+        .fatal_arg = t,
+    };
+    int r;
+
+    memcpy(o.config_sha256, t->config_sha256, sizeof(o.config_sha256));
+    r = store_open(&o, &t->store);
+    return r < 0 ? failed("store", r) : 0;
+}
+
+/* ---- keys and request threads ------------------------------------------------------------------
+ */
+
+int setup_keys(struct tekd *t)
+{
+    const struct config *c = t->config;
+    const struct keys_options o = {
+        .bsm_id = c->bsm_id,
+        .store = t->store,
+        .hsm = t->hsm,
+        .storage_kek = c->hsm.storage_kek,
+        .auto_content = c->policy.auto_content,
+        .auto_bits = c->policy.tek_bits,
+        .refusal_http = c->policy.refusal_http == CONFIG_REFUSAL_MAPPED ? KEYS_REFUSAL_MAPPED
+                                                                        : KEYS_REFUSAL_200,
+        .per_bsa_concurrency = c->limits.per_bsa_concurrency,
+        .per_bsa_auto_contents = c->limits.per_bsa_auto_contents,
+    };
+    int r = keys_new(&o, clock_mono_us() + KEYS_HSM_US, &t->keys);
+
+    return r < 0 ? failed("keys", r) : 0;
+}
+
+int setup_front(struct tekd *t)
+{
+    int r =
+        front_start(t->keys, t->config->limits.request_threads, t->config->limits.queue, &t->front);
+
+    return r < 0 ? failed("front", r) : 0;
+}
+
+/* ---- HTTP --------------------------------------------------------------------------------------
+ */
+
+static int tls_sign(void *arg, const uint8_t *digest, size_t len, uint8_t *out, size_t *inout_len)
+{
+    struct tekd *t = arg;
+    struct hsm_signature sig;
+    int64_t deadline = clock_mono_us() + (int64_t)t->config->hsm.tls_timeout_ms * 1000;
+    int r = hsm_sign_tls(t->hsm, digest, len, deadline, &sig);
+
+    if (r < 0)
+        return r;
+    if (sig.len > *inout_len)
+        return TEKD_ETOOBIG;
+    memcpy(out, sig.octets, sig.len);
+    *inout_len = sig.len;
+    return 0;
+}
+
+/* The public key that the certificate names; the HSM need not answer for that. */
+static int certificate_spki(const char *path, unsigned char **ret_der, size_t *ret_len)
+{
+    FILE *f = fopen(path, "re");
+    X509 *x = f ? PEM_read_X509(f, NULL, NULL, NULL) : NULL;
+    int len = x ? i2d_PUBKEY(X509_get0_pubkey(x), ret_der) : -1;
+
+    X509_free(x);
+    if (f)
+        (void)fclose(f);
+    if (len <= 0) {
+        log_event(LOG_ERROR, "tls", "certificate-not-read", LOG_STR("file", path));
+        return TEKD_EINVAL;
+    }
+    *ret_len = (size_t)len;
+    return 0;
+}
+
+static void on_tls_refused(void *arg, const char *cause, const char *addr)
+{
+    keys_tls_refused(((struct tekd *)arg)->keys, cause, addr);
+}
+
+static int start_http(struct tekd *t, const struct http_signer *signer)
+{
+    const struct config *c = t->config;
+    struct http_listen listen[CONFIG_LISTEN_MAX];
+    const struct http_options o = {
+        .listen = listen,
+        .n_listen = c->listen_count,
+        .certificate = c->tls.certificate,
+        .key_file = c->tls.key_in_hsm ? NULL : c->tls.key,
+        .signer = *signer,
+        .client_ca = c->tls.client_ca,
+        .crl = c->tls.crl,
+        .loops = c->limits.http_threads,
+        .connections = c->limits.connections,
+        .request_timeout_ms = (int)c->limits.request_timeout_ms,
+        .request_deadline_ms = (int)c->limits.request_deadline_ms,
+        .routes = front_routes(t->front),
+        .n_routes = FRONT_ROUTES,
+        .refused = on_tls_refused,
+        .refused_arg = t,
+    };
+
+    for (size_t i = 0; i < c->listen_count; i++)
+        listen[i] = (struct http_listen){.address = c->listen[i].address,
+                                         .port = (uint16_t)c->listen[i].port};
+    return http_start(&o, &t->http);
+}
+
+int setup_http(struct tekd *t)
+{
+    struct http_signer signer = {.sign = tls_sign, .arg = t};
+    unsigned char *der = NULL;
+    int r = 0;
+
+    if (t->config->tls.key_in_hsm) {
+        r = certificate_spki(t->config->tls.certificate, &der, &signer.spki_len);
+        signer.spki = der;
+    }
+    if (r == 0)
+        r = start_http(t, &signer);
+    OPENSSL_free(der);
+    return r < 0 ? failed("http", r) : 0;
+}
+
+int setup_probe(struct tekd *t)
+{
+    const struct config_admin *c = &t->config->admin;
+    const struct http_plain_options o = {
+        .listen = {.address = c->http_address, .port = (uint16_t)c->http_port},
+        .get = probe_get,
+        .arg = t};
+    int r;
+
+    if (!c->http)
+        return 0;
+    r = http_plain_start(&o, &t->probe);
+    return r < 0 ? failed("admin http", r) : 0;
+}
+
+int setup_admin(struct tekd *t)
+{
+    const struct config *c = t->config;
+    const struct admin_options o = {
+        .socket = c->admin.socket,
+        .group = c->admin.group,
+        .readonly_group = c->admin.readonly_group,
+        .version = TEKD_VERSION,
+        .bsm_id = c->bsm_id,
+        .instance = c->audit.instance,
+        .default_bits = c->policy.tek_bits,
+        .keys = t->keys,
+        .store = t->store,
+        .hsm = t->hsm,
+        .http = t->http,
+        .ready = probe_ready,
+        .ready_arg = t,
+    };
+    int r = admin_start(&o, &t->admin);
+
+    return r < 0 ? failed("admin socket", r) : 0;
+}
+
+/* Reverse order: first nobody may come any more, the log is closed when nothing can add to it. */
+void setup_undo(struct tekd *t)
+{
+    admin_stop(t->admin);
+    http_plain_stop(t->probe);
+    http_stop(t->http);
+    front_stop(t->front);
+    if (t->keys)
+        keys_flush(t->keys);
+    if (t->store)
+        store_close(t->store);
+    keys_free(t->keys);
+    hsm_free(t->hsm);
+    config_free(t->config);
+}

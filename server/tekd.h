@@ -1,0 +1,67 @@
+/*
+ * tekd as a whole: its parts, in the order they start.  They stop in reverse order.
+ */
+#ifndef TEKD_TEKD_H
+#define TEKD_TEKD_H
+
+#include <stdatomic.h>
+
+#include "front.h"
+#include "tekd/admin.h"
+#include "tekd/config.h"
+#include "tekd/hsm.h"
+#include "tekd/http.h"
+#include "tekd/keys.h"
+#include "tekd/store.h"
+
+#ifndef TEKD_VERSION
+#error "the build sets TEKD_VERSION"
+#endif
+
+/* How long the start waits for the token before it serves 503s, and tekd --check before it fails.
+ */
+#define TEKD_HSM_START_US 15000000
+
+struct tekd {
+    struct config *config;
+    uint8_t config_sha256[32];
+    struct hsm *hsm;
+    struct store *store;
+    struct keys *keys;
+    struct front *front;
+    struct http *http;
+    struct http_plain *probe;
+    struct admin *admin;
+    _Atomic int fatal;            /* an error of the store that ends tekd */
+    _Atomic bool hsm_changed;     /* hsm_on_state() said so; the main thread looks */
+    int64_t certificates_next_us; /* when the main thread looks at their ends again */
+    enum hsm_state hsm_state;     /* as the main thread last saw it */
+};
+
+/* ---- setup.c: from the configuration to the parts ----------------------------------------------
+ */
+
+/* Each says in the log what is wrong. */
+int setup_hsm(struct tekd *t);
+int setup_store(struct tekd *t);
+int setup_keys(struct tekd *t);
+int setup_front(struct tekd *t);
+int setup_http(struct tekd *t);
+int setup_probe(struct tekd *t);
+int setup_admin(struct tekd *t);
+void setup_undo(struct tekd *t);
+
+/* ---- probe.c: alive, and ready -----------------------------------------------------------------
+ */
+
+/* 0, or an error and in words why no keys can be given. */
+int probe_ready(void *tekd, char reason[static HSM_TEXT_MAX]);
+/* The admin listener's /healthz and /readyz. */
+int probe_get(void *tekd, const char *path, struct buf *body);
+
+/* ---- watch.c: what the main thread does once a second ------------------------------------------
+ */
+
+void watch_tick(struct tekd *t);
+
+#endif

@@ -1,0 +1,85 @@
+#include "tekd.h"
+
+#include <time.h>
+
+#include "tekd/clock.h"
+#include "tekd/err.h"
+#include "tekd/log.h"
+
+#define DAY_S 86400
+
+/* ---- the HSM went or came back -----------------------------------------------------------------
+ */
+
+static void record_hsm(struct tekd *t, const struct hsm_status *s)
+{
+    struct record *rec = NULL;
+    bool back = s->state == HSM_READY;
+
+    log_event(back ? LOG_INFO : LOG_WARN, "hsm", back ? "back" : "lost",
+              LOG_STR("reason", s->reason));
+    if (record_new(back ? "hsm.back" : "hsm.lost", &rec) < 0)
+        return;
+    record_str(rec, "reason", back ? "the workers are ready" : s->reason);
+    keys_note(t->keys, rec);
+}
+
+/* A key that is wrong or weak on a token that came back ends tekd, as at the start. */
+static void bind_again(struct tekd *t)
+{
+    struct keys_status s;
+    int r;
+
+    keys_status_get(t->keys, &s);
+    if (s.bound)
+        return;
+    r = keys_bind(t->keys, clock_mono_us() + KEYS_HSM_US);
+    if (r == TEKD_EWEAK || r == TEKD_ENOTFOUND || r == TEKD_EEXIST || r == TEKD_ETAMPER)
+        atomic_store(&t->fatal, r);
+}
+
+static void watch_hsm(struct tekd *t)
+{
+    struct hsm_status s;
+
+    hsm_status_get(t->hsm, &s);
+    if (s.state != t->hsm_state && s.state != HSM_STARTING) {
+        if (t->hsm_state != HSM_STARTING || s.state != HSM_READY)
+            record_hsm(t, &s);
+        t->hsm_state = s.state;
+    }
+    if (s.state == HSM_READY)
+        bind_again(t);
+}
+
+/* ---- what runs out -----------------------------------------------------------------------------
+ */
+
+static void warn_of_end(const char *event, int64_t end_s, int64_t within_s)
+{
+    int64_t left = end_s - clock_utc_us() / 1000000;
+
+    if (end_s != 0 && left < within_s)
+        log_event(left < 0 ? LOG_ERROR : LOG_WARN, "tls", event, LOG_INT("seconds_left", left));
+}
+
+/* Once an hour, and in the first second. */
+static void watch_certificates(struct tekd *t)
+{
+    int64_t within_s = (int64_t)t->config->tls.crl_warn_days * DAY_S;
+    struct http_status s;
+
+    if (clock_mono_us() < t->certificates_next_us)
+        return;
+    t->certificates_next_us = clock_mono_us() + (int64_t)3600 * 1000000;
+    http_status_get(t->http, &s);
+    warn_of_end("crl-expires", s.crl_next_update_s, within_s);
+    warn_of_end("certificate-expires", s.certificate_not_after_s, within_s);
+}
+
+void watch_tick(struct tekd *t)
+{
+    watch_hsm(t);
+    keys_tick(t->keys);
+    watch_certificates(t);
+}
