@@ -165,7 +165,7 @@ int setup_keys(struct tekd *t)
         .hsm = t->hsm,
         .storage_kek = c->hsm.storage_kek,
         .auto_content = c->policy.auto_content,
-        .auto_bits = c->policy.tek_bits,
+        .auto_bits = KEYS_BITS_DEFAULT,
         .refusal_http = c->policy.refusal_http == CONFIG_REFUSAL_MAPPED ? KEYS_REFUSAL_MAPPED
                                                                         : KEYS_REFUSAL_200,
         .per_bsa_concurrency = c->limits.per_bsa_concurrency,
@@ -295,7 +295,7 @@ int setup_admin(struct tekd *t)
         .version = TEKD_VERSION,
         .bsm_id = c->bsm_id,
         .instance = c->audit.instance,
-        .default_bits = c->policy.tek_bits,
+        .default_bits = KEYS_BITS_DEFAULT,
         .keys = t->keys,
         .store = t->store,
         .hsm = t->hsm,

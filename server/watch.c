@@ -6,7 +6,8 @@
 #include "tekd/err.h"
 #include "tekd/log.h"
 
-#define DAY_S 86400
+#define DAY_S     86400
+#define WARN_DAYS 7 /* time to have a CRL or a certificate issued */
 
 /* ---- the HSM went or came back -----------------------------------------------------------------
  */
@@ -66,7 +67,7 @@ static void warn_of_end(const char *event, int64_t end_s, int64_t within_s)
 /* Once an hour, and in the first second. */
 static void watch_certificates(struct tekd *t)
 {
-    int64_t within_s = (int64_t)t->config->tls.crl_warn_days * DAY_S;
+    const int64_t within_s = (int64_t)WARN_DAYS * DAY_S;
     struct http_status s;
 
     if (clock_mono_us() < t->certificates_next_us)

@@ -21,10 +21,11 @@
 #include "tekd/hsm.h"
 #include "tekd/store.h"
 
-#define KEYS_BSAS_MAX    10000   /* enrolled; all are held in memory */
-#define KEYS_CONTENT_MAX 65536   /* contents whose current TEK is held in memory */
-#define KEYS_ADDR_MAX    64
-#define KEYS_HSM_US      4000000 /* an admin command's patience with the HSM */
+#define KEYS_BITS_DEFAULT 128   /* AES-128, of contents that say nothing else */
+#define KEYS_BSAS_MAX     10000 /* enrolled; all are held in memory */
+#define KEYS_CONTENT_MAX  65536 /* contents whose current TEK is held in memory */
+#define KEYS_ADDR_MAX     64
+#define KEYS_HSM_US       4000000 /* an admin command's patience with the HSM */
 
 struct keys;
 
@@ -36,8 +37,8 @@ struct keys_options {
     struct store *store;
     struct hsm *hsm;
     const char *storage_kek; /* label */
-    bool auto_content; /* an entitled BSA's first request makes the content */
-    unsigned auto_bits; /* of its TEKs: 128, 192, 256 */
+    bool auto_content;       /* an entitled BSA's first request makes the content */
+    unsigned auto_bits;      /* of its TEKs: 128, 192, 256 */
     enum keys_refusal_http refusal_http;
     unsigned per_bsa_concurrency;
     uint64_t per_bsa_auto_contents;
@@ -100,15 +101,16 @@ void keys_abandon(struct keys *k, struct keys_request *r);
 void keys_busy_reply(enum cp3_media media, const char *message_id, struct keys_reply *ret_reply);
 
 /*
- * After reply, exactly once and from any thread: the answer left whole (answer.sent is recorded), or
- * it did not, or was dropped.  Ends the request: the service has nothing of it any more.
+ * After reply, exactly once and from any thread: the answer left whole (answer.sent is recorded),
+ * or it did not, or was dropped.  Ends the request: the service has nothing of it any more.
  */
 void keys_sent(struct keys *k, struct keys_request *r, bool whole);
 
 /* A TLS handshake was refused: tls.refused, at most one a minute and cause, then with counts. */
 void keys_tls_refused(struct keys *k, const char *cause, const char *addr);
 
-/* ---- what operators do; each change is a record with its actor -------------------------------- */
+/* ---- what operators do; each change is a record with its actor --------------------------------
+ */
 
 /* Who did it, as the admin socket knows: uid and user name. */
 struct keys_actor {
@@ -130,7 +132,7 @@ struct keys_bsa_change {
     enum hsm_wrap wrap; /* 0: unset */
     const char *url;
     const char *ca_pem;
-    int media, form, key_info; /* -1: unset */
+    int media, form, key_info;  /* -1: unset */
     const char *const *entitle; /* replaces all when set_entitle */
     size_t n_entitle;
     bool set_entitle;
@@ -163,7 +165,7 @@ struct keys_status {
     uint64_t answered, refused, repeated, busy, failed;
     uint64_t tek_hits, tek_misses;
     size_t bsas;
-    bool bound;            /* the storage KEK was found and agrees */
+    bool bound; /* the storage KEK was found and agrees */
     char reason[HSM_TEXT_MAX];
 };
 void keys_status_get(struct keys *k, struct keys_status *ret_status);
