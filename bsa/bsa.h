@@ -1,0 +1,173 @@
+/*
+ * What the files of tek-bsa share.  answer.c is the protocol, and the file to read for how a BSA
+ * treats what a BSM sends; unwrap.c is the cryptography; the rest is a command-line program.
+ *
+ * Thread rule: one thread.
+ */
+#ifndef BSA_H
+#define BSA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cp3.h"
+#include "tekd/buf.h"
+#include "tekd/secret.h"
+
+AUTO_DEFINE(cp3_reader)
+
+/* Exit codes. */
+enum bsa_exit {
+    BSA_DONE = 0,
+    BSA_REFUSED = 1, /* the server refused, or what it sent was not accepted, or a local fault */
+    BSA_USAGE = 2,   /* the command line */
+    BSA_UNREACHABLE = 3, /* no server there, or it has no HSM at the moment: try again */
+};
+
+/* ---- main.c, options.c ------------------------------------------------------------------------
+ */
+
+struct option_row {
+    const char *name;     /* without the dashes */
+    const char *argument; /* what the usage calls it; NULL: a switch */
+    bool required;
+    const char *standard; /* default, may be NULL */
+    const char *meaning;
+    size_t offset; /* of a const char * in the command's struct; of a bool for a switch */
+};
+
+struct option_table {
+    const char *command; /* "request" */
+    const char *summary;
+    const struct option_row *rows;
+    size_t n;
+};
+
+/*
+ * Reads the arguments behind the command's name into *values, which is all zero before; texts are
+ * borrowed from argv.  --help prints the usage.  Returns 0, or TEKD_EINVAL (said on stderr), or
+ * TEKD_ECLOSED (help was asked for and given).
+ */
+#define OPTIONS_MAX 32
+int options_parse(const struct option_table *table, int argc, char **argv, void *values);
+
+/* A number without sign; TEKD_EINVAL (said on stderr) if it is none or out of range. */
+int options_number(const char *name, const char *text, unsigned min, unsigned max,
+                   unsigned *ret_number);
+
+/* "tek-bsa: ..." on stderr. */
+void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- https.c ----------------------------------------------------------------------------------
+ */
+
+/* A CP-3 message is smaller; what is longer is not one. */
+#define HTTPS_BODY_MAX CP3_BODY_MAX
+#define HTTPS_TEXT_MAX 256
+
+struct https_request {
+    const char *url;    /* https://... */
+    const char *ca;     /* PEM: who may have signed the server's certificate; nobody else */
+    const char *cert;   /* PEM: the BSA's certificate and chain */
+    const char *key;    /* PEM: its key */
+    unsigned timeout_s; /* for everything together */
+    const char *content_type;
+    const uint8_t *body;
+    size_t body_len;
+};
+
+struct https_answer {
+    long status;
+    char content_type[HTTPS_TEXT_MAX];
+    char reason[HTTPS_TEXT_MAX]; /* CP3-Reason; "" without */
+    struct buf *body;            /* made by the caller, with HTTPS_BODY_MAX */
+};
+
+/*
+ * One POST over TLS 1.2 or newer: certificate, chain and name of the server are checked, redirects
+ * are not followed, proxy settings of the environment are ignored.  ret_why says what failed.
+ * Errors: TEKD_EIO (not reachable, or not in time), TEKD_EDENIED (one side's certificate was
+ * refused by the other), TEKD_ETOOBIG, TEKD_EINVAL (a file of ours cannot be used), TEKD_ENOMEM.
+ */
+#define HTTPS_WHY_MAX 512
+int https_post(const struct https_request *request, struct https_answer *ret_answer,
+               char ret_why[static HTTPS_WHY_MAX]);
+
+/* ---- unwrap.c ---------------------------------------------------------------------------------
+ */
+
+/* The largest wrapped key that is looked at. */
+#define UNWRAP_MAX SECRET_MAX
+
+/*
+ * Reads a KEK of 16, 24 or 32 octets in hexadecimal from a file that only its owner may read.
+ * Errors: those of secret_read_file(); TEKD_EFORMAT.
+ */
+int unwrap_read_kek(const char *path, struct secret **ret_kek);
+
+/*
+ * Unwraps by RFC 3394 (aes-kw) or RFC 5649 (aes-kwp).  The caller owns the key: secret_free().
+ * Errors: TEKD_EFORMAT (length), TEKD_EDENIED (it was not wrapped under this KEK, or altered),
+ * TEKD_EINVAL (another wrap, or no KEK for AES), TEKD_ECRYPTO, TEKD_ENOMEM.
+ */
+int unwrap_key(enum cp3_wrap wrap, const struct secret *kek, const uint8_t *data, size_t len,
+               struct secret **ret_key);
+
+/* Length of Data for a key of so many octets; 0 where the wrap does not fix it. */
+size_t unwrap_data_len(enum cp3_wrap wrap, size_t key_len);
+
+/*
+ * The first 3 octets of a zero block encrypted by the key, in hexadecimal: lets two people compare
+ * keys over the telephone.  Errors: TEKD_EINVAL (no key for AES), TEKD_ECRYPTO.
+ */
+#define UNWRAP_CHECK_LEN 6
+int unwrap_check_value(const struct secret *key, char ret_hex[static UNWRAP_CHECK_LEN + 1]);
+
+/* ---- answer.c ---------------------------------------------------------------------------------
+ */
+
+/* What a Key Request said, and what was agreed at enrolment: the answer has to agree. */
+struct answer_asked {
+    const char *message_id;
+    const char *content_id;
+    const char *source;      /* the BSA */
+    const char *destination; /* the BSM */
+    enum cp3_media media;
+    enum cp3_wrap wrap;
+    const struct secret *kek;
+};
+
+struct answer {
+    struct cp3_message message;
+    struct secret *tek;
+    char check_value[UNWRAP_CHECK_LEN + 1];
+};
+void answer_clear(struct answer *a); /* frees what it holds, not itself */
+
+/* Why not: which check, what it expected, what it found; printable ASCII, cut where long. */
+#define ANSWER_TEXT_MAX 384
+struct answer_refusal {
+    const char *check; /* static */
+    char expected[ANSWER_TEXT_MAX];
+    char found[ANSWER_TEXT_MAX];
+    char reason[HTTPS_TEXT_MAX]; /* the server's CP3-Reason; "" without */
+};
+
+/*
+ * Checks all of an answer to a Key Request and unwraps its TEK.
+ * Errors, with *ret_refusal filled: TEKD_EDENIED (the server says no), TEKD_EAGAIN (it cannot at
+ * the moment: 503), TEKD_EFORMAT (it says yes, but not acceptably), TEKD_ENOMEM, TEKD_ECRYPTO.
+ */
+int answer_check(const struct answer_asked *asked, const struct https_answer *http,
+                 struct answer *ret_answer, struct answer_refusal *ret_refusal);
+
+/* Text of a peer for people: what is not printable ASCII becomes \xNN; cut where out ends. */
+void answer_show(const char *text, size_t len, char *out, size_t out_size);
+
+/* ---- request.c --------------------------------------------------------------------------------
+ */
+
+int request_run(int argc, char **argv);
+
+#endif

@@ -1,0 +1,56 @@
+/* tek-bsa: the reference BSA. */
+#include "bsa.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+#include <curl/curl.h>
+
+static const struct command {
+    const char *name;
+    int (*run)(int argc, char **argv); /* argv[0] is the name; returns an enum bsa_exit */
+    const char *summary;
+} commands[] = {
+    {"request", request_run, "ask for the TEK of a content (Key Request)"},
+};
+
+static void print_usage(FILE *out)
+{
+    (void)fputs("usage: tek-bsa COMMAND OPTION...\n\n", out);
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        (void)fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
+    (void)fputs("\ntek-bsa COMMAND --help tells the options of a command.\n", out);
+}
+
+/* A TEK stands in locked memory, but OpenSSL's key schedules do not. */
+static void forbid_dumps(void)
+{
+    (void)setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+    (void)prctl(PR_SET_DUMPABLE, 0);
+}
+
+int main(int argc, char **argv)
+{
+    int e;
+
+    forbid_dumps();
+    if (argc >= 2 && strcmp(argv[1], "--help") == 0) {
+        print_usage(stdout);
+        return BSA_DONE;
+    }
+    for (size_t i = 0; argc >= 2 && i < ARRAY_SIZE(commands); i++) {
+        if (strcmp(argv[1], commands[i].name) != 0)
+            continue;
+        if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
+            complain("curl_global_init failed");
+            return BSA_REFUSED;
+        }
+        e = commands[i].run(argc - 1, argv + 1);
+        curl_global_cleanup();
+        return e;
+    }
+    print_usage(stderr);
+    return BSA_USAGE;
+}
