@@ -1,0 +1,262 @@
+/* tek-provision kek: the KEKs, made here or brought in; and the demonstration's clear one. */
+#include <openssl/evp.h>
+#include <openssl/rsa.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "provision.h"
+#include "tekd/err.h"
+
+#define KEK_OCTETS 32
+
+/* ---------------------------------------------------------------- storage ---------- */
+
+int cmd_kek_storage(const struct options *o)
+{
+    AUTO(token) struct token *t = NULL;
+    struct token_key_name name;
+    int r, has;
+
+    r = session_names(o, TOKEN_STORAGE_KEK, &name);
+    if (r == 0)
+        r = session_open(o, TOKEN_READ_WRITE, &t);
+    if (r < 0)
+        return r;
+    has = session_has(t, &name);
+    if (has < 0)
+        return has;
+    if (has == 0) {
+        r = token_make_key(t, &name);
+        if (r < 0)
+            return session_fail(t, r);
+    }
+    return session_report(o, t, &name, has ? SESSION_WAS_THERE : SESSION_MADE);
+}
+
+/* ---------------------------------------------------------------- for a BSA -------- */
+
+/* Opens what token_make_handed_out() wrapped to key.  The KEK is in locked memory only. */
+static int open_handed_out(EVP_PKEY *key, const struct hsm_blob *blob, struct secret **ret_kek)
+{
+    AUTO(secret) struct secret *kek = NULL;
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(key, NULL);
+    size_t len = HSM_WRAPPED_MAX;
+    bool ok;
+    int r = secret_new(len, &kek);
+
+    ok = r == 0 && ctx && EVP_PKEY_decrypt_init(ctx) > 0 &&
+         EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_OAEP_PADDING) > 0 &&
+         EVP_PKEY_CTX_set_rsa_oaep_md(ctx, EVP_sha1()) > 0 &&
+         EVP_PKEY_CTX_set_rsa_mgf1_md(ctx, EVP_sha1()) > 0 &&
+         EVP_PKEY_decrypt(ctx, secret_get(kek), &len, blob->octets, blob->len) > 0 &&
+         len == KEK_OCTETS;
+    EVP_PKEY_CTX_free(ctx);
+    if (!ok)
+        return options_fail(TEKD_ECRYPTO, "what the token wrapped cannot be opened");
+    secret_truncate(kek, len);
+    *ret_kek = TAKE(kek);
+    return 0;
+}
+
+/* The demonstration plays the BSA as well: a one-time RSA key, gone with this process. */
+static int hand_out_demo(const struct options *o, struct token *t,
+                         const struct token_key_name *name)
+{
+    AUTO(secret) struct secret *kek = NULL;
+    struct hsm_blob blob;
+    EVP_PKEY *receiver;
+    int r;
+
+    if (files_exist(o->value[OPT_EXPORT_DEMO]))
+        return options_fail(TEKD_EEXIST, "%s exists, but the token has no key \"%s\"",
+                            o->value[OPT_EXPORT_DEMO], name->label);
+    receiver = EVP_RSA_gen(3072);
+    if (!receiver)
+        return options_fail(TEKD_ECRYPTO, "no RSA key could be made");
+    r = token_make_handed_out(t, name, receiver, &blob);
+    if (r < 0)
+        (void)session_fail(t, r);
+    else
+        r = open_handed_out(receiver, &blob, &kek);
+    EVP_PKEY_free(receiver);
+    return r < 0 ? r : files_write_hex(o->value[OPT_EXPORT_DEMO], kek);
+}
+
+/* For a real BSA: its public key in, the wrapped KEK out, in hex. */
+static int hand_out(const struct options *o, struct token *t, const struct token_key_name *name)
+{
+    char line[2 * HSM_WRAPPED_MAX + 2];
+    struct hsm_blob blob;
+    EVP_PKEY *receiver = NULL;
+    int r;
+
+    if (files_exist(o->value[OPT_OUT]))
+        return options_fail(TEKD_EEXIST, "--out %s: there is such a file", o->value[OPT_OUT]);
+    r = files_read_public(o->value[OPT_RECEIVER], &receiver);
+    if (r < 0)
+        return r;
+    r = token_make_handed_out(t, name, receiver, &blob);
+    EVP_PKEY_free(receiver);
+    if (r < 0)
+        return session_fail(t, r);
+    for (size_t i = 0; i < blob.len; i++)
+        snprintf(line + 2 * i, 3, "%02x", blob.octets[i]);
+    line[2 * blob.len] = '\n';
+    return files_write(o->value[OPT_OUT], (struct file_rule){.mode = 0644}, line,
+                       2 * (size_t)blob.len + 1);
+}
+
+/* AES key wrap of the published constant in software, for comparing with the token's. */
+static int fingerprint(const struct secret *kek, const char *cipher_name, uint8_t out[static 32])
+{
+    EVP_CIPHER *cipher = EVP_CIPHER_fetch(NULL, cipher_name, NULL);
+    EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+    uint8_t constant[32], wrapped[64];
+    int len = 0;
+    bool ok;
+
+    if (ctx)
+        EVP_CIPHER_CTX_set_flags(ctx, EVP_CIPHER_CTX_FLAG_WRAP_ALLOW);
+    ok = cipher && ctx && secret_len(kek) == KEK_OCTETS &&
+         EVP_Q_digest(NULL, "SHA256", NULL, TOKEN_FINGERPRINT_TEXT, strlen(TOKEN_FINGERPRINT_TEXT),
+                      constant, NULL) &&
+         EVP_EncryptInit_ex2(ctx, cipher, secret_peek(kek), NULL, NULL) &&
+         EVP_EncryptUpdate(ctx, wrapped, &len, constant, sizeof(constant)) && len > 0 &&
+         EVP_Q_digest(NULL, "SHA256", NULL, wrapped, (size_t)len, out, NULL);
+    EVP_CIPHER_CTX_free(ctx);
+    EVP_CIPHER_free(cipher);
+    return ok ? 0 : TEKD_ECRYPTO;
+}
+
+/* The token's KEK and the demonstration's file were made together, perhaps long ago. */
+static int compare_demo(const struct options *o, struct token *t, const struct token_key_name *name)
+{
+    const char *path = o->value[OPT_EXPORT_DEMO];
+    AUTO(secret) struct secret *kek = NULL;
+    struct hsm_kek_report report;
+    uint8_t own[32];
+    int r;
+
+    if (!files_exist(path))
+        return options_fail(TEKD_EEXIST,
+                            "key \"%s\" exists, and its clear value left the token only then: "
+                            "take another label, or bring %s back",
+                            name->label, path);
+    r = files_read_hex(path, &kek);
+    if (r < 0)
+        return r;
+    r = token_kek_describe(t, name->label, HSM_KEK_BSA, name->wrap, &report);
+    if (r < 0)
+        return session_fail(t, r);
+    r = fingerprint(kek, name->wrap == HSM_WRAP_AES_KWP ? "AES-256-WRAP-PAD" : "AES-256-WRAP", own);
+    if (r < 0 || memcmp(own, report.kek.fingerprint, sizeof(own)) != 0)
+        return options_fail(TEKD_EEXIST, "%s is not the value of key \"%s\"", path, name->label);
+    return 0;
+}
+
+static int check_bsa_options(const struct options *o)
+{
+    if (o->value[OPT_EXPORT_DEMO] && (o->value[OPT_RECEIVER] || o->value[OPT_OUT]))
+        return options_fail(TEKD_EINVAL, "either --export-demo, or --receiver and --out");
+    if (!o->value[OPT_RECEIVER] != !o->value[OPT_OUT])
+        return options_fail(TEKD_EINVAL, "--receiver and --out go together");
+    return 0;
+}
+
+/*
+ * Without --export-demo and --receiver the KEK is made in the token and stays there: for BSAs
+ * that are given it by the HSM's own means.
+ */
+static int make_bsa(const struct options *o, struct token *t, const struct token_key_name *name)
+{
+    int r;
+
+    if (o->value[OPT_EXPORT_DEMO])
+        return hand_out_demo(o, t, name);
+    if (o->value[OPT_RECEIVER])
+        return hand_out(o, t, name);
+    r = token_make_key(t, name);
+    return r < 0 ? session_fail(t, r) : 0;
+}
+
+int cmd_kek_bsa(const struct options *o)
+{
+    AUTO(token) struct token *t = NULL;
+    struct token_key_name name;
+    int r, has;
+
+    r = check_bsa_options(o);
+    if (r == 0)
+        r = session_names(o, TOKEN_BSA_KEK, &name);
+    if (r == 0)
+        r = session_open(o, TOKEN_READ_WRITE, &t);
+    if (r < 0)
+        return r;
+    has = session_has(t, &name);
+    if (has < 0)
+        return has;
+    if (has == 0)
+        r = make_bsa(o, t, &name);
+    else if (o->value[OPT_EXPORT_DEMO])
+        r = compare_demo(o, t, &name);
+    if (r < 0)
+        return r;
+    if (o->value[OPT_EXPORT_DEMO])
+        (void)options_fail(0, "%s holds the KEK in clear: for demonstrations only",
+                           o->value[OPT_EXPORT_DEMO]);
+    return session_report(o, t, &name, has ? SESSION_WAS_THERE : SESSION_MADE);
+}
+
+/* ---------------------------------------------------------------- brought in ------- */
+
+int cmd_kek_import(const struct options *o)
+{
+    bool storage = strcmp(o->value[OPT_USE], "storage") == 0;
+    AUTO(secret) struct secret *value = NULL;
+    AUTO(token) struct token *t = NULL;
+    struct token_key_name name;
+    int r, has;
+
+    if (!storage && strcmp(o->value[OPT_USE], "bsa") != 0)
+        return options_fail(TEKD_EINVAL, "--use %s: expected storage or bsa", o->value[OPT_USE]);
+    r = session_names(o, storage ? TOKEN_STORAGE_KEK : TOKEN_BSA_KEK, &name);
+    if (r == 0)
+        r = files_read_hex(o->value[OPT_FROM], &value);
+    if (r == 0)
+        r = session_open(o, TOKEN_READ_WRITE, &t);
+    if (r < 0)
+        return r;
+    has = session_has(t, &name);
+    if (has == 0)
+        r = token_make_import(t, &name, value);
+    if (has < 0)
+        return has;
+    if (r < 0)
+        return session_fail(t, r);
+    return session_report(o, t, &name, has ? SESSION_WAS_THERE : SESSION_MADE);
+}
+
+int cmd_kek_public(const struct options *o)
+{
+    AUTO(token) struct token *t = NULL;
+    struct token_key_name name;
+    EVP_PKEY *key = NULL;
+    int r, has = 0;
+
+    r = session_names(o, TOKEN_BSA_RSA, &name);
+    if (r == 0)
+        r = files_read_public(o->value[OPT_FROM], &key);
+    if (r == 0)
+        r = session_open(o, TOKEN_READ_WRITE, &t);
+    if (r == 0)
+        has = session_has(t, &name);
+    if (r == 0 && has == 0) {
+        r = token_make_public(t, &name, key);
+        if (r < 0)
+            (void)session_fail(t, r);
+    }
+    EVP_PKEY_free(key);
+    if (r < 0 || has < 0)
+        return r < 0 ? r : has;
+    return session_report(o, t, &name, has ? SESSION_WAS_THERE : SESSION_MADE);
+}

@@ -1,0 +1,50 @@
+/* tek-provision key: the signing keys; --out writes the public half. */
+#include <openssl/pem.h>
+#include <string.h>
+
+#include "provision.h"
+#include "tekd/err.h"
+
+static int write_public(const struct options *o, struct token *t)
+{
+    EVP_PKEY *key = NULL;
+    BIO *mem = NULL;
+    char *text = NULL;
+    long len = 0;
+    int r = token_key_public(t, o->value[OPT_LABEL], &key);
+
+    if (r < 0)
+        return session_fail(t, r);
+    mem = BIO_new(BIO_s_mem());
+    if (mem && PEM_write_bio_PUBKEY(mem, key) > 0)
+        len = BIO_get_mem_data(mem, &text);
+    r = len > 0 ? files_write(o->value[OPT_OUT], (struct file_rule){0644, true}, text, (size_t)len)
+                : options_fail(TEKD_ECRYPTO, "the public key cannot be written");
+    BIO_free(mem);
+    EVP_PKEY_free(key);
+    return r;
+}
+
+int cmd_key(const struct options *o)
+{
+    AUTO(token) struct token *t = NULL;
+    struct token_key_name name;
+    int r, has;
+
+    r = session_names(o, TOKEN_SIGNING_KEY, &name);
+    if (r == 0)
+        r = session_open(o, TOKEN_READ_WRITE, &t);
+    if (r < 0)
+        return r;
+    has = session_has(t, &name);
+    if (has < 0)
+        return has;
+    if (has == 0) {
+        r = token_make_key(t, &name);
+        if (r < 0)
+            return session_fail(t, r);
+    }
+    if (o->value[OPT_OUT])
+        r = write_public(o, t);
+    return r < 0 ? r : session_report(o, t, &name, has ? SESSION_WAS_THERE : SESSION_MADE);
+}

@@ -1,0 +1,133 @@
+/* The few kinds of files that tek-provision reads and writes. */
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/pem.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "provision.h"
+#include "tekd/auto.h"
+#include "tekd/enc.h"
+#include "tekd/err.h"
+
+#define PATH_LEN_MAX 4096
+
+bool files_exist(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0;
+}
+
+static int write_all(int fd, const void *data, size_t len)
+{
+    const uint8_t *p = data;
+
+    while (len > 0) {
+        ssize_t n = write(fd, p, len);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -1;
+        p += n;
+        len -= (size_t)n;
+    }
+    return fsync(fd);
+}
+
+/* The new name in the folder must survive a crash too. */
+static int sync_dir(const char *path)
+{
+    char dir[PATH_LEN_MAX];
+    const char *slash = strrchr(path, '/');
+    AUTO_FD int fd = -1;
+
+    if (!slash)
+        snprintf(dir, sizeof(dir), ".");
+    else
+        snprintf(dir, sizeof(dir), "%.*s", (int)(slash - path + 1), path);
+    fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? -1 : fsync(fd);
+}
+
+int files_write(const char *path, struct file_rule rule, const void *data, size_t len)
+{
+    char temp[PATH_LEN_MAX];
+    AUTO_FD int fd = -1;
+    int n = snprintf(temp, sizeof(temp), "%s.new", path);
+
+    if (n < 0 || (size_t)n >= sizeof(temp))
+        return options_fail(TEKD_EINVAL, "%s: the path is too long", path);
+    (void)unlink(temp);
+    fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, rule.mode);
+    if (fd < 0 || write_all(fd, data, len) < 0) {
+        n = errno;
+        (void)unlink(temp);
+        return options_fail(TEKD_EIO, "%s: %s", path, strerror(n));
+    }
+    /* link() never replaces, rename() does. */
+    n = rule.replace ? rename(temp, path) : link(temp, path);
+    if (n != 0) {
+        n = errno;
+        (void)unlink(temp);
+        return options_fail(n == EEXIST ? TEKD_EEXIST : TEKD_EIO, "%s: %s", path, strerror(n));
+    }
+    if (!rule.replace)
+        (void)unlink(temp);
+    if (sync_dir(path) < 0)
+        return options_fail(TEKD_EIO, "%s: its folder cannot be synced: %s", path, strerror(errno));
+    return 0;
+}
+
+int files_write_hex(const char *path, const struct secret *octets)
+{
+    AUTO(secret) struct secret *text = NULL;
+    size_t len = ENC_HEX_LEN(secret_len(octets));
+    int r;
+
+    r = secret_new(len + 1, &text);
+    if (r < 0)
+        return r;
+    enc_hex(secret_peek(octets), secret_len(octets), (char *)secret_get(text));
+    secret_get(text)[len] = '\n';
+    return files_write(path, (struct file_rule){.mode = 0600}, secret_peek(text), len + 1);
+}
+
+int files_read_hex(const char *path, struct secret **ret_octets)
+{
+    AUTO(secret) struct secret *text = NULL;
+    AUTO(secret) struct secret *octets = NULL;
+    int r;
+
+    r = secret_read_file(path, &text);
+    if (r == 0 && secret_len(text) % 2 != 0)
+        r = TEKD_EFORMAT;
+    if (r == 0)
+        r = secret_new(secret_len(text) / 2, &octets);
+    if (r == 0)
+        r = enc_hex_read((const char *)secret_peek(text), secret_len(text), secret_get(octets),
+                         secret_len(octets));
+    if (r < 0)
+        return options_fail(r, "%s: %s (expected one line of hex, mode 0600)", path,
+                            tekd_strerror(r));
+    *ret_octets = TAKE(octets);
+    return 0;
+}
+
+int files_read_public(const char *path, EVP_PKEY **ret_key)
+{
+    FILE *f = fopen(path, "re");
+    EVP_PKEY *key;
+
+    if (!f)
+        return options_fail(TEKD_ENOTFOUND, "%s: %s", path, strerror(errno));
+    key = PEM_read_PUBKEY(f, NULL, NULL, NULL);
+    (void)fclose(f);
+    if (!key)
+        return options_fail(TEKD_EFORMAT, "%s: no public key in PEM", path);
+    *ret_key = key;
+    return 0;
+}
