@@ -2,7 +2,7 @@
  * The datagrams between the pool and the supervisor.  Integers are big-endian, nothing is padded.
  *   0  u8    CONTROL_VERSION
  *   1  u8    kind
- *   2  u32   id of the worker; of PING and PONG any number; else 0
+ *   2  u32   id of the worker; of RETRY any number, which PIN repeats; else 0
  *   6  ...   body of the kind
  *
  *   CONFIGURE  text module, text token, text profile, text checkpoint key, text TLS key,

@@ -79,7 +79,9 @@ struct control_ready {
 
 struct control_message {
     enum control_kind kind;
-    uint32_t id; /* of the worker, chosen by the pool; never used again while tekd-hsm runs */
+    /* Of the worker, chosen by the pool and never used again while tekd-hsm runs; of RETRY any
+     * number, and of PIN that of the last RETRY or 0. */
+    uint32_t id;
     union {
         struct control_configure configure;
         enum protocol_role role; /* SPAWN */

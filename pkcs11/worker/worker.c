@@ -1,0 +1,327 @@
+/*
+ * A worker: opens the token, logs in, tells the supervisor, then answers one request after the
+ * other until the pool closes the socket.
+ *
+ * A call of the module that failed (TEKD_EHSM) may mean a lost link, a stale handle or a session
+ * that is no more; which of them, no two modules say alike, and many answer the same for ever
+ * until they are loaded anew.  So the worker says so in its reply and ends; a fresh one takes its
+ * place.  Errors about the request itself (no such key, a blob that is none) end nothing.
+ */
+#include <errno.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "tekd/auto.h"
+#include "tekd/err.h"
+#include "tekd/log.h"
+#include "worker.h"
+
+/* A module that hangs while it is finalised is not waited for. */
+#define FINALISE_S 3
+
+struct worker {
+    const struct worker_options *o;
+    struct token *token;
+    struct keks *keks;     /* of key workers */
+    EVP_PKEY *key;         /* of the others */
+    struct signer *signer; /* of the audit worker */
+    bool prevents_wrap_out;
+    struct buf *out;
+    uint8_t in[PROTOCOL_MAX];
+};
+
+/* ---------------------------------------------------------------- verbs ------------ */
+
+/* The TEK goes whatever happened to it; one that stays behind is a failure of its own. */
+static int destroyed(struct worker *w, struct token_tek *tek, int r)
+{
+    int d = token_tek_destroy(w->token, tek);
+
+    return r < 0 ? r : d;
+}
+
+static int do_issue(struct worker *w, const struct protocol_request *rq,
+                    struct protocol_reply *reply)
+{
+    const struct protocol_issue *in = &rq->issue;
+    const struct token_kek *storage = NULL;
+    const struct token_kek *bsa = NULL;
+    struct token_tek tek = {0};
+    int r = keks_get(w->keks, &in->storage, &storage);
+
+    reply->issued.data.len = 0;
+    if (r == 0 && in->bsa.use != 0)
+        r = keks_get(w->keks, &in->bsa, &bsa);
+    if (r == 0)
+        r = token_tek_generate(w->token, in->bits, &tek);
+    if (r < 0)
+        return r;
+    r = token_tek_wrap(w->token, storage, &tek, &reply->issued.stored);
+    if (r == 0 && bsa != NULL)
+        r = token_tek_wrap(w->token, bsa, &tek, &reply->issued.data);
+    return destroyed(w, &tek, r);
+}
+
+static int do_export(struct worker *w, const struct protocol_request *rq,
+                     struct protocol_reply *reply)
+{
+    const struct protocol_export *in = &rq->export;
+    const struct token_kek *storage = NULL;
+    const struct token_kek *bsa = NULL;
+    struct token_tek tek = {0};
+    int r = keks_get(w->keks, &in->storage, &storage);
+
+    if (r == 0)
+        r = keks_get(w->keks, &in->bsa, &bsa);
+    if (r == 0)
+        r = token_tek_unwrap(w->token, storage, &in->stored, in->bits, &tek);
+    if (r < 0)
+        return r;
+    r = token_tek_wrap(w->token, bsa, &tek, &reply->data);
+    return destroyed(w, &tek, r);
+}
+
+/* Without a KEK it is what keeps a link alive: real work for the token that leaves nothing. */
+static int do_health(struct worker *w, const struct protocol_request *rq,
+                     struct protocol_reply *reply)
+{
+    const struct token_kek *storage = NULL;
+    struct hsm_blob blob;
+    struct token_tek tek = {0};
+    int r = 0;
+
+    (void)reply;
+    if (rq->health.use != 0)
+        r = w->keks == NULL ? TEKD_EDENIED : keks_get(w->keks, &rq->health, &storage);
+    if (r == 0)
+        r = token_tek_generate(w->token, 128, &tek);
+    if (r < 0)
+        return r;
+    if (storage != NULL)
+        r = token_tek_wrap(w->token, storage, &tek, &blob);
+    return destroyed(w, &tek, r);
+}
+
+/* Reads the attributes back, then tries to write to the key: no token may allow that. */
+static int do_describe(struct worker *w, const struct protocol_request *rq,
+                       struct protocol_reply *reply)
+{
+    const struct protocol_describe *in = &rq->describe;
+    struct hsm_kek_report *report = &reply->report;
+    AUTO(token_kek) struct token_kek *kek = NULL;
+    int r;
+
+    *report = (struct hsm_kek_report){.kek = {.use = in->use, .wrap = in->wrap}};
+    r = token_kek_describe(w->token, in->label, in->use, in->wrap, report);
+    report->kek.use = in->use;
+    report->kek.wrap = in->wrap;
+    if (r < 0)
+        return r;
+    r = token_kek_find(w->token, &report->kek, &kek);
+    if (r == 0)
+        r = token_attack_rewrite(w->token, kek);
+    if (r < 0)
+        (void)snprintf(report->text, sizeof(report->text), "%s", token_reason(w->token));
+    return r;
+}
+
+static int do_checkpoint(struct worker *w, const struct protocol_request *rq,
+                         struct protocol_reply *reply)
+{
+    return signer_checkpoint(w->signer, &rq->checkpoint, &reply->note);
+}
+
+static int do_sign_tls(struct worker *w, const struct protocol_request *rq,
+                       struct protocol_reply *reply)
+{
+    return signer_digest(w->key, rq->digest.octets, rq->digest.len, &reply->signature);
+}
+
+static int do_public_key(struct worker *w, const struct protocol_request *rq,
+                         struct protocol_reply *reply)
+{
+    (void)rq;
+    return signer_spki(w->key, &reply->spki);
+}
+
+typedef int serve_fn(struct worker *w, const struct protocol_request *rq,
+                     struct protocol_reply *reply);
+
+static serve_fn *const verbs[] = {
+    [PROTOCOL_ISSUE] = do_issue,           [PROTOCOL_EXPORT] = do_export,
+    [PROTOCOL_HEALTH] = do_health,         [PROTOCOL_SIGN_CHECKPOINT] = do_checkpoint,
+    [PROTOCOL_SIGN_TLS] = do_sign_tls,     [PROTOCOL_DESCRIBE] = do_describe,
+    [PROTOCOL_PUBLIC_KEY] = do_public_key,
+};
+
+/* ---------------------------------------------------------------- serving ---------- */
+
+static void answer(struct worker *w, size_t len, struct protocol_reply *reply)
+{
+    struct protocol_request rq;
+    int r = len > PROTOCOL_MAX ? TEKD_EFORMAT : protocol_get_request(w->in, len, &rq);
+
+    /* A verb that there is not has no reply either: the pool takes that for a lost worker. */
+    reply->verb = len > PROTOCOL_MAX ? 0 : rq.verb;
+    reply->id = len > PROTOCOL_MAX ? 0 : rq.id;
+    if (r == 0 && !protocol_role_serves(w->o->role, rq.verb))
+        r = TEKD_EDENIED;
+    if (r < 0)
+        log_event(LOG_ERROR, "hsm", "request-refused", LOG_STR("error", tekd_errname(r)),
+                  LOG_STR("role", protocol_role_name(w->o->role)),
+                  LOG_STR("call", protocol_verb_name(reply->verb)));
+    else
+        r = verbs[rq.verb](w, &rq, reply);
+    reply->error = r;
+    reply->leaving = r == TEKD_EHSM || r == TEKD_ENOMEM;
+}
+
+/* Returns whether the worker goes on. */
+static bool serve_one(struct worker *w)
+{
+    struct protocol_reply reply;
+    ssize_t n;
+
+    do
+        n = recv(WORKER_SOCKET_FD, w->in, sizeof(w->in), MSG_TRUNC);
+    while (n < 0 && errno == EINTR);
+    if (n <= 0)
+        return false;
+    answer(w, (size_t)n, &reply);
+    if (protocol_put_reply(w->out, &reply) < 0)
+        return false;
+    if (send(WORKER_SOCKET_FD, buf_data(w->out), buf_len(w->out), MSG_NOSIGNAL) < 0)
+        return false;
+    return !reply.leaving;
+}
+
+/* ---------------------------------------------------------------- start ------------ */
+
+static int log_in(struct worker *w)
+{
+    AUTO(secret) struct secret *pin = NULL;
+    int r = secret_read_fd(WORKER_PIN_FD, &pin);
+
+    (void)close(WORKER_PIN_FD);
+    return r < 0 ? r : token_login(w->token, pin);
+}
+
+static int open_token(struct worker *w)
+{
+    const struct control_configure *c = w->o->configure;
+    const struct token_options o = {.module = c->module,
+                                    .uri = c->token,
+                                    .profile = c->profile[0] == 0 ? NULL : c->profile,
+                                    .access = TOKEN_READ_ONLY};
+    int r = token_new(&o, &w->token);
+
+    if (r == 0)
+        r = token_open(w->token);
+    if (r == 0)
+        r = log_in(w);
+    return r;
+}
+
+static int play_attacks(struct worker *w)
+{
+    struct token_attacks a = {.tek_wrapped_out = true};
+    int r;
+
+    w->prevents_wrap_out = w->o->prevents_wrap_out;
+    if (!w->o->play_attacks)
+        return 0;
+    r = token_attack_play(w->token, &a);
+    w->prevents_wrap_out = !a.tek_wrapped_out;
+    return r;
+}
+
+static int prepare_role(struct worker *w)
+{
+    const struct control_configure *c = w->o->configure;
+    int r;
+
+    switch (w->o->role) {
+    case PROTOCOL_ROLE_KEY:
+        r = play_attacks(w);
+        return r < 0 ? r : keks_new(w->token, &w->keks);
+    case PROTOCOL_ROLE_AUDIT:
+        r = token_sign_key(w->token, TOKEN_SIGN_CHECKPOINT, c->checkpoint_key, &w->key);
+        return r < 0 ? r : signer_new(w->key, &w->signer);
+    case PROTOCOL_ROLE_TLS:
+        return token_sign_key(w->token, TOKEN_SIGN_TLS, c->tls_key, &w->key);
+    default:
+        return TEKD_EINVAL;
+    }
+}
+
+/* To the supervisor, who passes it on. */
+static int report(struct worker *w, const struct control_message *m)
+{
+    return control_send(WORKER_REPORT_FD, w->out, m, -1);
+}
+
+static int report_ready(struct worker *w)
+{
+    struct control_message m = {.kind = CONTROL_READY, .id = w->o->id};
+    struct token_info info;
+
+    token_info_get(w->token, &info);
+    m.ready.prevents_wrap_out = w->prevents_wrap_out;
+    (void)snprintf(m.ready.label, sizeof(m.ready.label), "%s", info.label);
+    (void)snprintf(m.ready.model, sizeof(m.ready.model), "%s", info.model);
+    (void)snprintf(m.ready.serial, sizeof(m.ready.serial), "%s", info.serial);
+    return report(w, &m);
+}
+
+static void report_failed(struct worker *w, int error)
+{
+    struct control_message m = {.kind = CONTROL_FAILED, .id = w->o->id};
+    const char *why = w->token == NULL ? "" : token_reason(w->token);
+
+    m.ended.error = error;
+    (void)snprintf(m.ended.text, sizeof(m.ended.text), "%s",
+                   why[0] == 0 ? tekd_strerror(error) : why);
+    (void)report(w, &m);
+}
+
+static int start(struct worker *w)
+{
+    int r = open_token(w);
+
+    if (r == 0)
+        r = prepare_role(w);
+    if (r == 0)
+        return report_ready(w);
+    report_failed(w, r);
+    return r;
+}
+
+/* In the order that the module needs; a replaced worker must give its session back. */
+static void finalise(struct worker *w)
+{
+    (void)alarm(FINALISE_S);
+    keks_free(w->keks);
+    signer_free(w->signer);
+    EVP_PKEY_free(w->key);
+    token_free(w->token);
+    buf_free(w->out);
+}
+
+int worker_run(const struct worker_options *o)
+{
+    static struct worker w; /* with room for a datagram: too big for a stack of unknown size */
+    int r;
+
+    w.o = o;
+    r = buf_new(PROTOCOL_MAX, &w.out);
+    if (r == 0)
+        r = start(&w);
+    while (r == 0 && serve_one(&w))
+        ;
+    finalise(&w);
+    return r == 0 ? 0 : 1;
+}

@@ -1,0 +1,137 @@
+/*
+ * tekd-hsm from the inside; private to pkcs11/worker.
+ *
+ * Thread rule: every process here has one thread.
+ */
+#ifndef TEKD_PKCS11_WORKER_H
+#define TEKD_PKCS11_WORKER_H
+
+#include <openssl/types.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "control.h"
+#include "protocol.h"
+#include "tekd/hsm.h"
+#include "tekd/note.h"
+#include "tekd/secret.h"
+#include "token/token.h"
+
+/* ---------------------------------------------------------------- supervisor.c ----- */
+
+/* Serves the pool at the other end of CONTROL_FD until it goes away.  Returns the exit status. */
+int supervisor_run(void);
+
+/* ---------------------------------------------------------------- pin.c ------------ */
+
+/* What names a PIN source (see pin.c): two strings of CONFIGURE and a few numbers. */
+#define PIN_IDENTITY_MAX (CONTROL_MAX + 512)
+/* Two looks at a changed file so far apart must agree before it is tried. */
+#define PIN_POLL_MS 1000
+
+/* The strings are borrowed until pin_free(). */
+struct pin_source {
+    enum hsm_pin_source kind;
+    const char *name;       /* path or credential name */
+    const char *latch_file; /* empty: none */
+    const char *token;      /* a PIN is refused by a token ... */
+    const char *module;     /* ... through a module */
+};
+
+struct pin;
+
+/* Reads the latch; the PIN is read by pin_load().  Errors: TEKD_ENOMEM. */
+int pin_new(const struct pin_source *source, struct pin **ret_pin);
+/* Wipes. */
+void pin_free(struct pin *p);
+AUTO_DEFINE(pin)
+
+/*
+ * Reads the PIN from its source, unless the latch says that what is there was refused.  fd is of
+ * HSM_PIN_FD; it is not closed.  pin_state() tells the outcome.
+ */
+void pin_load(struct pin *p, int fd);
+
+/* The operator's word: the latch is taken away, then as pin_load(), from fd if that is not -1. */
+void pin_retry(struct pin *p, int fd);
+
+/* Looks whether a file has changed; to be called every PIN_POLL_MS while there is no PIN.
+ * Returns whether the state did. */
+bool pin_poll(struct pin *p);
+
+/* Before a login: what is in the file now counts, not what was there at the start. */
+void pin_refresh(struct pin *p);
+
+enum control_pin pin_state(const struct pin *p);
+/* Why there is none, for people. */
+const char *pin_text(const struct pin *p);
+/* The PIN, borrowed; NULL unless the state is CONTROL_PIN_HAVE. */
+const struct secret *pin_peek(const struct pin *p);
+
+/* What the token said.  Refused: the PIN is wiped and the latch written. */
+void pin_accepted(struct pin *p);
+void pin_refused(struct pin *p, const char *reason);
+
+/* ---------------------------------------------------------------- worker.c --------- */
+
+/* The descriptors of a new worker; it has no others but 0 to 2. */
+#define WORKER_SOCKET_FD 3 /* requests and replies */
+#define WORKER_REPORT_FD 4 /* READY or FAILED to the supervisor */
+#define WORKER_PIN_FD    5 /* a pipe with the PIN */
+
+struct worker_options {
+    enum protocol_role role;
+    const struct control_configure *configure;
+    bool play_attacks;      /* find out what a PIN holder can do to this token */
+    bool prevents_wrap_out; /* else: what was found out before */
+    uint32_t id;
+};
+
+/* Opens the token, logs in, serves until the pool closes the socket.  Returns the exit status. */
+int worker_run(const struct worker_options *o);
+
+/* ---------------------------------------------------------------- keks.c ----------- */
+
+/* KEKs of so many BSAs are kept; with more the oldest of a place is looked up again. */
+#define KEKS_MAX 4096
+
+struct keks;
+int keks_new(struct token *t, struct keks **ret_keks);
+/* Before the token. */
+void keks_free(struct keks *k);
+AUTO_DEFINE(keks)
+
+/*
+ * The KEK of this binding, searched in the token once; borrowed until the next call but one.
+ * Errors: those of token_kek_find().
+ */
+int keks_get(struct keks *k, const struct hsm_kek *want, const struct token_kek **ret_kek);
+
+/* ---------------------------------------------------------------- signer.c --------- */
+
+/* Logs (an epoch is a year or ten million records) that one worker signs for. */
+#define SIGNER_ORIGINS_MAX 16
+
+struct signer;
+/* key signs in the token; it is borrowed.  Errors: TEKD_ECRYPTO, TEKD_ENOMEM. */
+int signer_new(EVP_PKEY *key, struct signer **ret_signer);
+void signer_free(struct signer *s);
+AUTO_DEFINE(signer)
+
+/*
+ * Extends the log and signs its head.  Errors: TEKD_ETAMPER (last is not signed by us, the range
+ * is not that of last, or the new head contradicts one signed before), TEKD_EFORMAT (the origin),
+ * TEKD_EINVAL (too many logs), TEKD_EHSM.
+ */
+int signer_checkpoint(struct signer *s, const struct protocol_checkpoint *in,
+                      struct note *ret_note);
+
+/* An ECDSA signature of a digest in DER.  Errors: TEKD_EHSM. */
+int signer_digest(EVP_PKEY *key, const uint8_t *digest, size_t len,
+                  struct hsm_signature *ret_signature);
+
+/* The public half in DER.  Errors: TEKD_ECRYPTO. */
+int signer_spki(EVP_PKEY *key, struct hsm_spki *ret_spki);
+
+#endif
