@@ -19,7 +19,11 @@ import unittest
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import pki  # noqa: E402  (the path above is where it is)
+import instance  # noqa: E402  (the path above is where they are)
+import pki  # noqa: E402
+import procs  # noqa: E402
+import report  # noqa: E402
+import tools  # noqa: E402
 
 PROGRAMS = ""
 SOFTHSM = "/usr/lib/softhsm/libsofthsm2.so"
@@ -437,6 +441,67 @@ class RawLoop(Bench):
         done = self.raw("--count", 1, "--processes", 1)
         self.assertEqual(done.returncode, 1)
         self.assertIn("C_Login: ", done.stderr)
+
+
+class Driver(unittest.TestCase):
+    """The parts of bench.py that need no server."""
+
+    BURN = "import time; t = time.process_time()\nwhile time.process_time() - t < 0.3: pass\n"
+
+    def test_cpu_of_a_worker_that_ended_is_not_lost(self):
+        before = procs.Cpu(os.getpid())
+        subprocess.run([sys.executable, "-c", self.BURN], check=True)
+        used = procs.Cpu(os.getpid()).since(before)
+        self.assertGreaterEqual(used["others"], 0.25)
+        self.assertEqual(used["each"], {})
+
+    def test_cpu_is_told_apart_by_process(self):
+        before = procs.Cpu(os.getpid())
+        with subprocess.Popen([sys.executable, "-c", self.BURN + "print(flush=True); input()"],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            child.stdout.readline()
+            used = procs.Cpu(os.getpid()).since(before)
+            self.assertIn(child.pid, procs.family(os.getpid()))
+            self.assertGreater(procs.family_rss_mb(os.getpid())[1][0], 1)
+            child.communicate(b"\n")
+        self.assertGreaterEqual(next(iter(used["each"].values())), 0.25)
+        self.assertLess(used["server"], used["others"])
+        self.assertNotIn(child.pid, procs.family(os.getpid()))
+
+    def test_ratios_are_of_the_same_round(self):
+        self.assertEqual(report.ratios([1, 6], [2, 3]), [0.5, 2])
+        self.assertEqual(report.median([3, 1, 2]), 2)
+
+    def test_settings_are_read_in_block_and_flow_style(self):
+        with tempfile.TemporaryDirectory() as where:
+            for text in ("hsm:\n  module: /m.so\n  token: \"pkcs11:token=t\"  # why\n",
+                         "hsm: {module: /m.so, token: \"pkcs11:token=t\", workers: 2}\n"):
+                with open(os.path.join(where, "tekd.yaml"), "w", encoding="utf-8") as f:
+                    f.write(text)
+                token = instance.Token(where)
+                self.assertEqual((token.module, token.label), ("/m.so", "t"))
+                self.assertEqual(token.storage_kek, "tekd-storage")
+
+    def test_a_copied_state_has_a_token_of_its_own(self):
+        with tempfile.TemporaryDirectory() as where:
+            source, target = os.path.join(where, "one"), os.path.join(where, "two")
+            os.makedirs(os.path.join(source, "tokens"))
+            with open(os.path.join(source, "softhsm2.conf"), "w", encoding="utf-8") as f:
+                f.write(f"directories.tokendir = {source}/tokens\nlog.level = ERROR\n")
+            instance.copy_state(source, target)
+            with open(os.path.join(target, "softhsm2.conf"), encoding="utf-8") as f:
+                self.assertEqual(f.read(), f"directories.tokendir = {target}/tokens\n"
+                                           "log.level = ERROR\n")
+
+    def test_a_program_that_fails_is_an_error(self):
+        with self.assertRaises(tools.BenchError) as caught:
+            tools.call([sys.executable, "-c", "import sys; sys.exit('why')"])
+        self.assertIn("why", str(caught.exception))
+        with self.assertRaises(tools.BenchError) as caught:
+            tools.call([sys.executable, "-c", "while True: pass"], timeout=0.5)
+        self.assertIn("longer than", str(caught.exception))
+        with self.assertRaises(tools.BenchError):
+            tools.Programs("/nonexistent").product("tekd")
 
 
 if __name__ == "__main__":
