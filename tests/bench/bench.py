@@ -451,7 +451,7 @@ def parse():
     form.add_argument("--short", dest="form", action="store_const", const="short",
                       help="a second a measurement, about a minute")
     form.add_argument("--full", dest="form", action="store_const", const="full",
-                      help="a million requests, a million TEKs, starts; about an hour")
+                      help="a million requests, a million TEKs, starts; half an hour")
     form.add_argument("--yardsticks", dest="form", action="store_const", const="yardsticks",
                       help="only what needs nothing of the product")
     p.set_defaults(form="default")
@@ -494,7 +494,11 @@ def main():
     args = parse()
     # So that whatever was started is stopped and removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
-    directory = tempfile.mkdtemp(prefix="bench-", dir=args.dir or args.build)
+    where = args.dir or args.build
+    if not os.path.isdir(where):
+        print(f"bench.py: {where} is no directory: build first, or set TEKD_BUILD", file=sys.stderr)
+        return 1
+    directory = tempfile.mkdtemp(prefix="bench-", dir=os.path.abspath(where))
     try:
         run(args, directory)
     except BenchError as e:

@@ -164,13 +164,9 @@ class Instance:
     def rss_mb(self):
         return family_rss_mb(self.process.pid)
 
-    def status(self):
-        return call_json([self.programs.product("tekctl"), "--socket", self.path("tekd.sock"),
-                          "--json", "status"])
-
     def database_mb(self):
-        names = ("tekd.db", "tekd.db-wal")
-        return sum(os.path.getsize(self.path(n)) for n in names if os.path.exists(self.path(n))) / 2**20
+        paths = [self.path(name) for name in ("tekd.db", "tekd.db-wal")]
+        return sum(os.path.getsize(p) for p in paths if os.path.exists(p)) / 2**20
 
     def load(self, *args, address=None, timeout=3900):
         """What bench_load measured on this server, or on another address with its PKI."""
@@ -187,10 +183,14 @@ class Instance:
         connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=context,
                                                  timeout=30)
         body = SAMPLE[media].format(bsm=self.token.bsm_id, bsa=BSA)
-        connection.request("POST", "/cp3", body, {"Content-Type": f"application/{media}"})
-        response = connection.getresponse()
-        octets = response.read()
-        connection.close()
+        try:
+            connection.request("POST", "/cp3", body, {"Content-Type": f"application/{media}"})
+            response = connection.getresponse()
+            octets = response.read()
+        except (OSError, http.client.HTTPException) as e:
+            raise BenchError(f"a Key Request was not answered: {e!r}") from e
+        finally:
+            connection.close()
         if response.status != 200:
             raise BenchError(f"a Key Request was answered {response.status}: {octets[:500]}")
         return octets
