@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "provision.h"
+#include "tekd/enc.h"
 #include "tekd/err.h"
 
 #define KEK_OCTETS 32
@@ -14,7 +15,7 @@
 int cmd_kek_storage(const struct options *o)
 {
     AUTO(token) struct token *t = NULL;
-    struct token_key_name name;
+    struct token_key_name name = {.kind = 0};
     int r, has;
 
     r = session_names(o, TOKEN_STORAGE_KEK, &name);
@@ -63,7 +64,7 @@ static int hand_out_demo(const struct options *o, struct token *t,
                          const struct token_key_name *name)
 {
     AUTO(secret) struct secret *kek = NULL;
-    struct hsm_blob blob;
+    struct hsm_blob blob = {.len = 0};
     EVP_PKEY *receiver;
     int r;
 
@@ -85,8 +86,9 @@ static int hand_out_demo(const struct options *o, struct token *t,
 /* For a real BSA: its public key in, the wrapped KEK out, in hex. */
 static int hand_out(const struct options *o, struct token *t, const struct token_key_name *name)
 {
-    char line[2 * HSM_WRAPPED_MAX + 2];
-    struct hsm_blob blob;
+    char line[ENC_HEX_LEN(HSM_WRAPPED_MAX) + 1];
+    size_t len;
+    struct hsm_blob blob = {.len = 0};
     EVP_PKEY *receiver = NULL;
     int r;
 
@@ -99,11 +101,10 @@ static int hand_out(const struct options *o, struct token *t, const struct token
     EVP_PKEY_free(receiver);
     if (r < 0)
         return session_fail(t, r);
-    for (size_t i = 0; i < blob.len; i++)
-        snprintf(line + 2 * i, 3, "%02x", blob.octets[i]);
-    line[2 * blob.len] = '\n';
-    return files_write(o->value[OPT_OUT], (struct file_rule){.mode = 0644}, line,
-                       2 * (size_t)blob.len + 1);
+    enc_hex(blob.octets, blob.len, line);
+    len = ENC_HEX_LEN((size_t)blob.len);
+    line[len++] = '\n';
+    return files_write(o->value[OPT_OUT], (struct file_rule){.mode = 0644}, line, len);
 }
 
 /* AES key wrap of the published constant in software, for comparing with the token's. */
@@ -182,7 +183,7 @@ static int make_bsa(const struct options *o, struct token *t, const struct token
 int cmd_kek_bsa(const struct options *o)
 {
     AUTO(token) struct token *t = NULL;
-    struct token_key_name name;
+    struct token_key_name name = {.kind = 0};
     int r, has;
 
     r = check_bsa_options(o);
@@ -214,7 +215,7 @@ int cmd_kek_import(const struct options *o)
     bool storage = strcmp(o->value[OPT_USE], "storage") == 0;
     AUTO(secret) struct secret *value = NULL;
     AUTO(token) struct token *t = NULL;
-    struct token_key_name name;
+    struct token_key_name name = {.kind = 0};
     int r, has;
 
     if (!storage && strcmp(o->value[OPT_USE], "bsa") != 0)
@@ -239,7 +240,7 @@ int cmd_kek_import(const struct options *o)
 int cmd_kek_public(const struct options *o)
 {
     AUTO(token) struct token *t = NULL;
-    struct token_key_name name;
+    struct token_key_name name = {.kind = 0};
     EVP_PKEY *key = NULL;
     int r, has = 0;
 

@@ -244,7 +244,7 @@ static int find(struct token *t)
 {
     AUTO_MEM CK_TOKEN_INFO *info = calloc(TOKEN_SLOTS_MAX, sizeof(*info));
     CK_SLOT_ID ids[TOKEN_SLOTS_MAX];
-    size_t n, found = 0;
+    size_t n = 0, found = 0;
     int r;
 
     if (!info)

@@ -58,7 +58,7 @@ int token_attr_octets(struct token *t, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_TYPE typ
 int token_attr_bool(struct token *t, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_TYPE type, bool *ret_value)
 {
     CK_BBOOL v = CK_FALSE;
-    size_t len;
+    size_t len = 0;
     int r = token_attr_octets(t, o, type, (struct token_octets){&v, sizeof(v)}, &len);
 
     if (r < 0)
@@ -73,7 +73,7 @@ int token_attr_number(struct token *t, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_TYPE typ
                       CK_ULONG *ret_value)
 {
     CK_ULONG v = 0;
-    size_t len;
+    size_t len = 0;
     int r = token_attr_octets(t, o, type, (struct token_octets){&v, sizeof(v)}, &len);
 
     if (r < 0)

@@ -144,8 +144,8 @@ struct token_profile {
     const char *name;
     CK_MECHANISM_TYPE aes_kw[TOKEN_CODES_MAX]; /* tried in this order, 0 behind the last */
     CK_MECHANISM_TYPE aes_kwp[TOKEN_CODES_MAX];
-    bool unwrap_template; /* a KEK's CKA_UNWRAP_TEMPLATE is honoured */
     CK_RV bad_blob;       /* what C_UnwrapKey says of a damaged blob, if not a code for that */
+    bool unwrap_template; /* a KEK's CKA_UNWRAP_TEMPLATE is honoured */
     bool trusted;         /* CKA_TRUSTED can be on a private KEK: CKA_WRAP_WITH_TRUSTED is used */
 };
 

@@ -1,6 +1,7 @@
 /* KEKs: found, checked and bound once; then only their handles are used. */
 #include "token/token_impl.h"
 
+#include <assert.h>
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 #include <stdio.h>
@@ -132,8 +133,10 @@ int token_kek_find(struct token *t, const struct hsm_kek *want, struct token_kek
     int r;
 
     r = locate(t, want, &k);
-    if (r == 0)
-        r = check(t, k);
+    if (r < 0)
+        return r;
+    assert(k);
+    r = check(t, k);
     if (r == 0)
         r = fingerprint(t, k, is);
     if (r < 0)
@@ -146,11 +149,31 @@ int token_kek_find(struct token *t, const struct hsm_kek *want, struct token_kek
     return 0;
 }
 
+/* What is known of a KEK that was found: its names first, so that a weak one is reported too. */
+static int describe(struct token *t, const struct token_kek *k, struct hsm_kek_report *report,
+                    const char **ret_type)
+{
+    struct token_key key = {.kind = 0};
+    int r;
+
+    assert(k);
+    r = token_key_read(t, k->object, kind_of(k->wrap, k->use), &key);
+    if (r < 0)
+        return r;
+    *ret_type = key.type;
+    memcpy(report->kek.id, key.id, key.id_len);
+    report->kek.id_len = (uint8_t)key.id_len;
+    report->imported = key.imported;
+    memcpy(report->check_value, key.check_value, sizeof(key.check_value));
+    r = check(t, k);
+    return r < 0 ? r : fingerprint(t, k, report->kek.fingerprint);
+}
+
 int token_kek_describe(struct token *t, const char *label, enum hsm_kek_use use, enum hsm_wrap wrap,
                        struct hsm_kek_report *ret_report)
 {
     AUTO(token_kek) struct token_kek *k = NULL;
-    struct token_key key = {.type = ""};
+    const char *type = "";
     int r;
 
     memset(ret_report, 0, sizeof(*ret_report));
@@ -159,20 +182,11 @@ int token_kek_describe(struct token *t, const char *label, enum hsm_kek_use use,
     ret_report->kek.wrap = wrap;
     r = locate(t, &ret_report->kek, &k);
     if (r == 0)
-        r = token_key_read(t, k->object, kind_of(wrap, use), &key);
-    if (r == 0) {
-        memcpy(ret_report->kek.id, key.id, key.id_len);
-        ret_report->kek.id_len = (uint8_t)key.id_len;
-        ret_report->imported = key.imported;
-        memcpy(ret_report->check_value, key.check_value, sizeof(key.check_value));
-        r = check(t, k);
-    }
-    if (r == 0)
-        r = fingerprint(t, k, ret_report->kek.fingerprint);
+        r = describe(t, k, ret_report, &type);
     if (r < 0)
         snprintf(ret_report->text, sizeof(ret_report->text), "%s", t->reason);
     else
-        snprintf(ret_report->text, sizeof(ret_report->text), "%s key, %s, for %s only", key.type,
-                 key.imported ? "imported" : "made in this HSM", hsm_wrap_name(wrap));
+        snprintf(ret_report->text, sizeof(ret_report->text), "%s key, %s, for %s only", type,
+                 ret_report->imported ? "imported" : "made in this HSM", hsm_wrap_name(wrap));
     return r;
 }

@@ -101,7 +101,7 @@ static int read_names(struct token *t, CK_OBJECT_HANDLE o, struct token_key *k)
 static void read_check_value(struct token *t, CK_OBJECT_HANDLE o, struct token_key *k)
 {
     uint8_t cv[3];
-    size_t len;
+    size_t len = 0;
 
     if (token_attr_octets(t, o, CKA_CHECK_VALUE, (struct token_octets){cv, sizeof(cv)}, &len) ==
             0 &&
@@ -114,7 +114,7 @@ static enum hsm_wrap read_wrap(struct token *t, CK_OBJECT_HANDLE o, const enum h
 {
     CK_MECHANISM_TYPE allowed;
     unsigned long code;
-    size_t len;
+    size_t len = 0;
 
     if (token_attr_octets(t, o, CKA_ALLOWED_MECHANISMS,
                           (struct token_octets){&allowed, sizeof(allowed)}, &len) < 0 ||
@@ -167,7 +167,7 @@ int token_key_find(struct token *t, enum token_kind kind, const char *label,
                    struct token_key *ret_key)
 {
     struct token_query q = {.class = token_key_class(kind), .label = label};
-    CK_OBJECT_HANDLE o;
+    CK_OBJECT_HANDLE o = 0;
     int r;
 
     r = token_key_one(t, &q, &o);

@@ -77,7 +77,8 @@ int token_make_token(struct token *t, const char *label, const struct token_pins
     if (strlen(label) == 0 || strlen(label) > sizeof(padded))
         return token_say(t, TEKD_EINVAL, "a token's label has 1 to %zu octets", sizeof(padded));
     memset(padded, ' ', sizeof(padded));
-    memcpy(padded, label, strlen(label));
+    for (size_t i = 0; label[i]; i++)
+        padded[i] = (CK_UTF8CHAR)label[i];
     token_unload(t);
     r = token_load(t);
     if (r == 0)
@@ -211,7 +212,7 @@ static int generate_aes(struct token *t, struct token_template *tpl, CK_OBJECT_H
 static int make_kek(struct token *t, const struct token_key_name *name)
 {
     struct plan p = {.mechanism = 0};
-    CK_OBJECT_HANDLE o;
+    CK_OBJECT_HANDLE o = 0;
     int r = plan_kek(t, name, &p);
 
     if (r < 0)
@@ -226,7 +227,7 @@ int token_make_import(struct token *t, const struct token_key_name *name,
                       const struct secret *value)
 {
     struct plan p = {.mechanism = 0};
-    CK_OBJECT_HANDLE o;
+    CK_OBJECT_HANDLE o = 0;
     CK_RV rv;
     int r = plan_kek(t, name, &p);
 
@@ -296,7 +297,7 @@ static int handout_move(struct token *t, const struct handout *h, struct plan *p
 {
     struct token_wrap_mechanism oaep, kw;
     struct hsm_blob carried;
-    CK_OBJECT_HANDLE o;
+    CK_OBJECT_HANDLE o = 0;
     CK_RV rv;
     int r;
 
@@ -381,7 +382,7 @@ int token_make_public(struct token *t, const struct token_key_name *name, EVP_PK
 {
     struct plan p = {.mechanism = 0};
     CK_MECHANISM_TYPE allowed;
-    CK_OBJECT_HANDLE o;
+    CK_OBJECT_HANDLE o = 0;
     int r;
 
     if (name->kind != TOKEN_BSA_RSA ||

@@ -178,7 +178,7 @@ static int check_mechanism(struct token *t, CK_OBJECT_HANDLE o, CK_MECHANISM_TYP
                            struct token_findings *f)
 {
     CK_MECHANISM_TYPE list[16];
-    size_t len;
+    size_t len = 0;
     int r = token_attr_octets(t, o, CKA_ALLOWED_MECHANISMS,
                               (struct token_octets){list, sizeof(list)}, &len);
 
@@ -205,7 +205,7 @@ struct inner {
 static int read_inner(struct token *t, CK_OBJECT_HANDLE o, struct inner *in)
 {
     struct token_octets to = {in->a, sizeof(in->a)};
-    size_t len;
+    size_t len = 0;
     int r;
 
     /* With no room given a token writes types and lengths only; then there is room. */

@@ -30,7 +30,7 @@ static int take_attribute(struct token *t, P11KitUri *uri, CK_ATTRIBUTE_TYPE typ
 static int read_parsed(struct token *t, P11KitUri *uri, struct wanted *w)
 {
     struct token_octets label = {w->label, HSM_LABEL_MAX}, id = {w->id, sizeof(w->id)};
-    size_t len;
+    size_t len = 0;
     int r;
 
     if (p11_kit_uri_get_pin_value(uri) || p11_kit_uri_get_pin_source(uri) ||
@@ -122,7 +122,7 @@ static int check_key(struct token *t, const struct wanted *w, struct token_key *
 {
     struct token_query q = {CKO_PRIVATE_KEY, w->label, w->id, w->id_len};
     char text[TOKEN_REASON_MAX];
-    CK_OBJECT_HANDLE o;
+    CK_OBJECT_HANDLE o = 0;
     int r;
 
     r = token_key_one(t, &q, &o);
@@ -136,8 +136,8 @@ static int check_key(struct token *t, const struct wanted *w, struct token_key *
 
 int token_sign_key(struct token *t, enum token_signer which, const char *name, EVP_PKEY **ret_key)
 {
-    struct wanted w;
-    struct token_key found;
+    struct wanted w = {.id_len = 0};
+    struct token_key found = {.kind = 0};
     PKCS11_KEY *keys = NULL, *p11 = NULL;
     EVP_PKEY *key = NULL;
     const char *fault;

@@ -19,7 +19,7 @@ int token_tek_generate(struct token *t, unsigned bits, struct token_tek *ret_tek
 {
     CK_MECHANISM gen = {.mechanism = CKM_AES_KEY_GEN};
     struct token_template tpl;
-    CK_OBJECT_HANDLE o;
+    CK_OBJECT_HANDLE o = 0;
     CK_RV rv;
 
     assert(bits == 128 || bits == 192 || bits == 256);
@@ -76,7 +76,7 @@ int token_tek_unwrap(struct token *t, const struct token_kek *kek, const struct 
 {
     CK_MECHANISM *m = (CK_MECHANISM *)(uintptr_t)&kek->how.mechanism;
     struct token_template tpl;
-    CK_OBJECT_HANDLE o;
+    CK_OBJECT_HANDLE o = 0;
     CK_RV rv;
     int r;
 
