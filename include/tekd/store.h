@@ -36,6 +36,7 @@
 
 #define STORE_LAZY_US     1000000 /* how long a record that nobody waits for may ride */
 #define STORE_BATCH_MAX   256     /* leaves of a batch: one message to the signer holds them */
+#define STORE_RECORDS_MAX 64      /* of one item */
 #define STORE_QUEUE_MAX   65536   /* items; each belongs to a bounded request or command */
 #define STORE_ID_MAX      255     /* octets of a BSA ID or MessageID (WIRE: 1..255) */
 #define STORE_CONTENT_MAX 1024    /* octets of a ContentID */
@@ -89,6 +90,7 @@ struct store_options {
     uint64_t free_warn;      /* octets of free disk space: below, an alarm */
     uint64_t free_stop;      /* below, keys are refused; confirmations and admin go on */
     int64_t message_window_us; /* messages older than this may be forgotten */
+    unsigned cache_mb;         /* pages of the database in memory; 0: 16 */
     struct store_signer signer;
     /* Called once, from the store thread, when the store latches (I/O error, corruption, a root
      * that differs): the program ends with status 74. */
@@ -129,7 +131,9 @@ struct store_status {
     uint64_t batches, items, losers; /* since the start */
     uint64_t db_octets, free_octets;
     uint64_t rehashed;       /* leaves of the background check so far */
+    uint64_t anchor_size;    /* of the note in the anchor file; 0: none */
     bool latched, full;
+    bool anchor_failing; /* the last attempt to write it failed */
     char reason[HSM_TEXT_MAX]; /* why not ready; empty if it is */
 };
 void store_status_get(struct store *s, struct store_status *ret_status);

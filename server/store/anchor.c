@@ -1,0 +1,185 @@
+/*
+ * The anchor file: the newest committed note, kept on another volume so that whoever can put an old
+ * copy of the database back cannot put this back as well.  Written by a thread of its own: that
+ * volume may hang, and keys do not wait for it.
+ *
+ * A new file beside it is written, synced and renamed over it, then the folder is synced: at any
+ * moment there is a whole note under the name.
+ */
+#include "internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+
+#include "tekd/err.h"
+#include "tekd/log.h"
+
+static int failed(const char *call, const char *path)
+{
+    log_event(LOG_WARN, "store", "anchor-failed", LOG_STR("call", call), LOG_STR("path", path),
+              LOG_STR("errno", strerrorname_np(errno)));
+    return TEKD_EIO;
+}
+
+static int write_all(int fd, const uint8_t *p, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(fd, p, len);
+
+        if (n < 0 && errno != EINTR)
+            return -1;
+        if (n > 0) {
+            p += n;
+            len -= (size_t)n;
+        }
+    }
+    return 0;
+}
+
+static int sync_folder(const char *path)
+{
+    AUTO_MEM char *copy = strdup(path);
+    AUTO_FD int fd = -1;
+
+    if (copy == NULL)
+        return TEKD_ENOMEM;
+    fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 || fsync(fd) < 0 ? failed("fsync", path) : 0;
+}
+
+static int write_file(const char *path, const struct buf *b)
+{
+    char temporary[PATH_MAX];
+    int n = snprintf(temporary, sizeof(temporary), "%s.new", path);
+    AUTO_FD int fd = -1;
+
+    if (n < 0 || (size_t)n >= sizeof(temporary))
+        return TEKD_ETOOBIG;
+    fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (fd < 0)
+        return failed("open", temporary);
+    if (write_all(fd, buf_data(b), buf_len(b)) < 0)
+        return failed("write", temporary);
+    if (fsync(fd) < 0)
+        return failed("fsync", temporary);
+    if (rename(temporary, path) < 0)
+        return failed("rename", path);
+    return sync_folder(path);
+}
+
+static int write_note(const char *path, const struct note *n)
+{
+    AUTO(buf) struct buf *b = NULL;
+    int r = buf_new(NOTE_MAX, &b);
+
+    if (r == 0)
+        r = note_write(n, b);
+    return r < 0 ? r : write_file(path, b);
+}
+
+int anchor_read(const char *path, struct note *ret_note)
+{
+    char text[NOTE_MAX + 1];
+    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+    size_t len = 0;
+    ssize_t n;
+
+    if (fd < 0)
+        return errno == ENOENT ? TEKD_ENOTFOUND : failed("open", path);
+    while (len < sizeof(text) && (n = read(fd, text + len, sizeof(text) - len)) != 0) {
+        if (n < 0 && errno != EINTR)
+            return failed("read", path);
+        len += n > 0 ? (size_t)n : 0;
+    }
+    return note_read(text, len, ret_note);
+}
+
+/* ---- the thread -------------------------------------------------------------------------------
+ */
+
+static void *anchor_thread(void *arg)
+{
+    struct anchor *a = &((struct store *)arg)->anchor;
+
+    pthread_mutex_lock(&a->lock);
+    for (;;) {
+        struct note n;
+        int r;
+
+        while (!a->quit && !a->wanted)
+            pthread_cond_wait(&a->changed, &a->lock);
+        if (!a->wanted)
+            break;
+        n = a->note;
+        a->wanted = false;
+        pthread_mutex_unlock(&a->lock);
+        r = write_note(a->path, &n);
+        pthread_mutex_lock(&a->lock);
+        if (r == 0)
+            a->written = n.size;
+        a->failing = r < 0;
+    }
+    pthread_mutex_unlock(&a->lock);
+    return NULL;
+}
+
+int anchor_start(struct store *s)
+{
+    struct anchor *a = &s->anchor;
+    int error;
+
+    if (a->path == NULL)
+        return 0;
+    error = pthread_create(&a->thread, NULL, anchor_thread, s);
+    if (error != 0) {
+        log_event(LOG_ERROR, "store", "thread", LOG_STR("call", "pthread_create"),
+                  LOG_STR("errno", strerrorname_np(error)));
+        return TEKD_ENOMEM;
+    }
+    a->started = true;
+    return 0;
+}
+
+void anchor_write(struct store *s, const struct note *n)
+{
+    struct anchor *a = &s->anchor;
+
+    if (!a->started)
+        return;
+    pthread_mutex_lock(&a->lock);
+    if (n->size > a->written) {
+        a->note = *n;
+        a->wanted = true;
+        pthread_cond_signal(&a->changed);
+    }
+    pthread_mutex_unlock(&a->lock);
+}
+
+bool anchor_state(struct store *s, uint64_t *ret_written)
+{
+    struct anchor *a = &s->anchor;
+    bool failing;
+
+    pthread_mutex_lock(&a->lock);
+    *ret_written = a->written;
+    failing = a->failing;
+    pthread_mutex_unlock(&a->lock);
+    return !failing;
+}
+
+void anchor_stop(struct store *s)
+{
+    struct anchor *a = &s->anchor;
+
+    if (!a->started)
+        return;
+    pthread_mutex_lock(&a->lock);
+    a->quit = true;
+    pthread_cond_signal(&a->changed);
+    pthread_mutex_unlock(&a->lock);
+    (void)pthread_join(a->thread, NULL);
+    a->started = false;
+}

@@ -1,0 +1,339 @@
+/*
+ * A batch: one transaction with
+ *     the store's own records, then each item in a savepoint with its rows and records,
+ *     then the newest checkpoint if it is not committed yet.
+ * After the commit everything is released whose condition is met.
+ */
+#include "internal.h"
+
+#include <assert.h>
+
+#include "tekd/clock.h"
+#include "tekd/err.h"
+#include "tekd/log.h"
+
+/* ---- what apply calls -------------------------------------------------------------------------
+ */
+
+int store_tx_record(struct store_tx *tx, struct record *take_r, uint64_t *ret_seq)
+{
+    int r = record_error(take_r);
+
+    assert(tx->writes);
+    if (r == 0 && tx->n_records == STORE_RECORDS_MAX)
+        r = TEKD_ETOOBIG;
+    if (r < 0) {
+        record_free(take_r);
+        return r;
+    }
+    if (ret_seq != NULL)
+        *ret_seq = tx->s->tree.next + tx->n_records;
+    tx->record[tx->n_records++] = take_r;
+    return 0;
+}
+
+uint64_t store_tx_epoch(struct store_tx *tx)
+{
+    return tx->s->tree.epoch;
+}
+
+void store_tx_wait_for(struct store_tx *tx, uint64_t seq)
+{
+    assert(seq < tx->s->tree.next + tx->n_records);
+    if (tx->wait_size < seq + 1)
+        tx->wait_size = seq + 1;
+}
+
+int64_t store_tx_utc_us(struct store_tx *tx)
+{
+    return tx->utc_us;
+}
+
+/* ---- one item ---------------------------------------------------------------------------------
+ */
+
+int batch_refusal(struct store *s, const struct store_item *item)
+{
+    if (s->latched < 0)
+        return TEKD_EIO;
+    if (item->wait == STORE_SIGNED && (s->full || s->low))
+        return TEKD_EFULL;
+    if (item->wait == STORE_SIGNED && item->deadline_us != 0 &&
+        item->deadline_us <= clock_mono_us())
+        return TEKD_ETIMEDOUT;
+    return 0;
+}
+
+void batch_refuse(struct store *s, struct store_item *item, int refusal)
+{
+    /* While nothing can be written its refusal cannot be recorded either. */
+    if (refusal == TEKD_EFULL && s->full)
+        audit_gap(s, 1);
+    items_settle(s, item, refusal);
+}
+
+/* Whether the signature that the item waits for is to be expected; item->release_size is known. */
+static int signature_refusal(struct store *s, const struct store_item *item)
+{
+    int64_t age_us;
+
+    if (item->wait != STORE_SIGNED || item->release_size <= s->tree.signed_size)
+        return 0;
+    if (s->o.release == STORE_RELEASE_SIGNED)
+        return s->signer_down ? TEKD_EHSM : 0;
+    age_us = s->tree.unsigned_since_us == 0 ? 0 : clock_mono_us() - s->tree.unsigned_since_us;
+    return age_us > DURABLE_DELAYS * s->checkpoint_delay_us ? TEKD_EHSM : 0;
+}
+
+static void drop_records(struct store_tx *tx)
+{
+    for (size_t i = 0; i < tx->n_records; i++)
+        record_free(tx->record[i]);
+    tx->n_records = 0;
+}
+
+static int apply(struct store *s, struct store_item *item, struct store_tx *tx)
+{
+    int r = item->apply(item, tx);
+
+    if (r == 0)
+        r = tx->error;
+    item->first_seq = s->tree.next;
+    for (size_t i = 0; i < tx->n_records && r == 0; i++)
+        r = rows_result(tx, audit_append(s, tx->record[i], tx->utc_us));
+    item->release_size = tx->wait_size;
+    if (tx->n_records > 0 && s->tree.next > item->release_size)
+        item->release_size = s->tree.next;
+    return r < 0 ? r : signature_refusal(s, item);
+}
+
+/*
+ * Applies an item in its savepoint.  What is returned ends the whole batch, this item with it; a
+ * loser only loses its own rows and records.
+ */
+static int run_item(struct store *s, struct store_item *item, int64_t utc_us)
+{
+    const struct db_driver *driver = db_driver(s->db);
+    struct store_tx tx = {.s = s, .db = s->db, .writes = true, .utc_us = utc_us};
+    uint64_t next = s->tree.next;
+    int lost = 0;
+    int r = driver->savepoint(s->db);
+
+    if (r == 0) {
+        lost = apply(s, item, &tx);
+        drop_records(&tx);
+        r = tx.error;
+    }
+    if (r == 0)
+        r = lost == 0 ? driver->savepoint_release(s->db) : driver->savepoint_rollback(s->db);
+    if (r < 0 || lost == 0) {
+        s->batch_messages += tx.messages;
+        items_put(&s->batch, item);
+        return r;
+    }
+    s->tree.next = next;
+    s->losers++;
+    items_settle(s, item, lost);
+    return 0;
+}
+
+/* ---- the batch --------------------------------------------------------------------------------
+ */
+
+static void count_taken(struct store *s, const struct store_item *item)
+{
+    s->items++;
+    if (item->wait == STORE_DURABLE)
+        s->pending_durable--;
+    if (item->wait == STORE_SIGNED)
+        s->pending_signed--;
+}
+
+/* Until the leaves fill one message to the signer; what is left is the next batch. */
+static int run_items(struct store *s, int64_t utc_us)
+{
+    struct tree *t = &s->tree;
+    int r = 0;
+
+    for (size_t n = 0; r == 0 && n < BATCH_ITEMS_MAX && t->next - t->size < STORE_BATCH_MAX; n++) {
+        struct store_item *item = items_take(&s->pending);
+        int refusal;
+
+        if (item == NULL)
+            break;
+        count_taken(s, item);
+        refusal = batch_refusal(s, item);
+        if (refusal < 0)
+            batch_refuse(s, item, refusal);
+        else
+            r = run_item(s, item, utc_us);
+    }
+    return r;
+}
+
+static int put_gap(struct store *s, int64_t utc_us)
+{
+    AUTO(record) struct record *rec = NULL;
+    int r;
+
+    if (s->gap == 0)
+        return 0;
+    r = record_new("audit.gap", &rec);
+    if (r < 0)
+        return r;
+    record_int(rec, "count", s->gap);
+    record_str(rec, "kind", "store-unavailable");
+    r = audit_append(s, rec, utc_us);
+    if (r == 0)
+        s->gap_written = s->gap;
+    return r;
+}
+
+/* What the store itself has to say, and what it has to remember. */
+static int put_own(struct store *s, int64_t utc_us)
+{
+    int r = put_gap(s, utc_us);
+
+    for (s->own_written = 0; r == 0 && s->own_written < s->n_own; s->own_written++)
+        r = audit_append(s, s->own[s->own_written], utc_us);
+    if (r == 0 && s->mark_open)
+        r = rows_meta_put_int(s->db, "clean", 0);
+    if (r == 0 && s->store_key)
+        r = rows_meta_put(s->db, "key", s->signer.spki.der, s->signer.spki.len);
+    /* A probe has to write something to find out. */
+    if (r == 0 && s->full)
+        r = rows_meta_put_int(s->db, "probe", utc_us);
+    return r;
+}
+
+static int put_checkpoint(struct store *s)
+{
+    int r = 0;
+
+    if (!s->tree.note_committed)
+        r = audit_insert_checkpoint(s);
+    if (r == 0 && s->stopping && s->tree.note.size == s->tree.next)
+        r = rows_meta_put_int(s->db, "clean", 1);
+    return r;
+}
+
+static void forget_own(struct store *s)
+{
+    for (size_t i = 0; i < s->own_written; i++)
+        record_free(s->own[i]);
+    s->n_own -= s->own_written;
+    memmove(s->own, s->own + s->own_written, s->n_own * sizeof(s->own[0]));
+    s->own_urgent = false;
+    s->gap -= s->gap_written;
+}
+
+static void settle_committed(struct store *s)
+{
+    struct item_list done = s->batch;
+    struct store_item *item;
+
+    s->batch = (struct item_list){0};
+    while ((item = items_take(&done)) != NULL) {
+        if (item->wait == STORE_SIGNED && s->o.release == STORE_RELEASE_SIGNED &&
+            item->release_size > s->tree.signed_size)
+            items_wait(s, item);
+        else
+            items_settle(s, item, 0);
+    }
+}
+
+static void committed(struct store *s, int64_t utc_us)
+{
+    struct tree *t = &s->tree;
+
+    t->size = t->next;
+    if (!t->note_committed) {
+        t->note_committed = true;
+        t->signed_size = t->note.size;
+        t->checkpoint_utc_us = utc_us;
+    }
+    if (t->size > t->note.size && t->unsigned_since_us == 0)
+        t->unsigned_since_us = clock_mono_us();
+    forget_own(s);
+    s->mark_open = false;
+    s->store_key = false;
+    s->messages += s->batch_messages;
+    s->lazy_since_us = s->pending.n > 0 ? clock_mono_us() : 0;
+    if (s->full)
+        log_event(LOG_INFO, "store", "writes-again");
+    s->full = false;
+    s->batches++;
+    items_release(s);
+    settle_committed(s);
+}
+
+/*
+ * Nothing of the batch is released.  What was not committed, as far as SQLite knows, is undone: if
+ * the database says otherwise nobody knows what is true, and nothing may go on.
+ */
+static void failed(struct store *s, int r)
+{
+    struct tree *t = &s->tree;
+    uint64_t on_disk = 0;
+
+    db_driver(s->db)->rollback(s->db);
+    /* The store's own records are tried again; those of items are lost to the log. */
+    if (s->items_from > 0)
+        audit_gap(s, t->next - s->items_from);
+    t->next = t->size;
+    if (r == TEKD_EFULL || r == TEKD_EAGAIN || r == TEKD_ENOMEM) {
+        if (!s->full)
+            log_event(LOG_ERROR, "store", "cannot-write", LOG_STR("error", tekd_errname(r)));
+        s->full = true;
+        s->probe_us = clock_mono_us() + PROBE_US;
+        if (rows_leaf_count(s->db, &on_disk) < 0 || on_disk != t->size)
+            loop_latch(s, TEKD_EIO, "the outcome of a commit is unknown");
+    } else {
+        loop_latch(s, r, "a batch failed");
+    }
+    if (r == TEKD_EAGAIN)
+        r = TEKD_EFULL;
+    items_settle_all(s, &s->batch, r == TEKD_EFULL || r == TEKD_ENOMEM ? r : TEKD_EIO);
+}
+
+int batch_run(struct store *s)
+{
+    const struct db_driver *driver = db_driver(s->db);
+    int64_t utc_us = clock_utc_us();
+    int r = driver->begin(s->db);
+
+    s->gap_written = 0;
+    s->own_written = 0;
+    s->batch_messages = 0;
+    s->items_from = 0;
+    if (r == 0)
+        r = put_own(s, utc_us);
+    if (r == 0) {
+        s->items_from = s->tree.next;
+        r = run_items(s, utc_us);
+    }
+    if (r == 0)
+        r = put_checkpoint(s);
+    if (r == 0)
+        r = driver->commit(s->db);
+    if (r == 0)
+        committed(s, utc_us);
+    else
+        failed(s, r);
+    return r;
+}
+
+void batch_read(struct store *s, struct store_item *item)
+{
+    struct store_tx tx = {.s = s, .db = s->db, .utc_us = clock_utc_us()};
+    int r = batch_refusal(s, item);
+
+    if (r == 0)
+        r = item->apply(item, &tx);
+    s->items++;
+    if (tx.error == TEKD_EIO) {
+        loop_latch(s, tx.error, "reading failed");
+        r = TEKD_EIO;
+    }
+    items_settle(s, item, r);
+}

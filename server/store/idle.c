@@ -1,0 +1,176 @@
+/*
+ * The background work, in pieces of about a millisecond: hashes the part of the log that the start
+ * took as given, reads the pages of the tables that no hash covers, and forgets messages that are
+ * older than their window.
+ */
+#include "internal.h"
+
+#include "tekd/clock.h"
+#include "tekd/err.h"
+#include "tekd/log.h"
+
+#define PIECE_LEAVES   512
+#define PIECE_ROWS     512
+#define SWEEP_PAUSE_US (INT64_C(3600) * 1000000)
+
+bool idle_has_work(const struct store *s, int64_t now)
+{
+    const struct idle *i = &s->idle;
+
+    return s->latched == 0 && !s->full &&
+           (i->range.size < i->target.size || i->scan || now >= i->sweep_next_us);
+}
+
+/* ---- the log ----------------------------------------------------------------------------------
+ */
+
+static int hash_leaf(void *arg, uint64_t seq, const void *octets, size_t len)
+{
+    struct merkle_range *range = arg;
+    struct merkle_hash leaf;
+
+    if (seq != range->size)
+        return TEKD_ETAMPER;
+    merkle_leaf(octets, len, &leaf);
+    merkle_range_append(range, &leaf);
+    return 0;
+}
+
+static int rehash(struct store *s)
+{
+    struct idle *i = &s->idle;
+    struct merkle_hash root;
+    uint64_t before = i->range.size;
+    uint64_t n = i->target.size - before;
+    int r = rows_leaves(s->db, before, n < PIECE_LEAVES ? n : PIECE_LEAVES, hash_leaf, &i->range);
+
+    if (r == 0 && i->range.size == before)
+        r = TEKD_ETAMPER;
+    if (r == 0 && i->range.size == i->target.size) {
+        merkle_range_root(&i->range, &root);
+        if (memcmp(&root, &i->target.root, sizeof(root)) != 0)
+            r = TEKD_ETAMPER;
+        else
+            log_event(LOG_INFO, "store", "log-rehashed", LOG_INT("records", i->range.size));
+    }
+    if (r == TEKD_ETAMPER)
+        start_say_tamper(s->db, i->target.size);
+    return r;
+}
+
+/* ---- the tables -------------------------------------------------------------------------------
+ */
+
+static int scan(struct store *s)
+{
+    static const enum db_statement tables[] = {DB_SCAN_CONTENT, DB_SCAN_TEK, DB_SCAN_EXPORT};
+    struct idle *i = &s->idle;
+    enum db_statement st = tables[i->scan_table];
+    int64_t n;
+    int r = db_first(s->db, st, DB_VALUES(db_int(i->scan_after), db_int(PIECE_ROWS)));
+
+    if (r < 0)
+        return r;
+    n = db_column_int(s->db, st, 0);
+    i->scan_after = db_column_int(s->db, st, 1);
+    db_end(s->db, st);
+    if (n == PIECE_ROWS)
+        return 0;
+    i->scan_after = 0;
+    i->scan_table++;
+    i->scan = i->scan_table < ARRAY_SIZE(tables);
+    return 0;
+}
+
+/* ---- messages ---------------------------------------------------------------------------------
+ */
+
+/* The messages of a piece that are to be forgotten. */
+struct piece {
+    size_t n; /* rows seen */
+    size_t n_old;
+    struct {
+        int64_t bsa;
+        char id[STORE_ID_MAX + 1];
+    } old[PIECE_ROWS];
+};
+
+static int read_piece(struct store *s, int64_t oldest_us, struct piece *p)
+{
+    const enum db_statement st = DB_MESSAGE_SWEEP;
+    struct idle *i = &s->idle;
+    int r = db_query(s->db, st,
+                     DB_VALUES(db_int(i->sweep_bsa), db_text(i->sweep_id), db_int(PIECE_ROWS)));
+
+    if (r < 0)
+        return r;
+    while ((r = db_step(s->db, st)) == 1) {
+        i->sweep_bsa = db_column_int(s->db, st, 0);
+        r = db_copy_text(s->db, st, 1, i->sweep_id, STORE_ID_MAX);
+        if (r < 0)
+            break;
+        p->n++;
+        if (!i->counted && (uint64_t)db_column_int(s->db, st, 3) < i->old_size)
+            s->messages++;
+        if (db_column_int(s->db, st, 2) >= oldest_us)
+            continue;
+        p->old[p->n_old].bsa = i->sweep_bsa;
+        memcpy(p->old[p->n_old++].id, i->sweep_id, sizeof(i->sweep_id));
+    }
+    db_end(s->db, st);
+    return r;
+}
+
+static int delete_old(struct store *s, const struct piece *p)
+{
+    const struct db_driver *driver = db_driver(s->db);
+    int r = driver->begin(s->db);
+
+    for (size_t i = 0; r == 0 && i < p->n_old; i++)
+        r = db_run(s->db, DB_MESSAGE_DELETE,
+                   DB_VALUES(db_int(p->old[i].bsa), db_text(p->old[i].id)), NULL);
+    if (r == 0)
+        r = driver->commit(s->db);
+    if (r < 0)
+        driver->rollback(s->db);
+    return r;
+}
+
+static int sweep(struct store *s, int64_t now)
+{
+    AUTO_MEM struct piece *p = calloc(1, sizeof(*p));
+    struct idle *i = &s->idle;
+    int r;
+
+    if (p == NULL)
+        return TEKD_ENOMEM;
+    r = read_piece(s, clock_utc_us() - s->o.message_window_us, p);
+    if (r == 0 && p->n_old > 0)
+        r = delete_old(s, p);
+    if (r < 0)
+        return r;
+    s->messages -= p->n_old;
+    if (p->n == PIECE_ROWS)
+        return 0;
+    i->counted = true;
+    i->sweep_bsa = 0;
+    i->sweep_id[0] = '\0';
+    i->sweep_next_us = now + SWEEP_PAUSE_US;
+    return 0;
+}
+
+void idle_run(struct store *s, int64_t now)
+{
+    struct idle *i = &s->idle;
+    int r = 0;
+
+    i->last_us = now;
+    if (i->range.size < i->target.size)
+        r = rehash(s);
+    else if (i->scan)
+        r = scan(s);
+    else if (now >= i->sweep_next_us)
+        r = sweep(s, now);
+    if (r == TEKD_EIO || r == TEKD_ETAMPER || r == TEKD_EINTERNAL)
+        loop_latch(s, r, "background check");
+}

@@ -1,0 +1,341 @@
+/*
+ * What the files of the store share.
+ *
+ * Threads: the store thread runs loop.c and everything below it and owns struct store but for what
+ * says otherwise; before it starts and after it was joined the opening thread does.  The signer
+ * thread (signer.c) owns the job it was given; the anchor thread (anchor.c) the note.
+ *
+ * An item's way:  queue -> (READ: applied and done) or pending -> batch -> committed
+ *                 -> done, or for STORE_SIGNED waiting -> done
+ */
+#ifndef STORE_INTERNAL_H
+#define STORE_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "driver.h"
+#include "tekd/merkle.h"
+#include "tekd/queue.h"
+#include "tekd/store.h"
+
+/* Items without records cost a batch nothing but time; more of them wait for the next one. */
+#define BATCH_ITEMS_MAX 512
+/* Leaf hashes kept in memory beyond the newest signature; older ones are hashed anew. */
+#define RECENT_MAX 4096
+/* One signature: the same as a call of the HSM pool may take, its repeat included. */
+#define SIGN_US 2000000
+/* How long a batch that only holds STORE_SIGNED items waits for the signature under way. */
+#define SIGN_PATIENCE_US 2000
+/* Between attempts after the signer failed: doubling. */
+#define SIGN_RETRY_MIN_US 50000
+#define SIGN_RETRY_MAX_US 5000000
+/* store_close() waits this long for the last signature. */
+#define STOP_SIGN_US 5000000
+/* With STORE_RELEASE_DURABLE: records may be this many delays old without a signature. */
+#define DURABLE_DELAYS              10
+#define CHECKPOINT_DELAY_DEFAULT_MS 1000
+/* After a commit that found no space: the next attempt of our own. */
+#define PROBE_US      1000000
+#define TICK_US       1000000
+#define FREE_SPACE_US 5000000
+/* UTC against the monotonic clock: more than this is a step and recorded. */
+#define CLOCK_STEP_US 1000000
+/* Without anything to do for so long the store does a piece of its background work ... */
+#define IDLE_US 5000
+/* ... and under load at least this often. */
+#define IDLE_FORCED_US 250000
+/* At the start this much of the log is hashed before serving, even if the anchor is younger. */
+#define START_REHASH 100000
+/* The public key is asked of the token at the start; later the signer thread goes on asking. */
+#define START_KEY_US 2000000
+#define OWN_MAX      32 /* records of the store's own that wait for a batch */
+
+/* ---- items.c: lists of items ------------------------------------------------------------------
+ */
+
+struct item_list {
+    struct store_item *first;
+    struct store_item *last;
+    size_t n;
+};
+void items_put(struct item_list *l, struct store_item *item);
+struct store_item *items_take(struct item_list *l);
+
+/* Ends an item: done. */
+void items_settle(struct store *s, struct store_item *item, int result);
+void items_settle_all(struct store *s, struct item_list *l, int result);
+
+/* Committed items that wait for a signature: s->waiting. */
+void items_wait(struct store *s, struct store_item *item);
+void items_release(struct store *s);             /* those that the committed checkpoint covers */
+void items_expire(struct store *s, int64_t now); /* those whose deadline has passed */
+
+/* ---- signer.c ---------------------------------------------------------------------------------
+ */
+
+/* What the signer thread is given and gives back. */
+struct sign_job {
+    struct note last;
+    struct merkle_range range; /* of last */
+    struct merkle_hash leaves[HSM_LEAVES_MAX];
+    size_t n;
+    int64_t deadline_us;
+    /* The result: 0, TEKD_EHSM and the like, or TEKD_ETAMPER. */
+    int result;
+    struct note note; /* checked: its signature verifies, its root is that of new_range */
+    struct merkle_range new_range;
+    bool new_key; /* the token said its key for the first time: s->spki is to be stored */
+};
+
+struct signer {
+    pthread_t thread;
+    bool started;
+    pthread_mutex_t lock; /* guards state, quit; who has job follows from state */
+    pthread_cond_t changed;
+    enum { SIGNER_IDLE, SIGNER_BUSY, SIGNER_DONE } state;
+    bool quit;
+    struct sign_job job;
+    /* The signer thread's own once it runs. */
+    EVP_PKEY *key;        /* NULL: never known */
+    bool key_confirmed;   /* the token said it in this run */
+    struct hsm_spki spki; /* of key */
+};
+void signer_init(struct store *s);
+void signer_destroy(struct store *s);
+int signer_start(struct store *s);
+void signer_stop(struct store *s);
+/* Asks the token for the key and compares.  Errors: TEKD_ETAMPER, those of public_key(). */
+int signer_learn_key(struct store *s, int64_t deadline_us, bool *ret_new);
+/* The key as it is in the database.  Errors: TEKD_ETAMPER. */
+int signer_set_key(struct store *s, const void *der, size_t len);
+/* Gives the signer the leaves behind the newest note; it must be idle.  Errors: of the database. */
+int signer_begin(struct store *s, int64_t now);
+/* Whether there is a result: it stands in the job then and the signer is idle again.  until, of
+ * CLOCK_MONOTONIC: waits for it; NULL: does not. */
+bool signer_collect(struct store *s, const struct timespec *until);
+
+/* ---- audit.c: the log -------------------------------------------------------------------------
+ */
+
+struct tree {
+    uint64_t epoch;
+    char origin[NOTE_ORIGIN_MAX + 1];
+    uint64_t size;             /* committed leaves */
+    uint64_t next;             /* and those of the open transaction */
+    struct note note;          /* the newest signature */
+    struct merkle_range range; /* of note */
+    bool note_committed;
+    uint64_t signed_size; /* of the newest committed checkpoint */
+    int64_t checkpoint_utc_us;
+    int64_t unsigned_since_us; /* about when the oldest leaf beyond note was committed; 0: none */
+    struct merkle_hash recent[RECENT_MAX]; /* of leaf seq at seq % RECENT_MAX */
+    uint64_t recent_from;                  /* the first that is there */
+};
+
+/* Numbers, encodes, hashes and inserts a record.  Errors: of record_encode(), the database. */
+int audit_append(struct store *s, const struct record *r, int64_t utc_us);
+/* A leaf that is in the database already, at the start. */
+void audit_adopt(struct tree *t, const struct merkle_hash *leaf);
+/* Hashes of up to max leaves from seq on, from memory or the database. */
+int audit_leaves(struct store *s, uint64_t from, struct merkle_hash *ret_leaves, size_t n);
+/* Inserts the newest note as a checkpoint row. */
+int audit_insert_checkpoint(struct store *s);
+
+/* The store's own records: they wait in s->own for the next batch; urgent ones start it. */
+int audit_own(struct store *s, struct record *take_r, bool urgent);
+int audit_own_event(struct store *s, const char *event, bool urgent);
+/* Counts a record that could not be written. */
+void audit_gap(struct store *s, uint64_t count);
+
+/* ---- anchor.c: the newest note on another volume ----------------------------------------------
+ */
+
+struct anchor {
+    char *path; /* NULL: none */
+    pthread_t thread;
+    bool started;
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t changed;
+    bool quit;
+    bool wanted;
+    struct note note; /* to be written when wanted */
+    uint64_t written; /* its size */
+    bool failing;     /* the last attempt failed */
+};
+int anchor_start(struct store *s);
+void anchor_write(struct store *s, const struct note *n);
+/* Whether the last attempt worked, and the size that is in the file. */
+bool anchor_state(struct store *s, uint64_t *ret_written);
+/* Writes what is left, ends the thread. */
+void anchor_stop(struct store *s);
+/* TEKD_ENOTFOUND when there is none. */
+int anchor_read(const char *path, struct note *ret_note);
+
+/* ---- the store --------------------------------------------------------------------------------
+ */
+
+/* What other threads may ask: under its lock. */
+struct public_state {
+    pthread_mutex_t lock;
+    struct store_status status;
+    int ready; /* of store_ready() */
+};
+
+/* Where the background work is. */
+struct idle {
+    int64_t last_us;
+    struct merkle_range range; /* of the leaves hashed so far */
+    struct note target;        /* what the start took as given */
+    size_t scan_table;         /* which table is read, and behind which row */
+    int64_t scan_after;
+    bool scan;
+    int64_t sweep_bsa; /* behind which message the sweep is */
+    char sweep_id[STORE_ID_MAX + 1];
+    int64_t sweep_next_us; /* when the next round begins */
+    uint64_t old_size;     /* leaves at the start: messages before are counted by the first round */
+    bool counted;
+};
+
+struct store_tx {
+    struct store *s;
+    struct db *db;
+    bool writes;
+    int error; /* the first that ends more than the item: of the database */
+    int64_t utc_us;
+    uint64_t wait_size;
+    uint64_t messages; /* rows inserted */
+    struct record *record[STORE_RECORDS_MAX];
+    size_t n_records;
+};
+
+struct store {
+    /* As opened; constant. */
+    struct store_options o;
+    char *strings[5]; /* what o points to */
+    int64_t checkpoint_delay_us;
+
+    struct db *db;
+    struct queue *queue;
+    pthread_t thread;
+    bool started;
+    _Atomic size_t open_items;  /* submitted and not done */
+    _Atomic uint64_t queue_gap; /* lazy items that found the queue full */
+    atomic_bool wake_queued;
+    atomic_bool checkpoint_asked;
+    struct store_item wake; /* in the queue: only wakes */
+
+    struct tree tree;
+    struct signer signer;
+    struct anchor anchor;
+    struct idle idle;
+    struct public_state public;
+    struct buf *scratch; /* a record or a note being written */
+
+    struct item_list pending;               /* for the next batch */
+    size_t pending_durable, pending_signed; /* of pending */
+    int64_t lazy_since_us;                  /* since when something lazy waits; 0: nothing does */
+    struct item_list batch;                 /* applied, not committed */
+    struct item_list waiting;               /* committed, not signed */
+    int64_t waiting_deadline_us;            /* the earliest; INT64_MAX: none */
+
+    struct record *own[OWN_MAX];
+    size_t n_own, own_written;
+    bool own_urgent;
+    uint64_t gap, gap_written; /* records that could not be written; those a record tells of */
+    uint64_t items_from;       /* seq of the open batch's first record of an item; 0: none yet */
+
+    /* Signing. */
+    int64_t job_since_us;     /* when the job under way began; 0: none */
+    int64_t failing_since_us; /* when the first of the failed jobs began; 0: the last one worked */
+    int64_t retry_us;         /* not before */
+    int64_t retry_delay_us;
+    uint64_t sign_until; /* somebody wants everything below signed soon */
+    bool signer_down;
+    int signer_error;
+
+    /* State. */
+    int latched; /* the error, or 0 */
+    bool full;   /* the last commit found no space */
+    int64_t probe_us;
+    bool low;       /* free space below free_stop */
+    bool warned;    /* below free_warn */
+    bool store_key; /* the key is to be written with the next batch */
+    bool mark_open; /* so is that the log is open */
+    bool stopping;  /* the checkpoint that covers everything marks the log as clean */
+
+    /* Timers: when they are due. */
+    int64_t tick_us, free_us, heartbeat_us, anchor_us;
+    int64_t clock_base_us; /* UTC minus monotonic */
+    uint64_t free_octets, db_octets;
+
+    uint64_t batches, items, losers;
+    uint64_t messages, batch_messages; /* rows, as far as known; of the open transaction */
+};
+
+/* ---- start.c ----------------------------------------------------------------------------------
+ */
+/* Everything of "Start": checks, adopts, queues the first records. */
+int start_check(struct store *s);
+/* Looks for the first checkpoint under this size that the leaves contradict, and says which. */
+void start_say_tamper(struct db *db, uint64_t size);
+
+/* ---- batch.c ----------------------------------------------------------------------------------
+ */
+/* Runs what is pending, with the store's own records and the newest checkpoint.  The error of the
+ * batch as a whole; the state is changed by it already. */
+int batch_run(struct store *s);
+/* A STORE_READ item. */
+void batch_read(struct store *s, struct store_item *item);
+/* Why an item cannot be taken now; 0: it can. */
+int batch_refusal(struct store *s, const struct store_item *item);
+void batch_refuse(struct store *s, struct store_item *item, int refusal);
+
+/* ---- loop.c -----------------------------------------------------------------------------------
+ */
+void *loop_thread(void *arg);
+/* After an I/O error, corruption, a root that differs: refuses everything from now on. */
+void loop_latch(struct store *s, int error, const char *why);
+/* Takes what the signer gave back into account. */
+void loop_signed(struct store *s, int64_t now);
+bool loop_sign_wanted(const struct store *s, int64_t now);
+void loop_publish(struct store *s);
+void loop_wake(struct store *s);
+
+/* ---- tick.c -----------------------------------------------------------------------------------
+ */
+void tick_init(struct store *s);
+void tick_run(struct store *s, int64_t now);
+int64_t tick_next(const struct store *s);
+
+/* ---- idle.c -----------------------------------------------------------------------------------
+ */
+bool idle_has_work(const struct store *s, int64_t now);
+/* One piece.  Errors latch. */
+void idle_run(struct store *s, int64_t now);
+
+/* ---- rows_log.c: what of the tables is not in the public header --------------------------------
+ */
+int rows_meta_int(struct db *db, const char *name, int64_t *ret_value); /* TEKD_ENOTFOUND */
+int rows_meta_put_int(struct db *db, const char *name, int64_t value);
+int rows_meta_put(struct db *db, const char *name, const void *octets, size_t len);
+/* At most max octets; TEKD_ENOTFOUND. */
+int rows_meta_get(struct db *db, const char *name, void *out, size_t max, size_t *ret_len);
+int rows_leaf_count(struct db *db, uint64_t *ret_n);
+int rows_leaf_insert(struct db *db, uint64_t seq, const void *octets, size_t len);
+struct rows_checkpoint {
+    struct note note;
+    struct merkle_range range;
+};
+/* The newest checkpoint of at most this size.  Errors: TEKD_ENOTFOUND, TEKD_ETAMPER (not as
+ * written: said in the log). */
+int rows_checkpoint_under(struct db *db, uint64_t size, struct rows_checkpoint *ret_checkpoint);
+/* Leaves from seq on, at most n; each() as store_tx_leaf_walk(). */
+int rows_leaves(struct db *db, uint64_t from, uint64_t n,
+                int (*each)(void *arg, uint64_t seq, const void *octets, size_t len), void *arg);
+
+/* Notes in tx what ends the transaction, and passes r on. */
+int rows_result(struct store_tx *tx, int r);
+int64_t rows_limit(const struct store_walk *w);
+
+#endif

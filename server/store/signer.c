@@ -1,0 +1,255 @@
+/*
+ * The signer thread: makes the blocking calls of store_signer, one at a time, checks what comes
+ * back, and wakes the store thread.
+ *
+ *     IDLE  -- signer_begin() -->  BUSY  -- the thread -->  DONE  -- signer_collect() -->  IDLE
+ *
+ * The job belongs to the store thread in IDLE and to the signer thread otherwise.
+ */
+#include "internal.h"
+
+#include <assert.h>
+#include <openssl/evp.h>
+#include <openssl/x509.h>
+
+#include "tekd/clock.h"
+#include "tekd/enc.h"
+#include "tekd/err.h"
+#include "tekd/log.h"
+
+static void evp_pkey_freep(EVP_PKEY **key)
+{
+    EVP_PKEY_free(*key);
+}
+#define AUTO_PKEY __attribute__((cleanup(evp_pkey_freep)))
+
+/* ---- the key ----------------------------------------------------------------------------------
+ */
+
+static int read_key(const uint8_t *der, size_t len, EVP_PKEY **ret_key)
+{
+    const uint8_t *p = der;
+    AUTO_PKEY EVP_PKEY *key = d2i_PUBKEY(NULL, &p, (long)len);
+
+    if (key == NULL || p != der + len) {
+        log_event(LOG_ERROR, "store", "checkpoint-key-unreadable", LOG_INT("octets", len));
+        return TEKD_ECRYPTO;
+    }
+    *ret_key = TAKE(key);
+    return 0;
+}
+
+int signer_set_key(struct store *s, const void *der, size_t len)
+{
+    struct signer *g = &s->signer;
+    int r;
+
+    assert(g->key == NULL);
+    if (len > sizeof(g->spki.der))
+        return TEKD_ETAMPER;
+    r = read_key(der, len, &g->key);
+    if (r < 0)
+        return TEKD_ETAMPER;
+    memcpy(g->spki.der, der, len);
+    g->spki.len = (uint16_t)len;
+    return 0;
+}
+
+static void say_other_key(const struct hsm_spki *expected, const struct hsm_spki *found)
+{
+    char hex[2][ENC_HEX_LEN(32) + 1];
+    uint8_t digest[32];
+
+    (void)EVP_Digest(expected->der, expected->len, digest, NULL, EVP_sha256(), NULL);
+    enc_hex(digest, sizeof(digest), hex[0]);
+    (void)EVP_Digest(found->der, found->len, digest, NULL, EVP_sha256(), NULL);
+    enc_hex(digest, sizeof(digest), hex[1]);
+    log_event(LOG_ERROR, "store", "tamper", LOG_STR("check", "checkpoint-key"),
+              LOG_STR("record", ""), LOG_STR("expected", hex[0]), LOG_STR("found", hex[1]));
+}
+
+int signer_learn_key(struct store *s, int64_t deadline_us, bool *ret_new)
+{
+    struct signer *g = &s->signer;
+    struct hsm_spki spki = {0};
+    int r = s->o.signer.public_key(s->o.signer.arg, deadline_us, &spki);
+
+    if (r < 0)
+        return r;
+    if (g->key == NULL) {
+        r = read_key(spki.der, spki.len, &g->key);
+        if (r < 0)
+            return r;
+        g->spki = spki;
+        *ret_new = true;
+    } else if (spki.len != g->spki.len || memcmp(spki.der, g->spki.der, spki.len) != 0) {
+        say_other_key(&g->spki, &spki);
+        return TEKD_ETAMPER;
+    }
+    g->key_confirmed = true;
+    return 0;
+}
+
+/* ---- the thread -------------------------------------------------------------------------------
+ */
+
+/* The note has to say what we would say, with a signature that verifies. */
+static int check_note(struct store *s, struct sign_job *job)
+{
+    struct merkle_hash root;
+    int r;
+
+    job->new_range = job->range;
+    for (size_t i = 0; i < job->n; i++)
+        merkle_range_append(&job->new_range, &job->leaves[i]);
+    merkle_range_root(&job->new_range, &root);
+    r = note_verify(&job->note, s->signer.key);
+    if (r < 0) {
+        log_event(LOG_ERROR, "store", "checkpoint-refused",
+                  LOG_STR("why", "its signature does not verify"));
+        return TEKD_EHSM;
+    }
+    if (strcmp(job->note.origin, job->last.origin) != 0 || job->note.size != job->new_range.size ||
+        memcmp(&job->note.root, &root, sizeof(root)) != 0) {
+        log_event(LOG_ERROR, "store", "checkpoint-refused", LOG_STR("why", "it signs another tree"),
+                  LOG_INT("expected", job->new_range.size), LOG_INT("found", job->note.size));
+        return TEKD_ETAMPER;
+    }
+    return 0;
+}
+
+static int do_job(struct store *s, struct sign_job *job)
+{
+    struct hsm_checkpoint in = {
+        .last = &job->last, .range = &job->range, .leaves = job->leaves, .n = job->n};
+    int r = 0;
+
+    if (!s->signer.key_confirmed)
+        r = signer_learn_key(s, job->deadline_us, &job->new_key);
+    if (r == 0)
+        r = s->o.signer.sign(s->o.signer.arg, &in, job->deadline_us, &job->note);
+    return r < 0 ? r : check_note(s, job);
+}
+
+static bool wait_for_job(struct signer *g)
+{
+    bool quit;
+
+    pthread_mutex_lock(&g->lock);
+    while (!g->quit && g->state != SIGNER_BUSY)
+        pthread_cond_wait(&g->changed, &g->lock);
+    quit = g->quit;
+    pthread_mutex_unlock(&g->lock);
+    return !quit;
+}
+
+static void *signer_thread(void *arg)
+{
+    struct store *s = arg;
+    struct signer *g = &s->signer;
+
+    while (wait_for_job(g)) {
+        int r = do_job(s, &g->job);
+
+        pthread_mutex_lock(&g->lock);
+        g->job.result = r;
+        g->state = SIGNER_DONE;
+        pthread_cond_broadcast(&g->changed);
+        pthread_mutex_unlock(&g->lock);
+        loop_wake(s);
+    }
+    return NULL;
+}
+
+/* ---- from the store thread --------------------------------------------------------------------
+ */
+
+void signer_init(struct store *s)
+{
+    struct signer *g = &s->signer;
+    pthread_condattr_t attr;
+    int r = pthread_mutex_init(&g->lock, NULL);
+
+    assert(r == 0);
+    r = pthread_condattr_init(&attr);
+    assert(r == 0);
+    r = pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    assert(r == 0);
+    r = pthread_cond_init(&g->changed, &attr);
+    assert(r == 0);
+    (void)pthread_condattr_destroy(&attr);
+}
+
+void signer_destroy(struct store *s)
+{
+    EVP_PKEY_free(s->signer.key);
+    (void)pthread_cond_destroy(&s->signer.changed);
+    (void)pthread_mutex_destroy(&s->signer.lock);
+}
+
+int signer_start(struct store *s)
+{
+    int error = pthread_create(&s->signer.thread, NULL, signer_thread, s);
+
+    if (error != 0) {
+        log_event(LOG_ERROR, "store", "thread", LOG_STR("call", "pthread_create"),
+                  LOG_STR("errno", strerrorname_np(error)));
+        return TEKD_ENOMEM;
+    }
+    s->signer.started = true;
+    return 0;
+}
+
+void signer_stop(struct store *s)
+{
+    struct signer *g = &s->signer;
+
+    if (!g->started)
+        return;
+    pthread_mutex_lock(&g->lock);
+    g->quit = true;
+    pthread_cond_broadcast(&g->changed);
+    pthread_mutex_unlock(&g->lock);
+    (void)pthread_join(g->thread, NULL);
+    g->started = false;
+}
+
+int signer_begin(struct store *s, int64_t now)
+{
+    struct signer *g = &s->signer;
+    struct sign_job *job = &g->job;
+    const struct tree *t = &s->tree;
+    uint64_t n = t->size - t->note.size;
+    int r;
+
+    job->n = n < HSM_LEAVES_MAX ? (size_t)n : HSM_LEAVES_MAX;
+    job->last = t->note;
+    job->range = t->range;
+    job->deadline_us = now + SIGN_US;
+    job->new_key = false;
+    r = audit_leaves(s, t->note.size, job->leaves, job->n);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&g->lock);
+    assert(g->state == SIGNER_IDLE);
+    g->state = SIGNER_BUSY;
+    pthread_cond_broadcast(&g->changed);
+    pthread_mutex_unlock(&g->lock);
+    return 0;
+}
+
+bool signer_collect(struct store *s, const struct timespec *until)
+{
+    struct signer *g = &s->signer;
+    bool have;
+
+    pthread_mutex_lock(&g->lock);
+    while (until != NULL && g->state == SIGNER_BUSY &&
+           pthread_cond_timedwait(&g->changed, &g->lock, until) == 0)
+        ;
+    have = g->state == SIGNER_DONE;
+    if (have)
+        g->state = SIGNER_IDLE;
+    pthread_mutex_unlock(&g->lock);
+    return have;
+}

@@ -1,0 +1,259 @@
+/*
+ * The SQLite driver: opening and care.
+ *
+ * One connection, one thread.  locking_mode=EXCLUSIVE is set before journal_mode=WAL: no other
+ * program gets in, the WAL's index stays in memory of ours, and the corruption that SQLite up to
+ * 3.51.2 can cause when two connections write and checkpoint one WAL cannot happen.
+ * synchronous=FULL: a commit is on the disk when it returns.
+ *
+ * The WAL is copied into the database by tidy(), not inside a commit: then its errors are seen, and
+ * it runs while the signer works.
+ */
+#include "sqlite.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "tekd/err.h"
+#include "tekd/log.h"
+
+/*
+ * Pages in the WAL before it is copied back: 16 MiB.  Measured with tests/bench/store_bench: the
+ * larger it is, the more often a page is written again before it is copied once; beyond this the
+ * gain is in the noise and the file and the wait for its copying only grow.
+ */
+#define WAL_PAGES      4096
+#define WAL_PAGES_IDLE 256
+
+#define CACHE_MB_DEFAULT 16
+
+/* SQLite's own counters cost a lock for each allocation; it has to be said before its first use. */
+static void configure_once(void)
+{
+    (void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+}
+
+/* SQLite would make it with the umask's mode; its WAL gets the mode of the database. */
+static int make_file(const char *path)
+{
+    AUTO_FD int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    AUTO_MEM char *copy = NULL;
+    AUTO_FD int dir = -1;
+
+    if (fd < 0) {
+        if (errno == EEXIST)
+            return 0;
+        log_event(LOG_ERROR, "store", "create-failed", LOG_STR("path", path),
+                  LOG_STR("errno", strerrorname_np(errno)));
+        return tekd_err_from_errno(errno) == TEKD_EFULL ? TEKD_EFULL : TEKD_EIO;
+    }
+    copy = strdup(path);
+    if (copy == NULL)
+        return TEKD_ENOMEM;
+    dir = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0 || fsync(dir) < 0) {
+        log_event(LOG_ERROR, "store", "create-failed", LOG_STR("path", path),
+                  LOG_STR("errno", strerrorname_np(errno)));
+        return TEKD_EIO;
+    }
+    return 0;
+}
+
+/* Runs a PRAGMA and compares the first column of its last row; expect NULL: whatever it says. */
+static int pragma(struct sqlite *d, const char *text, const char *expect)
+{
+    sqlite3_stmt *stmt = NULL;
+    bool as_expected = expect == NULL;
+    int code = sqlite3_prepare_v2(d->handle, text, -1, &stmt, NULL);
+
+    while (code == SQLITE_OK || code == SQLITE_ROW) {
+        code = sqlite3_step(stmt);
+        if (code == SQLITE_ROW && expect != NULL) {
+            const unsigned char *is = sqlite3_column_text(stmt, 0);
+
+            as_expected = is != NULL && strcmp((const char *)is, expect) == 0;
+        }
+    }
+    (void)sqlite3_finalize(stmt);
+    if ((code & 0xff) == SQLITE_BUSY)
+        return TEKD_EEXIST;
+    if (code != SQLITE_DONE)
+        return sqlite_failed(d->handle, text, code);
+    if (!as_expected) {
+        log_event(LOG_ERROR, "store", "pragma-refused", LOG_STR("pragma", text),
+                  LOG_STR("expected", expect));
+        return TEKD_EIO;
+    }
+    return 0;
+}
+
+/* What has to be so, in this order, and what it must read back as. */
+static int set_pragmas(struct sqlite *d, unsigned cache_mb)
+{
+    static const struct {
+        const char *text, *expect;
+    } rules[] = {
+        {"PRAGMA locking_mode = EXCLUSIVE", "exclusive"},
+        {"PRAGMA journal_mode = WAL", "wal"}, /* reads the file: takes the lock */
+        {"PRAGMA synchronous = FULL", NULL},
+        {"PRAGMA synchronous", "2"},
+        {"PRAGMA locking_mode", "exclusive"},
+        {"PRAGMA journal_mode", "wal"},
+        {"PRAGMA wal_autocheckpoint = 0", "0"},
+        {"PRAGMA temp_store = MEMORY", NULL}, /* savepoints keep what they undo in memory */
+        {"PRAGMA secure_delete = ON", "1"},   /* a destroyed TEK's octets are overwritten */
+        {"PRAGMA trusted_schema = OFF", NULL},
+        {"PRAGMA cell_size_check = ON", NULL},
+        {"PRAGMA mmap_size = 0", NULL},
+    };
+    char cache[40];
+    int r;
+
+    for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
+        r = pragma(d, rules[i].text, rules[i].expect);
+        if (r < 0)
+            return r;
+    }
+    (void)snprintf(cache, sizeof(cache), "PRAGMA cache_size = -%u",
+                   (cache_mb > 0 ? cache_mb : CACHE_MB_DEFAULT) * 1024);
+    return pragma(d, cache, NULL);
+}
+
+static int on_wal(void *arg, sqlite3 *handle, const char *name, int pages)
+{
+    struct sqlite *d = arg;
+
+    (void)handle;
+    (void)name;
+    d->wal_pages = pages;
+    return SQLITE_OK;
+}
+
+static int prepare_transactions(struct sqlite *d)
+{
+    int r = sqlite_prepare(d, "BEGIN IMMEDIATE", &d->begin);
+
+    if (r == 0)
+        r = sqlite_prepare(d, "COMMIT", &d->commit);
+    if (r == 0)
+        r = sqlite_prepare(d, "SAVEPOINT item", &d->savepoint);
+    if (r == 0)
+        r = sqlite_prepare(d, "RELEASE item", &d->release);
+    if (r == 0)
+        r = sqlite_prepare(d, "ROLLBACK TO item", &d->to_savepoint);
+    return r;
+}
+
+void sqlite_close(struct db *db)
+{
+    struct sqlite *d = sqlite_of(db);
+
+    (void)sqlite3_finalize(d->begin);
+    (void)sqlite3_finalize(d->commit);
+    (void)sqlite3_finalize(d->savepoint);
+    (void)sqlite3_finalize(d->release);
+    (void)sqlite3_finalize(d->to_savepoint);
+    for (size_t i = 0; i < DB_STATEMENT_COUNT; i++)
+        (void)sqlite3_finalize(d->statement[i]);
+    (void)sqlite3_close(d->handle);
+    free(d->path);
+    free(d);
+}
+
+int sqlite_open(const struct db_options *o, struct db **ret_db)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    AUTO(db) struct db *db = NULL;
+    struct sqlite *d = calloc(1, sizeof(*d));
+    int code, r;
+
+    if (d == NULL)
+        return TEKD_ENOMEM;
+    d->base.driver = &db_sqlite;
+    db = (struct db *)(void *)d;
+    (void)pthread_once(&once, configure_once);
+    d->path = strdup(o->path);
+    if (d->path == NULL)
+        return TEKD_ENOMEM;
+    r = make_file(o->path);
+    if (r < 0)
+        return r;
+    code =
+        sqlite3_open_v2(o->path, &d->handle,
+                        SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
+    if (code != SQLITE_OK)
+        return sqlite_failed(d->handle, "sqlite3_open_v2", code);
+    (void)sqlite3_wal_hook(d->handle, on_wal, d);
+    r = set_pragmas(d, o->cache_mb);
+    if (r == TEKD_EEXIST)
+        log_event(LOG_ERROR, "store", "database-in-use", LOG_STR("path", o->path));
+    if (r == 0)
+        r = prepare_transactions(d);
+    if (r == 0)
+        *ret_db = TAKE(db);
+    return r;
+}
+
+int sqlite_is_empty(struct db *db, bool *ret_empty)
+{
+    sqlite3_stmt *stmt = NULL;
+    int code = sqlite3_prepare_v2(sqlite_of(db)->handle, "SELECT count(*) FROM sqlite_schema", -1,
+                                  &stmt, NULL);
+
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    if (code == SQLITE_ROW)
+        *ret_empty = sqlite3_column_int64(stmt, 0) == 0;
+    (void)sqlite3_finalize(stmt);
+    return code == SQLITE_ROW ? 0
+                              : sqlite_failed(sqlite_of(db)->handle, "SELECT sqlite_schema", code);
+}
+
+int sqlite_create(struct db *db)
+{
+    int code = sqlite3_exec(sqlite_of(db)->handle, schema_sqlite, NULL, NULL, NULL);
+
+    return code == SQLITE_OK ? 0 : sqlite_failed(sqlite_of(db)->handle, "CREATE TABLE", code);
+}
+
+/* ---- care ------------------------------------------------------------------------------------ */
+
+int sqlite_check(struct db *db)
+{
+    return pragma(sqlite_of(db), "PRAGMA quick_check(1)", "ok");
+}
+
+int sqlite_tidy(struct db *db, bool idle)
+{
+    struct sqlite *d = sqlite_of(db);
+    int code;
+
+    if (d->wal_pages < (idle ? WAL_PAGES_IDLE : WAL_PAGES))
+        return 0;
+    code = sqlite3_wal_checkpoint_v2(d->handle, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    if (code != SQLITE_OK)
+        return sqlite_failed(d->handle, "sqlite3_wal_checkpoint_v2", code);
+    d->wal_pages = 0;
+    return 0;
+}
+
+uint64_t sqlite_octets(struct db *db)
+{
+    static const char *const suffixes[] = {"", "-wal"};
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
+        char path[PATH_MAX];
+        struct stat st;
+        int n = snprintf(path, sizeof(path), "%s%s", sqlite_of(db)->path, suffixes[i]);
+
+        if (n > 0 && (size_t)n < sizeof(path) && stat(path, &st) == 0)
+            sum += (uint64_t)st.st_size;
+    }
+    return sum;
+}

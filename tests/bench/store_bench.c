@@ -1,0 +1,296 @@
+/*
+ * The store alone: items that do what a Key Request for a new content does (content, TEK, export,
+ * message, two records, one more that nobody waits for), a fixed number outstanding, a signer in
+ * this process.  What it prints is the bound that the store sets, without HSM and HTTP.
+ *
+ *     store_bench DIR [items] [outstanding] [new|known|random|repeat]
+ *
+ *     new      a new content each time, identifiers rise
+ *     known    a new message for one of 100 contents
+ *     random   as new, with random MessageIDs and ContentIDs
+ *     repeat   waits for a record that is signed already
+ */
+#include <assert.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "store_signer.h"
+#include "tekd/clock.h"
+#include "tekd/enc.h"
+#include "tekd/err.h"
+
+enum kind { KIND_NEW, KIND_KNOWN, KIND_RANDOM, KIND_REPEAT };
+
+struct bench {
+    struct store *store;
+    enum kind kind;
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t changed;
+    unsigned long left, running;
+    unsigned long errors;
+    double wait_us;
+};
+
+struct slot {
+    struct store_item item;
+    struct store_item lazy;
+    struct bench *b;
+    unsigned long number;
+    int64_t since_us;
+    bool lazy_free;
+};
+
+static struct record *make_record(const char *event, const struct slot *slot)
+{
+    struct record *r = NULL;
+    uint8_t digest[32];
+    char id[ENC_UUID_LEN + 1];
+
+    memset(digest, (int)slot->number, sizeof(digest));
+    (void)snprintf(id, sizeof(id), "%036lu", slot->number);
+    if (record_new(event, &r) < 0)
+        abort();
+    record_str(r, "mid", id);
+    record_str(r, "peer", "bsa-1");
+    record_hex(r, "cert", digest, 32);
+    record_str(r, "addr", "127.0.0.1:12345");
+    record_str(r, "dir", "pull");
+    record_str(r, "content", "urn:x:content:12345678");
+    record_str(r, "keyid", id);
+    record_str(r, "kekid", "bsa-1/1");
+    record_hex(r, "out", digest, 32);
+    record_hex(r, "req", digest, 32);
+    return r;
+}
+
+static struct record *make_generated(const struct slot *slot)
+{
+    struct record *r = NULL;
+    char id[ENC_UUID_LEN + 1];
+
+    (void)snprintf(id, sizeof(id), "%036lu", slot->number);
+    if (record_new("tek.generated", &r) < 0)
+        abort();
+    record_str(r, "keyid", id);
+    record_str(r, "content", "urn:x:content:12345678");
+    record_int(r, "bits", 128);
+    record_str(r, "kekid", "storage/1");
+    return r;
+}
+
+static struct record *make_sent(const struct slot *slot)
+{
+    struct record *r = NULL;
+    uint8_t digest[32] = {1};
+    char id[ENC_UUID_LEN + 1];
+
+    (void)snprintf(id, sizeof(id), "%036lu", slot->number);
+    if (record_new("answer.sent", &r) < 0)
+        abort();
+    record_ref(r, "ref", 1, slot->number);
+    record_str(r, "mid", id);
+    record_str(r, "peer", "bsa-1");
+    record_hex(r, "out", digest, 32);
+    return r;
+}
+
+static void name(const struct slot *slot, const char *prefix, char *out, size_t max)
+{
+    unsigned long n = slot->number;
+
+    if (slot->b->kind == KIND_RANDOM)
+        n = (n + 1) * 0x9E3779B97F4A7C15UL;
+    (void)snprintf(out, max, "%s%016lx", prefix, n);
+}
+
+static int put_content(struct slot *slot, struct store_tx *tx, struct store_content *c,
+                       struct store_tek *t)
+{
+    struct hsm_blob data = {.len = 24};
+    int r;
+
+    *c = (struct store_content){.bits = 128};
+    name(slot, "urn:x:", c->id, sizeof(c->id));
+    r = store_tx_content_insert(tx, c);
+    if (r < 0)
+        return r;
+    *t = (struct store_tek){.content = c->row, .version = 1, .bits = 128, .storage_kek = 1};
+    t->stored.len = 24;
+    r = enc_uuidv7(clock_utc_us(), t->key_id);
+    if (r == 0)
+        r = store_tx_tek_insert(tx, t);
+    if (r == 0)
+        r = store_tx_export_insert(tx, t->row, 2, &data);
+    if (r == 0)
+        r = store_tx_record(tx, make_generated(slot), NULL);
+    return r;
+}
+
+static int apply(struct store_item *item, struct store_tx *tx)
+{
+    struct slot *slot = (struct slot *)item;
+    struct store_message m = {.bsa = 1, .period_asked = -1, .kek = 2};
+    struct store_content c;
+    struct store_tek t;
+    uint64_t seq;
+    int r = 0;
+
+    if (slot->b->kind == KIND_REPEAT) {
+        r = store_tx_message_find(tx, 1, "none", 4, &m);
+        store_tx_wait_for(tx, 0);
+        return r == TEKD_ENOTFOUND ? 0 : r;
+    }
+    if (slot->b->kind != KIND_KNOWN) {
+        r = put_content(slot, tx, &c, &t);
+        m.content = c.row;
+        m.tek = t.row;
+    }
+    name(slot, "m-", m.id, sizeof(m.id));
+    if (r == 0)
+        r = store_tx_record(tx, make_record("request.answered", slot), &seq);
+    if (r == 0) {
+        m.seq = seq;
+        m.time_us = store_tx_utc_us(tx);
+        r = store_tx_message_insert(tx, &m);
+    }
+    return r;
+}
+
+static int apply_lazy(struct store_item *item, struct store_tx *tx)
+{
+    struct slot *slot = (struct slot *)((char *)item - offsetof(struct slot, lazy));
+
+    return store_tx_record(tx, make_sent(slot), NULL);
+}
+
+static void start(struct slot *slot)
+{
+    slot->since_us = clock_mono_us();
+    if (store_submit(slot->b->store, &slot->item) < 0)
+        abort();
+}
+
+static void lazy_done(struct store_item *item, int result)
+{
+    struct slot *slot = (struct slot *)((char *)item - offsetof(struct slot, lazy));
+
+    (void)result;
+    slot->lazy_free = true;
+}
+
+/* On the store thread: the next one starts at once, as a busy client would. */
+static void done(struct store_item *item, int result)
+{
+    struct slot *slot = (struct slot *)item;
+    struct bench *b = slot->b;
+    bool go_on;
+
+    if (slot->lazy_free) {
+        slot->lazy_free = false;
+        if (store_submit(b->store, &slot->lazy) < 0)
+            slot->lazy_free = true;
+    }
+    pthread_mutex_lock(&b->lock);
+    b->errors += result < 0;
+    b->wait_us += (double)(clock_mono_us() - slot->since_us);
+    go_on = b->left > 0;
+    if (go_on)
+        slot->number = b->left--;
+    else if (--b->running == 0)
+        pthread_cond_signal(&b->changed);
+    pthread_mutex_unlock(&b->lock);
+    if (go_on)
+        start(slot);
+}
+
+static double cpu_us(void)
+{
+    struct rusage u;
+
+    (void)getrusage(RUSAGE_SELF, &u);
+    return (double)u.ru_utime.tv_sec * 1e6 + (double)u.ru_utime.tv_usec +
+           (double)u.ru_stime.tv_sec * 1e6 + (double)u.ru_stime.tv_usec;
+}
+
+static void fatal(void *arg, int error)
+{
+    (void)arg;
+    (void)fprintf(stderr, "store: %s\n", tekd_strerror(error));
+    exit(74);
+}
+
+static void run(struct bench *b, unsigned long items, unsigned outstanding)
+{
+    struct slot *slots = calloc(outstanding, sizeof(*slots));
+    struct store_status before, after;
+    struct rusage u;
+    double cpu, elapsed;
+
+    if (slots == NULL)
+        abort();
+    b->left = items;
+    b->running = outstanding;
+    store_status_get(b->store, &before);
+    cpu = cpu_us();
+    elapsed = (double)clock_mono_us();
+    for (unsigned i = 0; i < outstanding; i++) {
+        slots[i].b = b;
+        slots[i].number = items + 1 + i;
+        slots[i].lazy_free = true;
+        slots[i].item = (struct store_item){.apply = apply, .done = done, .wait = STORE_SIGNED};
+        slots[i].lazy =
+            (struct store_item){.apply = apply_lazy, .done = lazy_done, .wait = STORE_LAZY};
+        start(&slots[i]);
+    }
+    pthread_mutex_lock(&b->lock);
+    while (b->running > 0)
+        pthread_cond_wait(&b->changed, &b->lock);
+    pthread_mutex_unlock(&b->lock);
+    elapsed = (double)clock_mono_us() - elapsed;
+    cpu = cpu_us() - cpu;
+    store_status_get(b->store, &after);
+    (void)getrusage(RUSAGE_SELF, &u);
+    items += outstanding;
+    printf("items=%lu per_s=%.0f cpu_us=%.1f latency_us=%.0f batches=%lu items_per_batch=%.1f"
+           " errors=%lu rss_mb=%ld db_mb=%.0f\n",
+           items, (double)items / elapsed * 1e6, cpu / (double)items, b->wait_us / (double)items,
+           after.batches - before.batches, (double)items / (double)(after.batches - before.batches),
+           b->errors, u.ru_maxrss / 1024, (double)after.db_octets / 1e6);
+    store_close(b->store);
+    free(slots);
+}
+
+int main(int argc, char **argv)
+{
+    static const char *const kinds[] = {"new", "known", "random", "repeat"};
+    struct bench b = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    struct store_test_signer *signer = store_signer_new();
+    char path[4096];
+    struct store_options o = {.path = path,
+                              .bsm_id = "bench.example",
+                              .instance = "bench",
+                              .version = "0",
+                              .heartbeat_s = 300,
+                              .message_window_us = INT64_C(604800) * 1000000,
+                              .signer = store_signer_of(signer),
+                              .fatal = fatal};
+    unsigned long items = argc > 2 ? strtoul(argv[2], NULL, 10) : 20000;
+    unsigned outstanding = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : 64;
+
+    if (argc < 2)
+        return 2;
+    for (size_t i = 0; argc > 4 && i < ARRAY_SIZE(kinds); i++) {
+        if (strcmp(argv[4], kinds[i]) == 0)
+            b.kind = (enum kind)i;
+    }
+    (void)snprintf(path, sizeof(path), "%s/store_bench.db", argv[1]);
+    if (store_open(&o, &b.store) < 0)
+        return 1;
+    run(&b, items, outstanding);
+    store_signer_free(signer);
+    return 0;
+}

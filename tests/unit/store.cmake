@@ -1,0 +1,7 @@
+# The store over real SQLite files; store_signer.c is the HSM.
+add_library(store_signer STATIC store_signer.c)
+target_link_libraries(store_signer PUBLIC tekd_store)
+
+add_executable(store_bench ../bench/store_bench.c)
+target_link_libraries(store_bench PRIVATE store_signer tekd_clock)
+target_include_directories(store_bench PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})

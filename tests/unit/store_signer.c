@@ -1,0 +1,258 @@
+#include "store_signer.h"
+
+#include <assert.h>
+#include <openssl/ec.h>
+#include <openssl/sha.h>
+#include <openssl/x509.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tekd/err.h"
+
+struct store_test_signer {
+    EVP_PKEY *key;
+    struct hsm_spki spki;
+    uint8_t key_id[4];
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t changed;
+    bool held;
+    int error, key_error;
+    enum store_signer_damage damage;
+    unsigned entered, contradictions;
+    size_t most;
+    /* The newest note it made. */
+    uint64_t size;
+    struct merkle_hash root;
+};
+
+struct store_test_signer *store_signer_new(void)
+{
+    struct store_test_signer *t = calloc(1, sizeof(*t));
+    unsigned char *der = NULL;
+    int len;
+
+    assert(t != NULL);
+    t->key = EVP_EC_gen("P-256");
+    assert(t->key != NULL);
+    len = i2d_PUBKEY(t->key, &der);
+    assert(len > 0 && (size_t)len <= sizeof(t->spki.der));
+    memcpy(t->spki.der, der, (size_t)len);
+    t->spki.len = (uint16_t)len;
+    OPENSSL_free(der);
+    (void)pthread_mutex_init(&t->lock, NULL);
+    (void)pthread_cond_init(&t->changed, NULL);
+    return t;
+}
+
+void store_signer_free(struct store_test_signer *t)
+{
+    EVP_PKEY_free(t->key);
+    (void)pthread_cond_destroy(&t->changed);
+    (void)pthread_mutex_destroy(&t->lock);
+    free(t);
+}
+
+static int public_key(void *arg, int64_t deadline_us, struct hsm_spki *ret_spki)
+{
+    struct store_test_signer *t = arg;
+    int r;
+
+    (void)deadline_us;
+    pthread_mutex_lock(&t->lock);
+    r = t->key_error;
+    pthread_mutex_unlock(&t->lock);
+    if (r == 0)
+        *ret_spki = t->spki;
+    return r;
+}
+
+/* What the real signer refuses. */
+static int check_request(struct store_test_signer *t, const struct hsm_checkpoint *in,
+                         const struct note *n)
+{
+    struct merkle_hash root;
+
+    merkle_range_root(in->range, &root);
+    if (in->range->size != in->last->size || memcmp(&root, &in->last->root, sizeof(root)) != 0)
+        return TEKD_ETAMPER;
+    if (in->last->size > 0 && note_verify(in->last, t->key) < 0)
+        return TEKD_ETAMPER;
+    if (n->size < t->size ||
+        (n->size == t->size && memcmp(&n->root, &t->root, sizeof(root)) != 0) ||
+        (in->last->size == t->size && memcmp(&in->last->root, &t->root, sizeof(root)) != 0 &&
+         t->size > 0))
+        return TEKD_ETAMPER;
+    return 0;
+}
+
+static void sign_text(struct store_test_signer *t, struct note *n)
+{
+    AUTO(buf) struct buf *text = NULL;
+    uint8_t digest[SHA256_DIGEST_LENGTH];
+    uint8_t sig[NOTE_SIG_MAX];
+    size_t sig_len = sizeof(sig);
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(t->key, NULL);
+    int r = buf_new(NOTE_TEXT_MAX, &text);
+
+    assert(r == 0 && ctx != NULL);
+    r = note_text(n->origin, n->size, &n->root, text);
+    assert(r == 0);
+    (void)SHA256(buf_data(text), buf_len(text), digest);
+    r = EVP_PKEY_sign_init(ctx);
+    assert(r == 1);
+    r = EVP_PKEY_sign(ctx, sig, &sig_len, digest, sizeof(digest));
+    assert(r == 1);
+    EVP_PKEY_CTX_free(ctx);
+    r = note_key_id(n->origin, t->key, t->key_id);
+    assert(r == 0);
+    r = note_add(n, t->key_id, sig, sig_len);
+    assert(r == 0);
+}
+
+static int wait_for_leave(struct store_test_signer *t, enum store_signer_damage *ret_damage)
+{
+    int r;
+
+    pthread_mutex_lock(&t->lock);
+    t->entered++;
+    pthread_cond_broadcast(&t->changed);
+    while (t->held)
+        pthread_cond_wait(&t->changed, &t->lock);
+    r = t->error;
+    *ret_damage = t->damage;
+    t->damage = DAMAGE_NONE;
+    pthread_mutex_unlock(&t->lock);
+    return r;
+}
+
+static int sign(void *arg, const struct hsm_checkpoint *in, int64_t deadline_us,
+                struct note *ret_note)
+{
+    struct store_test_signer *t = arg;
+    struct note n = {.size = in->last->size + in->n};
+    struct merkle_range range = *in->range;
+    enum store_signer_damage damage;
+    int r;
+
+    (void)deadline_us;
+    r = wait_for_leave(t, &damage);
+    if (r < 0)
+        return r;
+    memcpy(n.origin, in->last->origin, sizeof(n.origin));
+    for (size_t i = 0; i < in->n; i++)
+        merkle_range_append(&range, &in->leaves[i]);
+    merkle_range_root(&range, &n.root);
+    pthread_mutex_lock(&t->lock);
+    r = check_request(t, in, &n);
+    if (r < 0)
+        t->contradictions++;
+    if (in->n > t->most)
+        t->most = in->n;
+    if (r == 0 && damage == DAMAGE_NONE) {
+        t->size = n.size;
+        t->root = n.root;
+    }
+    pthread_mutex_unlock(&t->lock);
+    if (r < 0)
+        return r;
+    if (damage == DAMAGE_ROOT)
+        n.root.octets[0] ^= 1;
+    sign_text(t, &n);
+    if (damage == DAMAGE_SIGNATURE)
+        n.root.octets[0] ^= 1; /* what was signed is not what it says */
+    *ret_note = n;
+    return 0;
+}
+
+struct store_signer store_signer_of(struct store_test_signer *t)
+{
+    return (struct store_signer){.arg = t, .public_key = public_key, .sign = sign};
+}
+
+EVP_PKEY *store_signer_key(struct store_test_signer *t)
+{
+    return t->key;
+}
+
+void store_signer_restart(struct store_test_signer *t)
+{
+    pthread_mutex_lock(&t->lock);
+    t->size = 0;
+    memset(&t->root, 0, sizeof(t->root));
+    pthread_mutex_unlock(&t->lock);
+}
+
+void store_signer_hold(struct store_test_signer *t)
+{
+    pthread_mutex_lock(&t->lock);
+    t->held = true;
+    pthread_mutex_unlock(&t->lock);
+}
+
+void store_signer_release(struct store_test_signer *t)
+{
+    pthread_mutex_lock(&t->lock);
+    t->held = false;
+    pthread_cond_broadcast(&t->changed);
+    pthread_mutex_unlock(&t->lock);
+}
+
+void store_signer_fail(struct store_test_signer *t, int error)
+{
+    pthread_mutex_lock(&t->lock);
+    t->error = error;
+    pthread_mutex_unlock(&t->lock);
+}
+
+void store_signer_hide_key(struct store_test_signer *t, int error)
+{
+    pthread_mutex_lock(&t->lock);
+    t->key_error = error;
+    pthread_mutex_unlock(&t->lock);
+}
+
+void store_signer_damage(struct store_test_signer *t, enum store_signer_damage damage)
+{
+    pthread_mutex_lock(&t->lock);
+    t->damage = damage;
+    pthread_mutex_unlock(&t->lock);
+}
+
+void store_signer_wait_entered(struct store_test_signer *t, unsigned n)
+{
+    pthread_mutex_lock(&t->lock);
+    while (t->entered < n)
+        pthread_cond_wait(&t->changed, &t->lock);
+    pthread_mutex_unlock(&t->lock);
+}
+
+unsigned store_signer_entered(struct store_test_signer *t)
+{
+    unsigned n;
+
+    pthread_mutex_lock(&t->lock);
+    n = t->entered;
+    pthread_mutex_unlock(&t->lock);
+    return n;
+}
+
+unsigned store_signer_contradictions(struct store_test_signer *t)
+{
+    unsigned n;
+
+    pthread_mutex_lock(&t->lock);
+    n = t->contradictions;
+    pthread_mutex_unlock(&t->lock);
+    return n;
+}
+
+size_t store_signer_most_leaves(struct store_test_signer *t)
+{
+    size_t n;
+
+    pthread_mutex_lock(&t->lock);
+    n = t->most;
+    pthread_mutex_unlock(&t->lock);
+    return n;
+}

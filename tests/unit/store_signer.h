@@ -1,0 +1,45 @@
+/*
+ * A signer for tests of the store: a P-256 key in this process, strict as the real one is (it
+ * checks its own signature on the last note and the range, and never signs what contradicts a note
+ * it made), whose reply a test can hold back or turn into an error.
+ */
+#ifndef TEST_STORE_SIGNER_H
+#define TEST_STORE_SIGNER_H
+
+#include <openssl/evp.h>
+
+#include "tekd/store.h"
+
+struct store_test_signer;
+
+struct store_test_signer *store_signer_new(void);
+void store_signer_free(struct store_test_signer *t);
+
+/* What store_options want. */
+struct store_signer store_signer_of(struct store_test_signer *t);
+EVP_PKEY *store_signer_key(struct store_test_signer *t);
+
+/* Forgets what it signed, as a worker that was restarted. */
+void store_signer_restart(struct store_test_signer *t);
+
+/* From now on sign() blocks before it answers; release lets all go on. */
+void store_signer_hold(struct store_test_signer *t);
+void store_signer_release(struct store_test_signer *t);
+/* From now on sign() gives this error; 0: it works. */
+void store_signer_fail(struct store_test_signer *t, int error);
+/* public_key() gives this error; 0: it works. */
+void store_signer_hide_key(struct store_test_signer *t, int error);
+/* The next reply is damaged: a flipped bit of the root under a good signature, or of the signature.
+ */
+enum store_signer_damage { DAMAGE_NONE, DAMAGE_ROOT, DAMAGE_SIGNATURE };
+void store_signer_damage(struct store_test_signer *t, enum store_signer_damage damage);
+
+/* Blocks until sign() was entered n times in all. */
+void store_signer_wait_entered(struct store_test_signer *t, unsigned n);
+unsigned store_signer_entered(struct store_test_signer *t);
+/* How often a request contradicted what was signed before. */
+unsigned store_signer_contradictions(struct store_test_signer *t);
+/* The largest number of leaves of one request. */
+size_t store_signer_most_leaves(struct store_test_signer *t);
+
+#endif
