@@ -138,6 +138,9 @@ struct store_status {
 };
 void store_status_get(struct store *s, struct store_status *ret_status);
 
+/* The key that the log's checkpoints verify with.  Errors: TEKD_ENOTFOUND (none was seen yet). */
+int store_public_key(struct store *s, struct hsm_spki *ret_spki);
+
 /* ---- inside apply ---------------------------------------------------------------------------- */
 
 /* Adds a record, numbered now; the store takes it, also on failure.  ret_seq may be NULL. */

@@ -1,0 +1,268 @@
+/*
+ * audit checkpoint, and the stream of audit export and audit records.
+ *
+ * The stream follows the answer line {"ok":true,"result":{…}} and is text, line by line:
+ *     R <record>          the octets of one record, in the order of seq
+ *     N <length>          a note of that many octets follows, and a line end
+ *     E                   the end: the stream is whole
+ * A stream without its E was cut.  Records and notes are read a page at a time between the store's
+ * batches, so that the server keeps serving.
+ */
+#include "internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "tekd/clock.h"
+#include "tekd/enc.h"
+#include "tekd/err.h"
+
+#define PAGE_ROWS     256
+#define PAGE_OCTETS   (PAGE_ROWS * (RECORD_MAX + 8))
+#define CHECKPOINT_US 10000000 /* an operator's patience with the signer */
+
+/* ---- a checkpoint over everything so far -------------------------------------------------------
+ */
+
+struct checkpoint {
+    struct store_item item; /* first */
+    const struct admin_call *call;
+    const char *action;
+    pthread_mutex_t lock;
+    pthread_cond_t done;
+    bool ended;
+    int result;
+};
+
+static int apply_checkpoint(struct store_item *item, struct store_tx *tx)
+{
+    struct checkpoint *c = (struct checkpoint *)item;
+    struct record *rec = NULL;
+    int r = record_new("admin.action", &rec);
+
+    if (r < 0)
+        return r;
+    record_str(rec, "actor", c->call->actor.name);
+    record_int(rec, "uid", c->call->actor.uid);
+    record_str(rec, "action", c->action);
+    record_str(rec, "detail", "");
+    return store_tx_record(tx, rec, NULL);
+}
+
+static void done_checkpoint(struct store_item *item, int result)
+{
+    struct checkpoint *c = (struct checkpoint *)item;
+
+    (void)pthread_mutex_lock(&c->lock);
+    c->result = result;
+    c->ended = true;
+    (void)pthread_cond_signal(&c->done);
+    (void)pthread_mutex_unlock(&c->lock);
+}
+
+/* Records the command itself, and waits until that record is signed. */
+static int make_checkpoint(struct admin_call *call, const char *action)
+{
+    struct checkpoint c = {.item = {.apply = apply_checkpoint,
+                                    .done = done_checkpoint,
+                                    .wait = STORE_SIGNED,
+                                    .deadline_us = clock_mono_us() + CHECKPOINT_US},
+                           .call = call,
+                           .action = action,
+                           .lock = PTHREAD_MUTEX_INITIALIZER,
+                           .done = PTHREAD_COND_INITIALIZER};
+    int r = store_submit(call->admin->o.store, &c.item);
+
+    if (r < 0)
+        return r;
+    (void)pthread_mutex_lock(&c.lock);
+    while (!c.ended)
+        (void)pthread_cond_wait(&c.done, &c.lock);
+    (void)pthread_mutex_unlock(&c.lock);
+    if (c.result < 0)
+        return admin_fail_call(call, c.result, "no checkpoint: %s", tekd_strerror(c.result));
+    return 0;
+}
+
+struct newest {
+    uint64_t size;
+    char note[NOTE_MAX + 1];
+};
+
+static int copy_note(void *arg, uint64_t size, const void *note, size_t len)
+{
+    struct newest *n = arg;
+
+    if (len > NOTE_MAX)
+        return TEKD_EINTERNAL;
+    n->size = size;
+    memcpy(n->note, note, len);
+    n->note[len] = '\0';
+    return 0;
+}
+
+static int read_newest(void *arg, struct store_tx *tx)
+{
+    struct newest *n = arg;
+    const struct store_walk w = {.after = (int64_t)n->size - 1, .limit = 1, .arg = n};
+
+    return store_tx_note_walk(tx, &w, copy_note);
+}
+
+static int newest_note(struct admin_call *call, struct newest *ret)
+{
+    struct store_status s;
+
+    store_status_get(call->admin->o.store, &s);
+    ret->size = s.signed_size;
+    ret->note[0] = '\0';
+    return store_call(call->admin->o.store, STORE_READ, read_newest, ret);
+}
+
+int admin_audit_checkpoint(struct admin_call *call)
+{
+    struct newest n;
+    int r = make_checkpoint(call, "audit checkpoint");
+
+    if (r == 0)
+        r = newest_note(call, &n);
+    if (r < 0)
+        return r;
+    call->result = json_pack("{s:I,s:s}", "size", (json_int_t)n.size, "checkpoint", n.note);
+    return call->result ? 0 : TEKD_ENOMEM;
+}
+
+/* ---- the stream --------------------------------------------------------------------------------
+ */
+
+struct stream {
+    struct admin_call *call;
+    struct buf *page;
+    int64_t after; /* seq or size that was sent last */
+    uint64_t end;  /* records below, notes up to it */
+    size_t n;
+};
+
+static int add_record(void *arg, uint64_t seq, const void *octets, size_t len)
+{
+    struct stream *s = arg;
+
+    if (seq >= s->end)
+        return 1; /* ends the walk */
+    s->after = (int64_t)seq;
+    s->n++;
+    (void)buf_puts(s->page, "R ");
+    (void)buf_append(s->page, octets, len);
+    return buf_putc(s->page, '\n');
+}
+
+static int read_records(void *arg, struct store_tx *tx)
+{
+    struct stream *s = arg;
+    const struct store_walk w = {.after = s->after, .limit = PAGE_ROWS, .arg = s};
+    int r;
+
+    s->n = 0;
+    r = store_tx_leaf_walk(tx, &w, add_record);
+    return r > 0 ? 0 : r;
+}
+
+static int add_note(void *arg, uint64_t size, const void *note, size_t len)
+{
+    struct stream *s = arg;
+
+    if (size > s->end)
+        return 1;
+    s->after = (int64_t)size;
+    s->n++;
+    (void)buf_printf(s->page, "N %zu\n", len);
+    (void)buf_append(s->page, note, len);
+    return buf_putc(s->page, '\n');
+}
+
+static int read_notes(void *arg, struct store_tx *tx)
+{
+    struct stream *s = arg;
+    const struct store_walk w = {.after = s->after, .limit = PAGE_ROWS, .arg = s};
+    int r;
+
+    s->n = 0;
+    r = store_tx_note_walk(tx, &w, add_note);
+    return r > 0 ? 0 : r;
+}
+
+static int send_pages(struct stream *s, int (*read)(void *arg, struct store_tx *tx))
+{
+    do {
+        int r;
+
+        buf_reset(s->page);
+        r = store_call(s->call->admin->o.store, STORE_READ, read, s);
+        if (r == 0)
+            r = buf_error(s->page);
+        if (r == 0)
+            r = admin_send(s->call, buf_data(s->page), buf_len(s->page));
+        if (r < 0)
+            return r;
+    } while (s->n == PAGE_ROWS);
+    return 0;
+}
+
+static int send_header(struct admin_call *call, const struct newest *n, uint64_t end)
+{
+    struct hsm_spki spki = {.len = 0};
+    char hex[ENC_HEX_LEN(HSM_SPKI_MAX) + 1];
+    AUTO_MEM char *text = NULL;
+    AUTO_JSON json_t *doc = NULL;
+    int r = store_public_key(call->admin->o.store, &spki);
+
+    if (r < 0)
+        return r;
+    enc_hex(spki.der, spki.len, hex);
+    doc = json_pack("{s:b,s:{s:I,s:I,s:s,s:s}}", "ok", 1, "result", "size", (json_int_t)n->size,
+                    "records", (json_int_t)end, "checkpoint", n->note, "spki", hex);
+    text = doc ? json_dumps(doc, JSON_COMPACT) : NULL;
+    if (!text)
+        return TEKD_ENOMEM;
+    call->streamed = true;
+    r = admin_send(call, text, strlen(text));
+    return r < 0 ? r : admin_send(call, "\n", 1);
+}
+
+static int stream(struct admin_call *call, const struct newest *n, bool notes)
+{
+    AUTO(buf) struct buf *page = NULL;
+    struct stream s = {
+        .call = call, .after = admin_arg_int_or(call, "from", 0) - 1, .end = n->size};
+    int r = buf_new(PAGE_OCTETS, &page);
+
+    s.page = page;
+    if (r == 0)
+        r = send_header(call, n, n->size);
+    if (r == 0)
+        r = send_pages(&s, read_records);
+    s.after = -1;
+    if (r == 0 && notes)
+        r = send_pages(&s, read_notes);
+    return r < 0 ? r : admin_send(call, "E\n", 2);
+}
+
+/* Makes a checkpoint first and holds exactly the records under it. */
+int admin_audit_export(struct admin_call *call)
+{
+    struct newest n;
+    int r = make_checkpoint(call, "audit export");
+
+    if (r == 0)
+        r = newest_note(call, &n);
+    return r < 0 ? r : stream(call, &n, true);
+}
+
+/* What is signed by now; for the ledger. */
+int admin_audit_records(struct admin_call *call)
+{
+    struct newest n;
+    int r = newest_note(call, &n);
+
+    return r < 0 ? r : stream(call, &n, false);
+}

@@ -1,0 +1,200 @@
+#include "internal.h"
+
+#include <string.h>
+
+#include "tekd/enc.h"
+#include "tekd/err.h"
+
+#define PAGE_ROWS 500
+
+static json_t *time_json(int64_t utc_us)
+{
+    char text[ENC_TIME_LEN + 1];
+
+    enc_time(utc_us, text);
+    return json_string(text);
+}
+
+/* ---- contents ----------------------------------------------------------------------------------
+ */
+
+int admin_content_add(struct admin_call *call)
+{
+    int r = 0;
+    const char *id = admin_arg_str(call, "content", &r);
+    int64_t bits = admin_arg_int_or(call, "bits", call->admin->o.default_bits);
+
+    if (r < 0)
+        return r;
+    if (bits < 0 || bits > 65535)
+        bits = 0; /* refused, with what is expected */
+    return keys_content_add(call->admin->o.keys, &call->actor, id, (unsigned)bits, &call->err);
+}
+
+static json_t *content_json(const struct store_content *c)
+{
+    return json_pack("{s:s,s:i,s:o,s:b}", "content_id", c->id, "bits", (int)c->bits, "created",
+                     time_json(c->created_us), "by_request", c->created_by != 0);
+}
+
+struct page {
+    json_t *list;
+    int64_t content; /* whose TEKs */
+    int64_t last;
+    size_t n;
+};
+
+static int add_content(void *arg, const struct store_content *c)
+{
+    struct page *p = arg;
+
+    p->last = c->row;
+    p->n++;
+    return json_array_append_new(p->list, content_json(c)) < 0 ? TEKD_ENOMEM : 0;
+}
+
+static int read_contents(void *arg, struct store_tx *tx)
+{
+    struct page *p = arg;
+    const struct store_walk w = {.after = p->last, .limit = PAGE_ROWS, .arg = p};
+
+    p->n = 0;
+    return store_tx_content_walk(tx, &w, add_content);
+}
+
+int admin_content_list(struct admin_call *call)
+{
+    AUTO_JSON json_t *list = json_array();
+    struct page p = {.list = list, .n = PAGE_ROWS};
+    int r = 0;
+
+    while (r == 0 && p.n == PAGE_ROWS)
+        r = store_call(call->admin->o.store, STORE_READ, read_contents, &p);
+    if (r == 0)
+        call->result = TAKE(list);
+    return r;
+}
+
+/* ---- TEKs --------------------------------------------------------------------------------------
+ */
+
+static json_t *tek_json(const struct store_tek *t)
+{
+    char id[ENC_UUID_LEN + 1];
+
+    enc_uuid(t->key_id, id);
+    return json_pack("{s:s,s:I,s:i,s:i,s:o,s:b}", "key_id", id, "period", (json_int_t)t->period,
+                     "version", (int)t->version, "bits", (int)t->bits, "created",
+                     time_json(t->created_us), "destroyed", t->destroyed);
+}
+
+static int add_tek(void *arg, const struct store_tek *t)
+{
+    struct page *p = arg;
+
+    p->last = t->row;
+    p->n++;
+    return json_array_append_new(p->list, tek_json(t)) < 0 ? TEKD_ENOMEM : 0;
+}
+
+static int read_teks(void *arg, struct store_tx *tx)
+{
+    struct page *p = arg;
+    const struct store_walk w = {.after = p->last, .limit = PAGE_ROWS, .arg = p};
+
+    p->n = 0;
+    return store_tx_tek_walk(tx, p->content, &w, add_tek);
+}
+
+struct lookup {
+    const char *id;
+    struct store_content content;
+};
+
+static int find(void *arg, struct store_tx *tx)
+{
+    struct lookup *l = arg;
+
+    return store_tx_content_find(tx, l->id, strlen(l->id), &l->content);
+}
+
+/* The content that the call names. */
+static int find_content(struct admin_call *call, struct lookup *l)
+{
+    int r = 0;
+
+    l->id = admin_arg_str(call, "content", &r);
+    if (r == 0)
+        r = store_call(call->admin->o.store, STORE_READ, find, l);
+    if (r == TEKD_ENOTFOUND)
+        return admin_fail_call(call, r, "\"%.300s\": no such content", l->id);
+    return r;
+}
+
+static int list_teks(struct admin_call *call, int64_t content, json_t **ret_list)
+{
+    AUTO_JSON json_t *list = json_array();
+    struct page p = {.list = list, .content = content, .n = PAGE_ROWS};
+    int r = 0;
+
+    while (r == 0 && p.n == PAGE_ROWS)
+        r = store_call(call->admin->o.store, STORE_READ, read_teks, &p);
+    if (r == 0)
+        *ret_list = TAKE(list);
+    return r;
+}
+
+int admin_key_list(struct admin_call *call)
+{
+    struct lookup l = {.id = NULL};
+    int r = find_content(call, &l);
+
+    return r < 0 ? r : list_teks(call, l.content.row, &call->result);
+}
+
+int admin_content_show(struct admin_call *call)
+{
+    struct lookup l = {.id = NULL};
+    AUTO_JSON json_t *doc = NULL;
+    json_t *keys = NULL;
+    int r = find_content(call, &l);
+
+    if (r == 0)
+        r = list_teks(call, l.content.row, &keys);
+    if (r < 0)
+        return r;
+    doc = content_json(&l.content);
+    if (!doc || json_object_set_new(doc, "keys", keys) < 0)
+        return TEKD_ENOMEM;
+    call->result = TAKE(doc);
+    return 0;
+}
+
+int admin_key_rotate(struct admin_call *call)
+{
+    uint8_t key_id[16];
+    char text[ENC_UUID_LEN + 1];
+    int r = 0;
+    const char *id = admin_arg_str(call, "content", &r);
+
+    if (r == 0)
+        r = keys_rotate(call->admin->o.keys, &call->actor, id, key_id, &call->err);
+    if (r < 0)
+        return r;
+    enc_uuid(key_id, text);
+    call->result = json_pack("{s:s}", "key_id", text);
+    return call->result ? 0 : TEKD_ENOMEM;
+}
+
+int admin_key_destroy(struct admin_call *call)
+{
+    uint8_t key_id[16];
+    int r = 0;
+    const char *id = admin_arg_str(call, "key", &r);
+
+    if (r < 0)
+        return r;
+    if (enc_uuid_read(id, strlen(id), key_id) < 0)
+        return admin_fail_call(call, TEKD_EINVAL, "\"%.60s\" is no key ID (a UUID)", id);
+    return keys_destroy(call->admin->o.keys, &call->actor, key_id, &call->err);
+}

@@ -1,0 +1,178 @@
+#include "internal.h"
+
+#include <string.h>
+
+#include "tekd/clock.h"
+#include "tekd/enc.h"
+#include "tekd/err.h"
+#include "tekd/secret.h"
+
+static const char *const states[] = {[HSM_STARTING] = "starting",
+                                     [HSM_READY] = "ready",
+                                     [HSM_DOWN] = "down",
+                                     [HSM_PIN_REFUSED] = "pin-refused"};
+
+static json_t *number(uint64_t n)
+{
+    return json_integer((json_int_t)n);
+}
+
+static json_t *time_or_null(int64_t utc_us)
+{
+    char text[ENC_TIME_LEN + 1];
+
+    if (utc_us == 0)
+        return json_null();
+    enc_time(utc_us, text);
+    return json_string(text);
+}
+
+/* ---- status ------------------------------------------------------------------------------------
+ */
+
+static json_t *store_part(struct admin *a)
+{
+    struct store_status s;
+
+    store_status_get(a->o.store, &s);
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:s}", "epoch", number(s.epoch),
+                     "records", number(s.records), "signed", number(s.signed_size),
+                     "checkpoint_time", time_or_null(s.checkpoint_utc_us), "batches",
+                     number(s.batches), "losers", number(s.losers), "rehashed", number(s.rehashed),
+                     "database_octets", number(s.db_octets), "free_octets", number(s.free_octets),
+                     "reason", s.reason);
+}
+
+static int count(void *arg, struct store_tx *tx)
+{
+    return store_tx_counts(tx, arg);
+}
+
+static json_t *counts_part(struct admin *a)
+{
+    struct store_counts c = {.bsas = 0};
+
+    if (store_call(a->o.store, STORE_READ, count, &c) < 0)
+        return json_null();
+    return json_pack("{s:o,s:o,s:o,s:o}", "bsas", number(c.bsas), "contents", number(c.contents),
+                     "teks", number(c.teks), "messages", number(c.messages));
+}
+
+static json_t *keys_part(struct admin *a)
+{
+    struct keys_status s;
+
+    keys_status_get(a->o.keys, &s);
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:b,s:s}", "answered", number(s.answered),
+                     "refused", number(s.refused), "repeated", number(s.repeated), "busy",
+                     number(s.busy), "failed", number(s.failed), "tek_hits", number(s.tek_hits),
+                     "tek_misses", number(s.tek_misses), "bound", s.bound, "reason", s.reason);
+}
+
+static json_t *http_part(struct admin *a)
+{
+    struct http_status s;
+
+    http_status_get(a->o.http, &s);
+    return json_pack(
+        "{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "connections", number(s.connections), "accepted",
+        number(s.accepted), "handshakes_failed", number(s.handshakes_failed), "requests",
+        number(s.requests), "replies", number(s.replies), "dropped", number(s.dropped), "timed_out",
+        number(s.timed_out), "crl_next_update", time_or_null(s.crl_next_update_s * 1000000),
+        "certificate_not_after", time_or_null(s.certificate_not_after_s * 1000000));
+}
+
+static json_t *hsm_part(struct admin *a)
+{
+    struct hsm_status s;
+
+    hsm_status_get(a->o.hsm, &s);
+    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:b}", "state", states[s.state], "token", s.token_label,
+                     "model", s.token_model, "serial", s.token_serial, "reason", s.reason,
+                     "prevents_wrap_out", s.prevents_wrap_out);
+}
+
+int admin_status(struct admin_call *call)
+{
+    struct admin *a = call->admin;
+    char reason[HSM_TEXT_MAX] = "";
+    bool ready = a->o.ready(a->o.ready_arg, reason) == 0;
+
+    call->result =
+        json_pack("{s:s,s:s,s:s,s:o,s:b,s:s,s:o,s:o,s:o,s:o,s:o}", "version", a->version, "bsm_id",
+                  a->bsm_id, "instance", a->instance, "started", time_or_null(a->started_utc_us),
+                  "ready", ready, "reason", reason, "hsm", hsm_part(a), "store", store_part(a),
+                  "counts", counts_part(a), "keys", keys_part(a), "http", http_part(a));
+    return call->result ? 0 : TEKD_ENOMEM;
+}
+
+/* ---- hsm ---------------------------------------------------------------------------------------
+ */
+
+int admin_hsm_status(struct admin_call *call)
+{
+    AUTO_JSON json_t *workers = json_array();
+    AUTO_JSON json_t *doc = hsm_part(call->admin);
+    struct hsm_status s;
+
+    hsm_status_get(call->admin->o.hsm, &s);
+    for (size_t i = 0; i < s.n_workers; i++) {
+        const struct hsm_worker_status *w = &s.worker[i];
+        (void)json_array_append_new(
+            workers, json_pack("{s:s,s:i,s:b,s:o,s:o,s:o}", "role", w->role, "pid", w->pid, "ready",
+                               w->ready, "calls", number(w->calls), "failures", number(w->failures),
+                               "restarts", number(w->restarts)));
+    }
+    if (!doc || json_object_set(doc, "workers", workers) < 0)
+        return TEKD_ENOMEM;
+    call->result = TAKE(doc);
+    return 0;
+}
+
+struct retried {
+    struct record *record;
+};
+
+static int apply_retried(void *arg, struct store_tx *tx)
+{
+    struct retried *x = arg;
+
+    return store_tx_record(tx, TAKE(x->record), NULL);
+}
+
+static int record_retry(struct admin_call *call)
+{
+    AUTO(record) struct record *rec = NULL;
+    struct retried x;
+    int r = record_new("admin.action", &rec);
+
+    if (r < 0)
+        return r;
+    record_str(rec, "actor", call->actor.name);
+    record_int(rec, "uid", call->actor.uid);
+    record_str(rec, "action", "hsm retry");
+    record_str(rec, "detail", "");
+    x.record = TAKE(rec);
+    r = store_call(call->admin->o.store, STORE_DURABLE, apply_retried, &x);
+    record_free(x.record);
+    return r;
+}
+
+/* A PIN comes only when its source was a prompt or a descriptor: by a pipe that tekctl passes. */
+int admin_hsm_retry(struct admin_call *call)
+{
+    AUTO(secret) struct secret *pin = NULL;
+    int r = 0;
+
+    if (call->passed_fd >= 0)
+        r = secret_read_fd(call->passed_fd, &pin);
+    if (r < 0)
+        return admin_fail_call(call, r, "the PIN could not be read");
+    r = record_retry(call);
+    if (r < 0)
+        return r;
+    r = hsm_retry(call->admin->o.hsm, pin);
+    return r < 0
+               ? admin_fail_call(call, r, "the HSM workers were not started: %s", tekd_strerror(r))
+               : 0;
+}

@@ -1,0 +1,92 @@
+/*
+ * What the files of the admin socket share.
+ */
+#ifndef TEKD_ADMIN_INTERNAL_H
+#define TEKD_ADMIN_INTERNAL_H
+
+#include <jansson.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "tekd/admin.h"
+#include "tekd/keys.h"
+
+/* A JSON value that is given up with its scope. */
+static inline void admin_json_decref(json_t **j)
+{
+    json_decref(*j);
+}
+#define AUTO_JSON __attribute__((cleanup(admin_json_decref)))
+
+enum admin_right { ADMIN_NOBODY, ADMIN_READER, ADMIN_OPERATOR };
+
+struct admin {
+    struct admin_options o;
+    char *socket_path, *version, *bsm_id, *instance;
+    int64_t started_utc_us;
+    int64_t gid, readonly_gid; /* -1: none */
+    int fd;
+    int wake[2]; /* a pipe: closing its end wakes every poll */
+    pthread_t thread;
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t ended;
+    unsigned n_connections;
+};
+
+/* One command under way. */
+struct admin_call {
+    struct admin *admin;
+    int fd;
+    int passed_fd; /* came with the request; -1: none */
+    const json_t *args;
+    struct keys_actor actor;
+    struct keys_error err;
+    json_t *result; /* of success; the command's to make, the caller's to free */
+    bool streamed;  /* the command has answered itself */
+};
+
+struct admin_command {
+    const char *name;
+    enum admin_right right;
+    int (*run)(struct admin_call *call);
+};
+
+/* The table of all commands; NULL if there is none of this name. */
+const struct admin_command *admin_command_find(const char *name);
+
+/* ---- arguments: what is missing or of the wrong type is said in err ----------------------------
+ */
+
+/* A string, or NULL with TEKD_EINVAL in *r. */
+const char *admin_arg_str(struct admin_call *call, const char *key, int *r);
+const char *admin_arg_str_or(const struct admin_call *call, const char *key, const char *other);
+int64_t admin_arg_int_or(const struct admin_call *call, const char *key, int64_t other);
+int admin_fail_call(struct admin_call *call, int r, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* A line of the stream or the answer, whole.  Errors: TEKD_ECLOSED, TEKD_ETIMEDOUT. */
+int admin_send(struct admin_call *call, const void *data, size_t len);
+
+/* ---- the commands ------------------------------------------------------------------------------
+ */
+
+int admin_status(struct admin_call *call);
+int admin_hsm_status(struct admin_call *call);
+int admin_hsm_retry(struct admin_call *call);
+int admin_bsa_add(struct admin_call *call);
+int admin_bsa_set(struct admin_call *call);
+int admin_bsa_list(struct admin_call *call);
+int admin_bsa_show(struct admin_call *call);
+int admin_bsa_disable(struct admin_call *call);
+int admin_bsa_enable(struct admin_call *call);
+int admin_content_add(struct admin_call *call);
+int admin_content_list(struct admin_call *call);
+int admin_content_show(struct admin_call *call);
+int admin_key_list(struct admin_call *call);
+int admin_key_rotate(struct admin_call *call);
+int admin_key_destroy(struct admin_call *call);
+int admin_audit_checkpoint(struct admin_call *call);
+int admin_audit_export(struct admin_call *call);
+int admin_audit_records(struct admin_call *call);
+
+#endif

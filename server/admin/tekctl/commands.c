@@ -1,0 +1,125 @@
+#include "tekctl.h"
+
+#include <string.h>
+
+#define BSA_OPTIONS                                                                                \
+    {"cert", OPTION_FILE_LIST, "certs", false}, {"kek", OPTION_STR, "kek", false},                 \
+        {"wrap", OPTION_STR, "wrap", false}, {"url", OPTION_STR, "url", false},                    \
+        {"ca", OPTION_FILE, "ca", false}, {"media", OPTION_STR, "media", false},                   \
+        {"form", OPTION_STR, "form", false}, {"no-key-info", OPTION_NO, "key_info", false},        \
+    {                                                                                              \
+        "entitle", OPTION_STR_LIST, "entitle", false                                               \
+    }
+
+static const struct command commands[] = {
+    {.words = "status",
+     .synopsis = "",
+     .help = "whether keys can be given, and what was done so far",
+     .print = print_status},
+    {.words = "hsm status",
+     .synopsis = "",
+     .help = "the token and its workers",
+     .print = print_hsm},
+    {.words = "hsm retry",
+     .synopsis = "[--ask-pin yes]",
+     .help = "log in again after a refused PIN, once its source was mended; --ask-pin yes asks "
+             "for the PIN (sources prompt and descriptor)",
+     .option = {{"ask-pin", OPTION_STR, "ask_pin", false}},
+     .run = retry_run},
+    {.words = "bsa add",
+     .positional = "id",
+     .synopsis =
+         "ID --cert FILE --kek LABEL [--wrap aes-kw] [--url URL] [--ca FILE] "
+         "[--media xml|json] [--form full|efficient] [--no-key-info] [--entitle PATTERN]...",
+     .help = "enrol a BSA; without --entitle it may have nothing; a second --cert is the next one",
+     .option = {BSA_OPTIONS}},
+    {.words = "bsa set",
+     .positional = "id",
+     .synopsis = "ID [the options of bsa add]",
+     .help = "change an enrolment; what is given replaces what was there",
+     .option = {BSA_OPTIONS}},
+    {.words = "bsa list", .synopsis = "", .help = "all BSAs", .print = print_bsas},
+    {.words = "bsa show",
+     .positional = "id",
+     .synopsis = "ID",
+     .help = "one BSA",
+     .print = print_object},
+    {.words = "bsa disable",
+     .positional = "id",
+     .synopsis = "ID",
+     .help = "from now on it gets nothing, requests under way included"},
+    {.words = "bsa enable", .positional = "id", .synopsis = "ID", .help = "undo bsa disable"},
+    {.words = "content add",
+     .positional = "content",
+     .synopsis = "CONTENT-ID [--bits 128|192|256]",
+     .help = "let a content have TEKs",
+     .option = {{"bits", OPTION_INT, "bits", false}}},
+    {.words = "content list", .synopsis = "", .help = "all contents", .print = print_contents},
+    {.words = "content show",
+     .positional = "content",
+     .synopsis = "CONTENT-ID",
+     .help = "one content and its TEKs",
+     .print = print_object},
+    {.words = "key list",
+     .positional = "content",
+     .synopsis = "CONTENT-ID",
+     .help = "the TEKs of a content",
+     .print = print_keys},
+    {.words = "key rotate",
+     .positional = "content",
+     .synopsis = "CONTENT-ID",
+     .help = "make a new TEK current; prints its key ID",
+     .print = print_key_id},
+    {.words = "key destroy",
+     .positional = "key",
+     .synopsis = "KEY-ID",
+     .help = "forget a TEK for good; repeats of its messages get key-gone"},
+    {.words = "audit checkpoint",
+     .synopsis = "",
+     .help = "have the log signed as it stands; prints the checkpoint",
+     .print = print_checkpoint},
+    {.words = "audit ledger",
+     .synopsis = "[--bsa ID] [--content CONTENT-ID]",
+     .help = "every Message ID with its answer",
+     .option = {{"bsa", OPTION_STR, "bsa", false}, {"content", OPTION_STR, "content", false}},
+     .run = ledger_run},
+    {.words = "audit export",
+     .positional = "dir",
+     .synopsis = "DIR",
+     .help = "write the log to a new directory, for tek-audit",
+     .run = export_run},
+};
+
+const struct command *command_at(size_t i)
+{
+    return i < ARRAY_SIZE(commands) ? &commands[i] : NULL;
+}
+
+/* Whether argv starts with these words; counts them. */
+static bool starts_with(const char *words, int argc, char **argv, int *ret_words)
+{
+    int n = 0;
+
+    for (;;) {
+        size_t len = strcspn(words, " ");
+
+        if (n >= argc || strlen(argv[n]) != len || strncmp(argv[n], words, len) != 0)
+            return false;
+        n++;
+        words += len;
+        if (!*words)
+            break;
+        words++;
+    }
+    *ret_words = n;
+    return true;
+}
+
+const struct command *command_find(int argc, char **argv, int *ret_words)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        if (starts_with(commands[i].words, argc, argv, ret_words))
+            return &commands[i];
+    }
+    return NULL;
+}

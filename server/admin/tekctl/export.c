@@ -1,0 +1,294 @@
+/*
+ * audit export DIR: the directory that tek-audit reads (docs/audit.md).  It is made under another
+ * name and gets its own when it is whole.
+ */
+#include "tekctl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "tekd/enc.h"
+#include "tekd/err.h"
+#include "tekd/note.h"
+
+#define PROGRESS_EVERY 20000 /* records between two progress lines */
+
+/* A file of the export, hashed while it is written. */
+struct out {
+    FILE *f;
+    EVP_MD_CTX *md;
+    char name[64];
+};
+
+struct export
+{
+    struct session *session;
+    int dir;
+    FILE *sums;
+    uint64_t records, notes;
+};
+
+static int out_open(struct export *x, const char *name, struct out *o)
+{
+    AUTO_FD int fd = openat(x->dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+
+    *o = (struct out){.md = EVP_MD_CTX_new()};
+    (void)snprintf(o->name, sizeof(o->name), "%s", name);
+    if (fd >= 0)
+        o->f = fdopen(fd, "w");
+    if (!o->f || !o->md || EVP_DigestInit_ex(o->md, EVP_sha256(), NULL) != 1) {
+        complain("%s: %s", name, strerror(errno));
+        return TEKCTL_FAILED;
+    }
+    (void)TAKE_FD(fd);
+    return TEKCTL_DONE;
+}
+
+static void out_write(struct out *o, const void *data, size_t len)
+{
+    (void)fwrite(data, 1, len, o->f);
+    (void)EVP_DigestUpdate(o->md, data, len);
+}
+
+/* Durable, and its line in SHA256SUMS. */
+static int out_close(struct export *x, struct out *o)
+{
+    uint8_t digest[32];
+    char hex[ENC_HEX_LEN(32) + 1];
+    int ok = o->f && !ferror(o->f) && fflush(o->f) == 0 && fsync(fileno(o->f)) == 0;
+
+    if (ok && EVP_DigestFinal_ex(o->md, digest, NULL) == 1) {
+        enc_hex(digest, sizeof(digest), hex);
+        (void)fprintf(x->sums, "%s  %s\n", hex, o->name);
+    }
+    if (o->f)
+        ok = fclose(o->f) == 0 && ok;
+    EVP_MD_CTX_free(o->md);
+    if (!ok)
+        complain("%s: %s", o->name, strerror(errno));
+    return ok ? TEKCTL_DONE : TEKCTL_FAILED;
+}
+
+static int write_file(struct export *x, const char *name, const void *data, size_t len)
+{
+    struct out o;
+    int r = out_open(x, name, &o);
+
+    if (r != TEKCTL_DONE)
+        return r;
+    out_write(&o, data, len);
+    return out_close(x, &o);
+}
+
+/* ---- the key -----------------------------------------------------------------------------------
+ */
+
+static int write_pem(struct export *x, EVP_PKEY *key, const char *name)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+    char *data = NULL;
+    long len = bio && PEM_write_bio_PUBKEY(bio, key) == 1 ? BIO_get_mem_data(bio, &data) : 0;
+    int r = len > 0 ? write_file(x, name, data, (size_t)len) : TEKCTL_FAILED;
+
+    BIO_free(bio);
+    return r;
+}
+
+/* keys/<key id>.pem: convenience; an auditor trusts only the key he brings. */
+static int write_key(struct export *x, const char *origin, const char *spki_hex)
+{
+    uint8_t der[1024], id[4];
+    size_t len = strlen(spki_hex) / 2;
+    const unsigned char *p = der;
+    char name[32], hex[ENC_HEX_LEN(4) + 1];
+    EVP_PKEY *key;
+    int r = TEKCTL_FAILED;
+
+    if (len > sizeof(der) || enc_hex_read(spki_hex, len * 2, der, len) < 0)
+        return TEKCTL_FAILED;
+    key = d2i_PUBKEY(NULL, &p, (long)len);
+    if (key && note_key_id(origin, key, id) == 0) {
+        enc_hex(id, sizeof(id), hex);
+        (void)snprintf(name, sizeof(name), "keys/%s.pem", hex);
+        r = write_pem(x, key, name);
+    }
+    EVP_PKEY_free(key);
+    return r;
+}
+
+/* ---- the stream --------------------------------------------------------------------------------
+ */
+
+static void progress(const struct export *x, uint64_t of)
+{
+    if (isatty(STDERR_FILENO) && x->records % PROGRESS_EVERY == 0)
+        (void)fprintf(stderr, "\r%llu of %llu records", (unsigned long long)x->records,
+                      (unsigned long long)of);
+}
+
+/* A note of the stream: its octets and a line end; in the file an empty line ends it. */
+static int take_note(struct export *x, const char *line, struct out *notes)
+{
+    char note[NOTE_MAX + 1], *end;
+    unsigned long len = strtoul(line + 2, &end, 10);
+
+    if (*end || len == 0 || len > NOTE_MAX ||
+        fread(note, 1, len + 1, x->session->answer) != len + 1)
+        return TEKCTL_FAILED;
+    x->notes++;
+    out_write(notes, note, len);
+    out_write(notes, "\n", 1);
+    return TEKCTL_DONE;
+}
+
+static int take_stream(struct export *x, struct out *records, struct out *notes, uint64_t of)
+{
+    for (;;) {
+        size_t len = 0;
+        AUTO_MEM char *line = stream_line(x->session->answer, &len);
+
+        if (!line)
+            return TEKCTL_UNREACHABLE;
+        if (strcmp(line, "E") == 0)
+            return TEKCTL_DONE;
+        if (strncmp(line, "R ", 2) == 0) {
+            out_write(records, line + 2, len - 2);
+            out_write(records, "\n", 1);
+            x->records++;
+            progress(x, of);
+        } else if (strncmp(line, "N ", 2) != 0 || take_note(x, line, notes) != TEKCTL_DONE) {
+            return TEKCTL_FAILED;
+        }
+    }
+}
+
+static int write_stream(struct export *x, uint64_t of)
+{
+    struct out records, notes;
+    int r = out_open(x, "audit.jsonl", &records), closed;
+
+    if (r != TEKCTL_DONE)
+        return r;
+    r = out_open(x, "checkpoints.txt", &notes);
+    if (r == TEKCTL_DONE) {
+        r = take_stream(x, &records, &notes, of);
+        closed = out_close(x, &notes);
+        r = r == TEKCTL_DONE ? closed : r;
+    }
+    closed = out_close(x, &records);
+    if (r == TEKCTL_UNREACHABLE)
+        complain("the stream was cut after %llu records", (unsigned long long)x->records);
+    return r == TEKCTL_DONE ? closed : r;
+}
+
+/* ---- the directory -----------------------------------------------------------------------------
+ */
+
+static int write_all(struct export *x, const json_t *header)
+{
+    const char *note = json_string_value(json_object_get(header, "checkpoint"));
+    const char *spki = json_string_value(json_object_get(header, "spki"));
+    uint64_t of = (uint64_t)json_integer_value(json_object_get(header, "records"));
+    struct note parsed;
+    int r;
+
+    if (!note || !spki || note_read(note, strlen(note), &parsed) < 0) {
+        complain("the server has no checkpoint to export");
+        return TEKCTL_FAILED;
+    }
+    r = write_stream(x, of);
+    if (r == TEKCTL_DONE)
+        r = write_file(x, "checkpoint", note, strlen(note));
+    if (r == TEKCTL_DONE)
+        r = write_key(x, parsed.origin, spki);
+    if (r == TEKCTL_DONE)
+        r = write_file(x, "pending.jsonl", "", 0);
+    if (r == TEKCTL_DONE && x->records != of) {
+        complain("%llu records came, %llu were announced", (unsigned long long)x->records,
+                 (unsigned long long)of);
+        r = TEKCTL_FAILED;
+    }
+    return r;
+}
+
+static int make_dir(const char *path, int *ret_fd)
+{
+    AUTO_FD int fd = -1;
+
+    if (mkdir(path, 0750) < 0) {
+        complain("%s: %s", path, strerror(errno));
+        return TEKCTL_FAILED;
+    }
+    fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || mkdirat(fd, "keys", 0750) < 0 || mkdirat(fd, "anchors", 0750) < 0) {
+        complain("%s: %s", path, strerror(errno));
+        return TEKCTL_FAILED;
+    }
+    *ret_fd = TAKE_FD(fd);
+    return TEKCTL_DONE;
+}
+
+static int fill_dir(struct export *x, const json_t *header)
+{
+    AUTO_FD int fd = openat(x->dir, "SHA256SUMS", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+    int r;
+
+    x->sums = fd >= 0 ? fdopen(fd, "w") : NULL;
+    if (!x->sums) {
+        complain("SHA256SUMS: %s", strerror(errno));
+        return TEKCTL_FAILED;
+    }
+    (void)TAKE_FD(fd);
+    r = write_all(x, header);
+    if (fflush(x->sums) != 0 || fsync(fileno(x->sums)) != 0)
+        r = r == TEKCTL_DONE ? TEKCTL_FAILED : r;
+    (void)fclose(x->sums);
+    return r;
+}
+
+static int export_to(struct export *x, const char *dir, const char *part, const json_t *header)
+{
+    AUTO_FD int fd = -1;
+    int r = make_dir(part, &fd);
+
+    if (r != TEKCTL_DONE)
+        return r;
+    x->dir = fd;
+    r = fill_dir(x, header);
+    if (r == TEKCTL_DONE && rename(part, dir) < 0) {
+        complain("%s: %s", dir, strerror(errno));
+        r = TEKCTL_FAILED;
+    }
+    if (isatty(STDERR_FILENO))
+        (void)fputs("\r", stderr);
+    if (r == TEKCTL_DONE)
+        (void)printf("%llu records, %llu checkpoints in %s\n", (unsigned long long)x->records,
+                     (unsigned long long)x->notes, dir);
+    else
+        complain("what was written so far is in %s", part);
+    return r;
+}
+
+int export_run(struct session *s)
+{
+    const char *dir = json_string_value(json_object_get(s->request, "dir"));
+    struct export x = {.session = s};
+    AUTO_JSON json_t *header = NULL;
+    AUTO_MEM char *part = NULL;
+    int r;
+
+    if (access(dir, F_OK) == 0) {
+        complain("%s: is there already; an export is a new directory", dir);
+        return TEKCTL_FAILED;
+    }
+    if (asprintf(&part, "%s.part", dir) < 0)
+        return TEKCTL_FAILED;
+    r = session_call(s, &header);
+    return r == TEKCTL_DONE ? export_to(&x, dir, part, header) : r;
+}

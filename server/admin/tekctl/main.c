@@ -1,0 +1,254 @@
+/*
+ * tekctl [--socket PATH] [--json] COMMAND …
+ */
+#include "tekctl.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+#include <termios.h>
+
+#include "tekd/err.h"
+
+static void print_usage(FILE *to)
+{
+    const struct command *c;
+
+    (void)fputs("usage: tekctl [--socket PATH] [--json] COMMAND\n"
+                "\n"
+                "  --socket PATH   tekd's admin.socket (default " TEKCTL_SOCKET ")\n"
+                "  --json          print the answer as one JSON document\n"
+                "  --help          this text; after a command, what that command takes\n"
+                "\n"
+                "Commands:\n",
+                to);
+    for (size_t i = 0; (c = command_at(i)); i++)
+        (void)fprintf(to, "  %s%s%s\n      %s\n", c->words, *c->synopsis ? " " : "", c->synopsis,
+                      c->help);
+    (void)fputs("\nExit status: 0 done, 1 refused or failed, 2 usage, 3 tekd cannot be reached.\n",
+                to);
+}
+
+static int usage_of(const struct command *c)
+{
+    (void)fprintf(stderr, "usage: tekctl [--socket PATH] [--json] %s %s\n", c->words, c->synopsis);
+    return TEKCTL_USAGE;
+}
+
+/* ---- options to JSON ---------------------------------------------------------------------------
+ */
+
+/* The contents of a file as a JSON string; NULL with a complaint. */
+static json_t *file_json(const char *path)
+{
+    FILE *f = fopen(path, "re");
+    AUTO_MEM char *text = malloc(TEKCTL_FILE_MAX + 1);
+    size_t n;
+
+    if (!f || !text) {
+        complain("%s: %s", path, strerror(errno));
+        if (f)
+            (void)fclose(f);
+        return NULL;
+    }
+    n = fread(text, 1, TEKCTL_FILE_MAX + 1, f);
+    (void)fclose(f);
+    if (n > TEKCTL_FILE_MAX) {
+        complain("%s: larger than %d octets", path, TEKCTL_FILE_MAX);
+        return NULL;
+    }
+    return json_stringn(text, n);
+}
+
+static json_t *int_json(const char *name, const char *text)
+{
+    char *end;
+    long long n;
+
+    errno = 0;
+    n = strtoll(text, &end, 10);
+    if (errno || *end || end == text) {
+        complain("--%s: expected a number, found \"%s\"", name, text);
+        return NULL;
+    }
+    return json_integer(n);
+}
+
+static json_t *value_of(const struct option_rule *rule, const char *text)
+{
+    json_t *v;
+
+    switch (rule->kind) {
+    case OPTION_INT:
+        return int_json(rule->name, text);
+    case OPTION_FILE:
+    case OPTION_FILE_LIST:
+        return file_json(text);
+    case OPTION_NO:
+        return json_false();
+    default:
+        v = json_string(text);
+        if (!v)
+            complain("--%s: not UTF-8", rule->name);
+        return v;
+    }
+}
+
+static int set_option(json_t *request, const struct option_rule *rule, const char *text)
+{
+    json_t *v = value_of(rule, text), *list;
+
+    if (!v)
+        return TEKCTL_USAGE;
+    if (rule->kind != OPTION_STR_LIST && rule->kind != OPTION_FILE_LIST)
+        return json_object_set_new(request, rule->key, v) < 0 ? TEKCTL_FAILED : TEKCTL_DONE;
+    list = json_object_get(request, rule->key);
+    if (!list) {
+        (void)json_object_set_new(request, rule->key, json_array());
+        list = json_object_get(request, rule->key);
+    }
+    return json_array_append_new(list, v) < 0 ? TEKCTL_FAILED : TEKCTL_DONE;
+}
+
+static void long_options(const struct command *c, struct option *to)
+{
+    size_t n = 0;
+
+    for (; n < COMMAND_OPTIONS_MAX && c->option[n].kind != OPTION_END; n++)
+        to[n] = (struct option){.name = c->option[n].name,
+                                .has_arg = c->option[n].kind == OPTION_NO ? no_argument
+                                                                          : required_argument,
+                                .val = (int)n + 256};
+    to[n++] = (struct option){.name = "help", .val = 'h'};
+    to[n++] = (struct option){.name = "json", .val = 'j'};
+    to[n] = (struct option){.name = NULL};
+}
+
+static int read_options(struct session *s, int argc, char **argv)
+{
+    const struct command *c = s->command;
+    struct option options[COMMAND_OPTIONS_MAX + 3];
+    int o, r = TEKCTL_DONE;
+
+    long_options(c, options);
+    optind = 0; /* glibc: a new vector */
+    while (r == TEKCTL_DONE && (o = getopt_long(argc, argv, "h", options, NULL)) != -1) {
+        if (o >= 256)
+            r = set_option(s->request, &c->option[o - 256], optarg);
+        else if (o == 'j')
+            s->json = true;
+        else
+            r = usage_of(c);
+    }
+    if (r != TEKCTL_DONE)
+        return r;
+    if (argc - optind != (c->positional ? 1 : 0))
+        return usage_of(c);
+    if (c->positional &&
+        json_object_set_new(s->request, c->positional, json_string(argv[optind])) < 0) {
+        complain("%s: not UTF-8", c->positional);
+        return TEKCTL_USAGE;
+    }
+    return TEKCTL_DONE;
+}
+
+/* ---- running -----------------------------------------------------------------------------------
+ */
+
+static int run_plain(struct session *s)
+{
+    AUTO_JSON json_t *result = NULL;
+    int r = session_call(s, &result);
+
+    if (r != TEKCTL_DONE)
+        return r;
+    if (s->json) {
+        (void)json_dumpf(result ? result : json_null(), stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+        (void)putchar('\n');
+    } else if (s->command->print) {
+        s->command->print(result);
+    }
+    return fflush(stdout) == 0 ? TEKCTL_DONE : TEKCTL_FAILED;
+}
+
+/* Without echo, into locked memory. */
+static int ask_pin(struct secret **ret_pin)
+{
+    struct termios old, quiet;
+    int r;
+
+    if (tcgetattr(STDIN_FILENO, &old) < 0) {
+        complain("--ask-pin: standard input is no terminal");
+        return TEKCTL_USAGE;
+    }
+    quiet = old;
+    quiet.c_lflag &= ~(tcflag_t)ECHO;
+    (void)fputs("PIN: ", stderr);
+    (void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet);
+    r = secret_read_fd(STDIN_FILENO, ret_pin);
+    (void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &old);
+    (void)fputc('\n', stderr);
+    return r < 0 ? TEKCTL_FAILED : TEKCTL_DONE;
+}
+
+int retry_run(struct session *s)
+{
+    int r = TEKCTL_DONE;
+
+    if (json_object_get(s->request, "ask_pin"))
+        r = ask_pin(&s->pin);
+    return r == TEKCTL_DONE ? run_plain(s) : r;
+}
+
+static int run_command(struct session *s, int argc, char **argv, int words)
+{
+    int r;
+
+    s->request = json_pack("{s:s}", "command", s->command->words);
+    r = read_options(s, argc - words + 1, argv + words - 1);
+    if (r == TEKCTL_DONE)
+        r = s->command->run ? s->command->run(s) : run_plain(s);
+    json_decref(s->request);
+    secret_free(s->pin);
+    if (s->answer)
+        (void)fclose(s->answer);
+    return r;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {{"socket", required_argument, NULL, 's'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {"version", no_argument, NULL, 'v'},
+                                            {NULL, 0, NULL, 0}};
+    struct session s = {.socket = TEKCTL_SOCKET};
+    int o, words;
+
+    while ((o = getopt_long(argc, argv, "+h", options, NULL)) != -1) {
+        switch (o) {
+        case 's':
+            s.socket = optarg;
+            break;
+        case 'j':
+            s.json = true;
+            break;
+        case 'v':
+            (void)puts("tekctl " TEKD_VERSION);
+            return TEKCTL_DONE;
+        case 'h':
+            print_usage(stdout);
+            return TEKCTL_DONE;
+        default:
+            print_usage(stderr);
+            return TEKCTL_USAGE;
+        }
+    }
+    s.command = command_find(argc - optind, argv + optind, &words);
+    if (!s.command) {
+        print_usage(stderr);
+        return TEKCTL_USAGE;
+    }
+    return run_command(&s, argc - optind, argv + optind, words);
+}

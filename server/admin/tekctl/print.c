@@ -1,0 +1,122 @@
+#include "tekctl.h"
+
+#include <string.h>
+
+static const char *str(const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+
+    return s ? s : "-";
+}
+
+static long long num(const json_t *o, const char *key)
+{
+    return json_integer_value(json_object_get(o, key));
+}
+
+static bool yes(const json_t *o, const char *key)
+{
+    return json_is_true(json_object_get(o, key));
+}
+
+static void row(const char *name, const char *value)
+{
+    (void)printf("%-14s %s\n", name, value);
+}
+
+void print_status(const json_t *r)
+{
+    const json_t *hsm = json_object_get(r, "hsm"), *store = json_object_get(r, "store");
+    const json_t *counts = json_object_get(r, "counts"), *keys = json_object_get(r, "keys");
+    const json_t *http = json_object_get(r, "http");
+
+    (void)printf("tekd %s for %s, instance %s, since %s\n", str(r, "version"), str(r, "bsm_id"),
+                 str(r, "instance"), str(r, "started"));
+    (void)printf("%-14s %s\n", yes(r, "ready") ? "ready" : "NOT READY",
+                 yes(r, "ready") ? "keys can be given" : str(r, "reason"));
+    (void)printf("%-14s %s, token %s (%s)\n", "HSM", str(hsm, "state"), str(hsm, "token"),
+                 str(hsm, "model"));
+    if (!yes(hsm, "prevents_wrap_out"))
+        row("", "note: whoever has the PIN can wrap a TEK under a key of his own");
+    (void)printf("%-14s %lld records, %lld signed, last checkpoint %s\n", "audit log",
+                 num(store, "records"), num(store, "signed"), str(store, "checkpoint_time"));
+    (void)printf("%-14s %lld BSAs, %lld contents, %lld TEKs, %lld messages\n", "store",
+                 num(counts, "bsas"), num(counts, "contents"), num(counts, "teks"),
+                 num(counts, "messages"));
+    (void)printf("%-14s %lld answered, %lld repeated, %lld refused, %lld busy, %lld failed\n",
+                 "requests", num(keys, "answered"), num(keys, "repeated"), num(keys, "refused"),
+                 num(keys, "busy"), num(keys, "failed"));
+    (void)printf("%-14s %lld open, %lld handshakes refused, certificate until %s, CRL until %s\n",
+                 "connections", num(http, "connections"), num(http, "handshakes_failed"),
+                 str(http, "certificate_not_after"), str(http, "crl_next_update"));
+}
+
+void print_hsm(const json_t *r)
+{
+    size_t i;
+    json_t *w;
+
+    (void)printf("%s, token %s (%s, serial %s)\n", str(r, "state"), str(r, "token"),
+                 str(r, "model"), str(r, "serial"));
+    if (*str(r, "reason") && strcmp(str(r, "reason"), "-") != 0)
+        row("reason", str(r, "reason"));
+    (void)printf("%-8s %-8s %-6s %12s %10s %10s\n", "ROLE", "PID", "READY", "CALLS", "FAILURES",
+                 "RESTARTS");
+    json_array_foreach (json_object_get(r, "workers"), i, w)
+        (void)printf("%-8s %-8lld %-6s %12lld %10lld %10lld\n", str(w, "role"), num(w, "pid"),
+                     yes(w, "ready") ? "yes" : "no", num(w, "calls"), num(w, "failures"),
+                     num(w, "restarts"));
+}
+
+void print_bsas(const json_t *r)
+{
+    size_t i;
+    json_t *b;
+
+    (void)printf("%-32s %-9s %-6s %-10s %-28s %s\n", "ID", "ENABLED", "MEDIA", "FORM", "KEK",
+                 "CERTIFICATE");
+    json_array_foreach (r, i, b) {
+        const json_t *cert = json_array_get(json_object_get(b, "certs"), 0);
+        (void)printf("%-32s %-9s %-6s %-10s %-28s %.16s…\n", str(b, "id"),
+                     yes(b, "enabled") ? "yes" : "no", str(b, "media"), str(b, "form"),
+                     str(json_object_get(b, "kek"), "kek_id"),
+                     json_string_value(cert) ? json_string_value(cert) : "");
+    }
+}
+
+void print_object(const json_t *r)
+{
+    (void)json_dumpf(r, stdout, JSON_INDENT(2));
+    (void)putchar('\n');
+}
+
+void print_contents(const json_t *r)
+{
+    size_t i;
+    json_t *c;
+
+    (void)printf("%-28s %-5s %s\n", "CREATED", "BITS", "CONTENT-ID");
+    json_array_foreach (r, i, c)
+        (void)printf("%-28s %-5lld %s\n", str(c, "created"), num(c, "bits"), str(c, "content_id"));
+}
+
+void print_keys(const json_t *r)
+{
+    size_t i;
+    json_t *k;
+
+    (void)printf("%-37s %-8s %-5s %-28s %s\n", "KEY-ID", "VERSION", "BITS", "CREATED", "STATE");
+    json_array_foreach (r, i, k)
+        (void)printf("%-37s %-8lld %-5lld %-28s %s\n", str(k, "key_id"), num(k, "version"),
+                     num(k, "bits"), str(k, "created"), yes(k, "destroyed") ? "destroyed" : "");
+}
+
+void print_key_id(const json_t *r)
+{
+    (void)puts(str(r, "key_id"));
+}
+
+void print_checkpoint(const json_t *r)
+{
+    (void)fputs(str(r, "checkpoint"), stdout);
+}

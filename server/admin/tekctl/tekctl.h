@@ -1,0 +1,112 @@
+/*
+ * tekctl: the operator's commands.  A table of commands says which arguments each takes; they
+ * become one JSON request to tekd's admin socket, and the answer is printed as text or, with
+ * --json, as the document it is.  Files are read and written here, as the caller; tekd gets
+ * contents, never paths.
+ */
+#ifndef TEKCTL_H
+#define TEKCTL_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "tekd/auto.h"
+#include "tekd/secret.h"
+
+#define TEKCTL_SOCKET   "/run/tekd/tekd.sock"
+#define TEKCTL_FILE_MAX 65536              /* a certificate or a CA */
+#define TEKCTL_LINE_MAX (16 * 1024 * 1024) /* an answer: a list of every BSA */
+
+/* Exit statuses. */
+enum { TEKCTL_DONE = 0, TEKCTL_FAILED = 1, TEKCTL_USAGE = 2, TEKCTL_UNREACHABLE = 3 };
+
+static inline void tekctl_json_decref(json_t **j)
+{
+    json_decref(*j);
+}
+#define AUTO_JSON __attribute__((cleanup(tekctl_json_decref)))
+
+/* ---- commands.c --------------------------------------------------------------------------------
+ */
+
+/* How an option's argument becomes a value of the request. */
+enum option_kind {
+    OPTION_END = 0,
+    OPTION_STR,
+    OPTION_INT,
+    OPTION_STR_LIST,  /* may be repeated */
+    OPTION_FILE,      /* the file's contents */
+    OPTION_FILE_LIST, /* may be repeated */
+    OPTION_NO,        /* no argument: false */
+};
+
+struct option_rule {
+    const char *name; /* of --name */
+    enum option_kind kind;
+    const char *key; /* in the request */
+    bool required;
+};
+
+#define COMMAND_OPTIONS_MAX 12
+
+struct session;
+struct command {
+    const char *words;      /* "bsa add" */
+    const char *positional; /* key of the one positional argument, NULL if there is none */
+    const char *synopsis;   /* what follows the words, for people */
+    const char *help;
+    struct option_rule option[COMMAND_OPTIONS_MAX];
+    void (*print)(const json_t *result); /* NULL: prints nothing */
+    int (*run)(struct session *s);       /* NULL: one request, one answer */
+};
+
+/* The command that argv starts with; *ret_words is how many words it has.  NULL if there is none.
+ */
+const struct command *command_find(int argc, char **argv, int *ret_words);
+const struct command *command_at(size_t i);
+
+/* ---- client.c ----------------------------------------------------------------------------------
+ */
+
+struct session {
+    const char *socket;
+    bool json;
+    const struct command *command;
+    json_t *request;
+    struct secret *pin; /* goes along as a descriptor; NULL: none */
+    FILE *answer;       /* what the server sends, behind the answer line too */
+};
+
+/*
+ * Sends the request and reads the answer line.  On success *ret_result is the caller's; else it
+ * says on stderr why.  Returns an exit status.
+ */
+int session_call(struct session *s, json_t **ret_result);
+/* A message for people on stderr: "tekctl: …". */
+void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- export.c, ledger.c: commands that take a stream -------------------------------------------
+ */
+
+int export_run(struct session *s);
+int ledger_run(struct session *s);
+int retry_run(struct session *s);
+
+/* A line of the stream without its end, owned by the caller: free(); NULL at the end or on error.
+ */
+char *stream_line(FILE *f, size_t *ret_len);
+
+/* ---- print.c -----------------------------------------------------------------------------------
+ */
+
+void print_status(const json_t *result);
+void print_hsm(const json_t *result);
+void print_bsas(const json_t *result);
+void print_object(const json_t *result);
+void print_contents(const json_t *result);
+void print_keys(const json_t *result);
+void print_key_id(const json_t *result);
+void print_checkpoint(const json_t *result);
+
+#endif
