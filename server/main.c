@@ -201,7 +201,7 @@ static int check(struct tekd *t)
 {
     struct hsm_status hs;
     struct store_status ss;
-    char text[HSM_TEXT_MAX * 4] = "";
+    char text[HSM_TEXT_MAX * 5] = "";
     int r = setup_hsm(t);
 
     if (r < 0)
