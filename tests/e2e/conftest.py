@@ -1,0 +1,102 @@
+"""Fixtures.  `tekd` is a running server of the test's own; `shared` one for many tests that only ask."""
+
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.dont_write_bytecode = True
+
+# pylint: disable=wrong-import-position
+from harness import state  # noqa: E402
+from harness.tekd import Tekd  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def workdir():
+    """Of this test process; everything is in it, and it goes at the end."""
+    folder = tempfile.mkdtemp(prefix="tekd-e2e-")
+    os.chmod(folder, 0o755)  # other users come to the admin socket in it
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def template(workdir):
+    """Token, keys and certificates; nobody is enrolled."""
+    return state.Template(os.path.join(workdir, "template"))
+
+
+@pytest.fixture(scope="session")
+def enrolled(workdir, template):
+    """The folder of a server that enrolled the four BSAs and stopped."""
+    folder = state.copy(template.folder, os.path.join(workdir, "enrolled"))
+    server = Tekd(folder, template)
+    try:
+        server.start()
+        server.enrol_all()
+        server.stop()
+    finally:
+        server.close()
+    os.unlink(server.log_path)
+    return folder
+
+
+@pytest.fixture
+def folder(workdir):
+    """An empty folder that goes with the test."""
+    path = tempfile.mkdtemp(prefix="test-", dir=workdir)
+    os.chmod(path, 0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def new_tekd(folder, template, enrolled):
+    """new_tekd(**settings): servers in folders of their own, not started; reaped at the end."""
+    made = []
+
+    def make(fresh=False, **settings):
+        path = os.path.join(folder, f"state-{len(made)}")
+        state.copy(template.folder if fresh else enrolled, path)
+        made.append(Tekd(path, template, **settings))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.close()
+
+
+@pytest.fixture
+def tekd(new_tekd):
+    """A running server with the four BSAs, of the test's own."""
+    return new_tekd().start()
+
+
+@pytest.fixture(scope="module")
+def shared(workdir, template, enrolled):
+    """A running server for all tests of a file that leave nothing behind but new contents."""
+    path = tempfile.mkdtemp(prefix="shared-", dir=workdir)
+    server = Tekd(state.copy(enrolled, os.path.join(path, "state")), template)
+    try:
+        yield server.start()
+        server.stop()
+    finally:
+        server.close()
+        shutil.rmtree(path)
+
+
+@pytest.fixture
+def mid():
+    """A MessageID that nobody used."""
+    return f"m-{uuid.uuid4()}"
+
+
+@pytest.fixture
+def content():
+    """A ContentID that nobody used."""
+    return f"urn:x:{uuid.uuid4()}"

@@ -1,0 +1,222 @@
+"""Verifies an exported audit log against the public key of its checkpoints.
+
+As a program:  python3 -m cp3py.auditlog DIR KEY.pem [LAST-NOTE]
+
+Covers what pull leaves in a log of one epoch: canonical records, numbering, the tree, every
+checkpoint, the life of the server, the references between records, and that a key was sent only
+under a checkpoint.  Anything it does not know it refuses.
+"""
+
+import json
+import os
+import re
+import sys
+from hashlib import sha256
+
+from cryptography.hazmat.primitives import serialization
+
+from .merkle import Tree
+from .note import Note, NoteError, split
+
+HEX32 = re.compile(r"[0-9a-f]{64}")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+
+# What a record of each event must tell.
+EVENTS = {
+    "log.opened": "origin", "log.started": "version config heartbeat", "log.stopped": "",
+    "log.recovered": "from to", "log.heartbeat": "", "log.signkey": "key",
+    "audit.gap": "count kind", "clock.step": "delta_us", "config.changed": "actor detail",
+    "admin.action": "actor uid action detail",
+    "tek.generated": "keyid content bits kekid", "tek.rewrapped": "keyid kekid",
+    "tek.destroyed": "keyid actor",
+    "kek.added": "kekid label wrap fp imported", "kek.retired": "kekid actor",
+    "bsa.enrolled": "bsa cert kekid entitle actor", "bsa.disabled": "bsa actor",
+    "content.added": "content bits actor", "hsm.lost": "reason", "hsm.back": "reason",
+    "request.answered": "mid peer cert addr dir content keyid kekid out req",
+    "answer.sent": "ref mid peer out",
+    "request.repeated": "ref mid peer out addr cert",
+    "request.refused": "reason addr", "tls.refused": "cause addr count",
+    "confirm.unmatched": "mid peer reason addr",
+}
+
+
+class AuditError(Exception):
+    pass
+
+
+def need(condition, what):
+    if not condition:
+        raise AuditError(what)
+
+
+def parse(octets):
+    """One record; its octets have to be the one canonical form (RFC 8785) of a flat object."""
+    pairs = json.loads(octets.decode("utf-8"), object_pairs_hook=list)
+    need(isinstance(pairs, list) and all(isinstance(p, tuple) for p in pairs), "not an object")
+    record = dict(pairs)
+    need(len(record) == len(pairs), "a key twice")
+    for key, value in record.items():
+        need(re.fullmatch(r"[a-z_]{1,15}", key), f"key {key!r}")
+        need(type(value) in (str, int, bool), f"{key} is {value!r}")
+        need(type(value) is not int or 0 <= value < 2 ** 53, f"{key} is {value!r}")
+    again = json.dumps(record, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    need(again.encode("utf-8") == octets, f"not canonical: {octets!r}")
+    return record
+
+
+def read(path, *names):
+    with open(os.path.join(path, *names), "rb") as f:
+        return f.read()
+
+
+def load_key(path):
+    octets = read(path)
+    if b"-----BEGIN" in octets:
+        return serialization.load_pem_public_key(octets)
+    return serialization.load_der_public_key(octets)
+
+
+def check_sums(folder):
+    listed = {}
+    for line in read(folder, "SHA256SUMS").decode().splitlines():
+        digest, name = re.fullmatch(r"([0-9a-f]{64})  (\S+)", line).groups()
+        need(name not in listed, f"SHA256SUMS: {name} twice")
+        listed[name] = digest
+    found = {os.path.relpath(os.path.join(d, f), folder) for d, _, files in os.walk(folder)
+             for f in files} - {"SHA256SUMS"}
+    need(found == set(listed), f"SHA256SUMS lists {sorted(listed)}, there are {sorted(found)}")
+    for name, digest in listed.items():
+        need(sha256(read(folder, name)).hexdigest() == digest, f"{name}: another SHA-256")
+
+
+class Log:
+    """A verified log: `records`, `checkpoint`, and what follows from them."""
+
+    def __init__(self, folder, key_path, since=None, durable=False):
+        """durable: keys may leave before their checkpoint (audit.release)."""
+        self.durable = durable
+        check_sums(folder)
+        key = load_key(key_path)
+        lines = read(folder, "audit.jsonl").split(b"\n")
+        need(lines.pop() == b"", "audit.jsonl: the last line has no end")
+        self.checkpoint = Note(read(folder, "checkpoint"))
+        notes = split(read(folder, "checkpoints.txt"))
+        need(notes and notes[-1].octets == self.checkpoint.octets,
+             "checkpoints.txt does not end with the checkpoint")
+        need(self.checkpoint.size == len(lines),
+             f"{len(lines)} records under a checkpoint of {self.checkpoint.size}")
+        for note in notes + ([since] if since else []):
+            need(note.origin == self.checkpoint.origin, f"origin {note.origin}")
+            note.verify(key)
+        self.sizes = [n.size for n in notes]
+        need(self.sizes == sorted(self.sizes), f"sizes {self.sizes}")
+        self._check_tree(lines, notes + ([since] if since else []))
+        self.records = []
+        for seq, line in enumerate(lines):
+            self.records.append(parse(line))
+            need(self.records[-1].get("seq") == seq, f"record {seq} says {self.records[-1]}")
+        self._check_records()
+        self._check_life()
+        self._check_messages()
+
+    @staticmethod
+    def _check_tree(lines, notes):
+        wanted = {}
+        for note in notes:
+            wanted.setdefault(note.size, []).append(note)
+        tree = Tree()
+        for n in range(len(lines) + 1):
+            for note in wanted.pop(n, ()):
+                need(note.root == tree.root(), f"the root at size {n} is another")
+            if n < len(lines):
+                tree.append(lines[n])
+        need(not wanted, f"notes of sizes {sorted(wanted)}, beyond the log")
+
+    def _check_records(self):
+        for r in self.records:
+            where = f"record {r['seq']}"
+            need(r.get("v") == 1 and TIME.fullmatch(r.get("t", "")) and r.get("inst"), where)
+            need(r.get("ev") in EVENTS, f"{where}: event {r.get('ev')}")
+            missing = set(EVENTS[r["ev"]].split()) - set(r)
+            need(not missing, f"{where}: {r['ev']} without {missing}")
+            for key in {"out", "req", "fp", "config"} & set(r):
+                need(HEX32.fullmatch(r[key]), f"{where}: {key}={r[key]}")
+        need(self.records[0]["ev"] == "log.opened", "it does not begin with log.opened")
+        need(self.records[0]["origin"] == self.checkpoint.origin, "log.opened: another origin")
+
+    def _check_life(self):
+        """opened, then started ... stopped; after a crash recovered before started."""
+        self.unattested = set()
+        state = "new"
+        for r in self.records[1:]:
+            ev, where = r["ev"], f"record {r['seq']} {r['ev']}"
+            if ev == "log.started":
+                need(state in ("new", "stopped", "recovered"), f"{where} in a log that is {state}")
+                state = "running"
+            elif ev == "log.recovered":
+                need(state in ("new", "running"), f"{where} in a log that is {state}")
+                need(r["to"] == r["seq"] - 1 and r["from"] <= r["seq"], where)
+                self.unattested.update(range(r["from"], r["to"] + 1))
+                state = "recovered"
+            elif ev == "log.stopped":
+                need(state == "running", f"{where} in a log that is {state}")
+                state = "stopped"
+            elif ev != "log.signkey":
+                need(state == "running", f"{where} in a log that is {state}")
+
+    def _check_messages(self):
+        self.ledger = {}  # (peer, mid) -> request.answered
+        teks, keks, bsas = {}, set(), set()
+        for r in self.records:
+            ev, where = r["ev"], f"record {r['seq']} {r['ev']}"
+            if ev == "tek.generated":
+                need(r["keyid"] not in teks and r["kekid"] in keks, where)
+                teks[r["keyid"]] = r["content"]
+            elif ev == "kek.added":
+                need(r["kekid"] not in keks, where)
+                keks.add(r["kekid"])
+            elif ev == "bsa.enrolled":
+                bsas.add(r["bsa"])
+            elif ev == "bsa.disabled":
+                bsas.discard(r["bsa"])
+            elif ev == "tek.destroyed":
+                need(r["keyid"] in teks, where)
+            elif ev == "request.answered":
+                need((r["peer"], r["mid"]) not in self.ledger, f"{where}: answered before")
+                need(teks.get(r["keyid"]) == r["content"], f"{where}: the TEK is of another content")
+                need(r["kekid"] in keks and r["peer"] in bsas and r["dir"] == "pull", where)
+                self.ledger[r["peer"], r["mid"]] = r
+            elif ev in ("answer.sent", "request.repeated"):
+                self._check_reference(r, where)
+
+    def _check_reference(self, r, where):
+        epoch, seq = map(int, r["ref"].split("/"))
+        need(epoch == int(self.checkpoint.origin.rsplit("/", 1)[1]) and seq < r["seq"], where)
+        first = self.records[seq]
+        need(first["ev"] == "request.answered", f"{where}: refers to {first['ev']}")
+        need((first["mid"], first["peer"]) == (r["mid"], r["peer"]), f"{where}: of another message")
+        if r["ev"] == "answer.sent" and not self.durable:
+            need(any(seq < size <= r["seq"] for size in self.sizes),
+                 f"{where}: sent before a checkpoint covered record {seq}")
+
+    def of(self, event):
+        return [r for r in self.records if r["ev"] == event]
+
+
+def main(arguments):
+    if len(arguments) not in (2, 3):
+        print(__doc__, file=sys.stderr)
+        return 2
+    since = Note(read(arguments[2])) if len(arguments) == 3 else None
+    try:
+        log = Log(arguments[0], arguments[1], since)
+    except (AuditError, NoteError, ValueError, KeyError, OSError) as e:
+        print(f"FAILED: {type(e).__name__}: {e}")
+        return 1
+    print(f"{len(log.records)} records, {len(log.ledger)} answered, "
+          f"{len(log.unattested)} unattested: good")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,70 @@
+"""Checkpoints: C2SP signed notes with the three lines of a tlog-checkpoint."""
+
+import base64
+import re
+from hashlib import sha256
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+
+class NoteError(Exception):
+    pass
+
+
+class Note:
+    def __init__(self, octets):
+        text, separator, signatures = octets.partition(b"\n\n")
+        if not separator or not signatures.endswith(b"\n"):
+            raise NoteError("not a text, an empty line and signature lines")
+        self.octets = octets
+        self.text = text + b"\n"
+        lines = self.text.decode("utf-8").split("\n")
+        if len(lines) != 4 or lines[3] != "":
+            raise NoteError(f"not three lines: {lines}")
+        self.origin, size, root = lines[:3]
+        if not re.fullmatch(r"0|[1-9][0-9]*", size):
+            raise NoteError(f"size {size!r}")
+        self.size = int(size)
+        self.root = base64.b64decode(root, validate=True)
+        if len(self.root) != 32 or base64.b64encode(self.root).decode() != root:
+            raise NoteError(f"root {root!r}")
+        self.signatures = [self._signature(line)
+                           for line in signatures.decode("utf-8").split("\n")[:-1]]
+        if not self.signatures:
+            raise NoteError("no signature")
+
+    def _signature(self, line):
+        dash, name, blob = line.split(" ")
+        if dash != "\u2014" or name != self.origin:
+            raise NoteError(f"signature line {line!r}")
+        octets = base64.b64decode(blob, validate=True)
+        return octets[:4], octets[4:]
+
+    def verify(self, public_key):
+        """An ECDSA P-256 key; NoteError unless one of the lines is its good signature."""
+        spki = public_key.public_bytes(serialization.Encoding.DER,
+                                       serialization.PublicFormat.SubjectPublicKeyInfo)
+        key_id = sha256(spki).digest()[:4]
+        mine = [signature for i, signature in self.signatures if i == key_id]
+        if not mine:
+            raise NoteError(f"not signed by the key {key_id.hex()}")
+        for signature in mine:
+            try:
+                public_key.verify(signature, self.text, ec.ECDSA(hashes.SHA256()))
+            except InvalidSignature as e:
+                raise NoteError("the signature does not verify") from e
+
+
+def split(octets):
+    """checkpoints.txt: notes, each followed by an empty line."""
+    notes = []
+    rest = octets
+    while rest:
+        text, a, rest = rest.partition(b"\n\n")
+        signatures, b, rest = rest.partition(b"\n\n")
+        if not a or not b:
+            raise NoteError("a note without its end")
+        notes.append(Note(text + a + signatures + b"\n"))
+    return notes
