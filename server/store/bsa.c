@@ -1,0 +1,63 @@
+/*
+ * Copies of what the store hands out, and the key of the log for those who ask.
+ */
+#include "internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "tekd/err.h"
+
+static int dup_texts(struct store_bsa *copy, const struct store_bsa *b)
+{
+    if (b->ca_pem) {
+        copy->ca_pem = strdup(b->ca_pem);
+        if (!copy->ca_pem)
+            return TEKD_ENOMEM;
+    }
+    for (size_t i = 0; i < b->n_entitle; i++) {
+        copy->entitle[i] = strdup(b->entitle[i]);
+        if (!copy->entitle[i])
+            return TEKD_ENOMEM;
+        copy->n_entitle++;
+    }
+    return 0;
+}
+
+int store_bsa_dup(const struct store_bsa *b, struct store_bsa **ret_bsa)
+{
+    AUTO(store_bsa) struct store_bsa *copy = NULL;
+    int r = store_bsa_new(&copy);
+
+    if (r < 0)
+        return r;
+    *copy = *b;
+    copy->ca_pem = NULL;
+    copy->n_entitle = 0;
+    memset(copy->entitle, 0, sizeof(copy->entitle));
+    r = dup_texts(copy, b);
+    if (r < 0)
+        return r;
+    *ret_bsa = TAKE(copy);
+    return 0;
+}
+
+static int read_key(void *arg, struct store_tx *tx)
+{
+    struct hsm_spki *spki = arg;
+    size_t len = 0;
+    int r = rows_meta_get(tx->db, "key", spki->der, sizeof(spki->der), &len);
+
+    spki->len = (uint16_t)len;
+    return r;
+}
+
+int store_public_key(struct store *s, struct hsm_spki *ret_spki)
+{
+    struct hsm_spki spki = {.len = 0};
+    int r = store_call(s, STORE_READ, read_key, &spki);
+
+    if (r == 0)
+        *ret_spki = spki;
+    return r;
+}
