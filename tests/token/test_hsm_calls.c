@@ -1,0 +1,430 @@
+/* The calls, over a real SoftHSM token. */
+#include "hsm_fixture.h"
+
+#include <openssl/evp.h>
+#include <openssl/x509.h>
+#include <string.h>
+
+#include "tekd/err.h"
+#include "tekd/merkle.h"
+#include "tekd/note.h"
+
+/* ---------------------------------------------------------------- TEKs ------------- */
+
+static void issue(struct fixture *f, unsigned bits, struct hsm_issued *ret_issued)
+{
+    assert_int_equal(hsm_issue(f->hsm, bits, &f->storage, &f->bsa, fixture_in(10), ret_issued), 0);
+}
+
+static void hsm_issue__wraps_one_key_for_both(void **state)
+{
+    static const unsigned sizes[] = {128, 192, 256};
+    struct fixture *f = *state;
+
+    fixture_start(f);
+    for (size_t i = 0; i < 3; i++) {
+        struct hsm_export ex = {.bits = sizes[i], .storage = &f->storage, .bsa = &f->bsa};
+        struct hsm_issued first, second;
+        struct hsm_blob data;
+        uint8_t tek[64], other[64];
+
+        issue(f, sizes[i], &first);
+        issue(f, sizes[i], &second);
+        assert_int_equal(fixture_unwrap(fixture_bsa_kek, &first.data, tek), sizes[i] / 8);
+        assert_int_equal(fixture_unwrap(fixture_bsa_kek, &second.data, other), sizes[i] / 8);
+        assert_memory_not_equal(tek, other, sizes[i] / 8);
+
+        /* The wrap has no nonce: the same key under the same KEK is the same octets. */
+        ex.stored = &first.stored;
+        assert_int_equal(hsm_export(f->hsm, &ex, fixture_in(10), &data), 0);
+        assert_int_equal(data.len, first.data.len);
+        assert_memory_equal(data.octets, first.data.octets, data.len);
+        assert_memory_not_equal(first.stored.octets, first.data.octets, data.len);
+    }
+}
+
+static void hsm_issue__without_a_bsa_stores_only(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_export ex = {.bits = 128, .storage = &f->storage, .bsa = &f->bsa};
+    struct hsm_issued got;
+    struct hsm_blob data;
+    uint8_t tek[64];
+
+    fixture_start(f);
+    assert_int_equal(hsm_issue(f->hsm, 128, &f->storage, NULL, fixture_in(10), &got), 0);
+    assert_int_equal(got.data.len, 0);
+    ex.stored = &got.stored;
+    assert_int_equal(hsm_export(f->hsm, &ex, fixture_in(10), &data), 0);
+    assert_int_equal(fixture_unwrap(fixture_bsa_kek, &data, tek), 16);
+}
+
+static void hsm_issue__refuses_bad_arguments(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_issued got;
+
+    fixture_start(f);
+    assert_int_equal(hsm_issue(f->hsm, 100, &f->storage, &f->bsa, fixture_in(10), &got),
+                     TEKD_EINVAL);
+    assert_int_equal(hsm_issue(f->hsm, 128, &f->bsa, &f->storage, fixture_in(10), &got),
+                     TEKD_EINVAL);
+    assert_int_equal(hsm_issue(f->hsm, 128, &f->storage, &f->bsa, fixture_in(-1), &got),
+                     TEKD_ETIMEDOUT);
+}
+
+static void hsm_issue__takes_a_kek_by_all_three_names(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_kek kek;
+    struct hsm_issued got;
+
+    fixture_start(f);
+    kek = f->bsa;
+    kek.fingerprint[31] ^= 1;
+    assert_int_equal(hsm_issue(f->hsm, 128, &f->storage, &kek, fixture_in(10), &got),
+                     TEKD_ENOTFOUND);
+    kek = f->bsa;
+    kek.id[0] ^= 1;
+    assert_int_equal(hsm_issue(f->hsm, 128, &f->storage, &kek, fixture_in(10), &got),
+                     TEKD_ENOTFOUND);
+    kek = f->bsa;
+    memcpy(kek.label, "bsa-2", 6);
+    assert_int_equal(hsm_issue(f->hsm, 128, &f->storage, &kek, fixture_in(10), &got),
+                     TEKD_ENOTFOUND);
+    /* None of that was the worker's fault. */
+    issue(f, 128, &got);
+}
+
+static void hsm_export__refuses_what_is_no_stored_tek(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_issued got;
+    struct hsm_blob data;
+    struct hsm_export ex = {.bits = 128, .storage = &f->storage, .bsa = &f->bsa};
+    struct hsm_status before, after;
+
+    fixture_start(f);
+    issue(f, 128, &got);
+    hsm_status_get(f->hsm, &before);
+    got.stored.octets[3] ^= 1;
+    ex.stored = &got.stored;
+    assert_int_equal(hsm_export(f->hsm, &ex, fixture_in(10), &data), TEKD_EFORMAT);
+    got.stored.octets[3] ^= 1;
+    got.stored.len = 16;
+    assert_int_equal(hsm_export(f->hsm, &ex, fixture_in(10), &data), TEKD_EFORMAT);
+    got.stored.len = 0;
+    assert_int_equal(hsm_export(f->hsm, &ex, fixture_in(10), &data), TEKD_EINVAL);
+    hsm_status_get(f->hsm, &after);
+    for (size_t i = 0; i < before.n_workers; i++)
+        assert_int_equal(before.worker[i].pid, after.worker[i].pid);
+}
+
+static void hsm_health__works_and_needs_the_kek(void **state)
+{
+    struct fixture *f = *state;
+
+    fixture_start(f);
+    assert_int_equal(hsm_health(f->hsm, &f->storage, fixture_in(10)), 0);
+    f->storage.fingerprint[0] ^= 1;
+    assert_int_equal(hsm_health(f->hsm, &f->storage, fixture_in(10)), TEKD_ENOTFOUND);
+}
+
+/* ---------------------------------------------------------------- KEKs ------------- */
+
+static void hsm_describe_kek__reports_the_binding(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_kek_report report;
+
+    fixture_start(f);
+    assert_int_equal(hsm_describe_kek(f->hsm, FIXTURE_BSA, HSM_KEK_BSA, HSM_WRAP_AES_KW,
+                                      fixture_in(10), &report),
+                     0);
+    assert_string_equal(report.kek.label, FIXTURE_BSA);
+    assert_true(report.kek.id_len > 0);
+    assert_true(report.imported);
+    assert_int_equal(strlen(report.check_value), 6);
+    assert_int_equal(
+        hsm_describe_kek(f->hsm, "bsa-2", HSM_KEK_BSA, HSM_WRAP_AES_KW, fixture_in(10), &report),
+        0);
+    assert_false(report.imported);
+}
+
+static void hsm_describe_kek__refuses_unknown_and_weak_keys(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_kek_report report;
+
+    fixture_pkcs11_tool(f, "--keygen", "--key-type", "aes:32", "--label", "weak", "--id", "77",
+                        NULL);
+    fixture_start(f);
+    assert_int_equal(
+        hsm_describe_kek(f->hsm, "nobody", HSM_KEK_BSA, HSM_WRAP_AES_KW, fixture_in(10), &report),
+        TEKD_ENOTFOUND);
+    assert_true(report.text[0] != 0);
+    assert_int_equal(
+        hsm_describe_kek(f->hsm, "weak", HSM_KEK_BSA, HSM_WRAP_AES_KW, fixture_in(10), &report),
+        TEKD_EWEAK);
+    assert_non_null(strstr(report.text, "CKA_"));
+    /* A storage KEK may unwrap; one for a BSA must not. */
+    assert_int_equal(hsm_describe_kek(f->hsm, FIXTURE_STORAGE, HSM_KEK_BSA, HSM_WRAP_AES_KW,
+                                      fixture_in(10), &report),
+                     TEKD_EWEAK);
+    assert_int_equal(
+        hsm_describe_kek(f->hsm, "", HSM_KEK_BSA, HSM_WRAP_AES_KW, fixture_in(10), &report),
+        TEKD_EINVAL);
+}
+
+static void hsm_describe_kek__refuses_two_of_one_label(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_kek_report report;
+
+    fixture_pkcs11_tool(f, "--keygen", "--key-type", "aes:32", "--label", FIXTURE_BSA, "--id", "78",
+                        NULL);
+    assert_int_equal(fixture_start_any(f), HSM_READY);
+    assert_int_equal(hsm_describe_kek(f->hsm, FIXTURE_BSA, HSM_KEK_BSA, HSM_WRAP_AES_KW,
+                                      fixture_in(10), &report),
+                     TEKD_EEXIST);
+}
+
+/* ---------------------------------------------------------------- signing ---------- */
+
+static EVP_PKEY *public_key(struct fixture *f, enum hsm_public which)
+{
+    struct hsm_spki spki;
+    const uint8_t *p = spki.der;
+    EVP_PKEY *key;
+
+    assert_int_equal(hsm_public_key(f->hsm, which, fixture_in(10), &spki), 0);
+    key = d2i_PUBKEY(NULL, &p, spki.len);
+    assert_non_null(key);
+    return key;
+}
+
+static void hsm_sign_tls__verifies_with_the_public_key(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_signature sig;
+    uint8_t digest[48];
+    EVP_PKEY_CTX *ctx;
+    EVP_PKEY *key;
+
+    fixture_start(f);
+    key = public_key(f, HSM_PUBLIC_TLS);
+    ctx = EVP_PKEY_CTX_new(key, NULL);
+    memset(digest, 0x5a, sizeof(digest));
+    for (size_t len = 32; len <= 48; len += 16) {
+        assert_int_equal(hsm_sign_tls(f->hsm, digest, len, fixture_in(10), &sig), 0);
+        assert_int_equal(EVP_PKEY_verify_init(ctx), 1);
+        assert_int_equal(EVP_PKEY_verify(ctx, sig.octets, sig.len, digest, len), 1);
+    }
+    assert_int_equal(hsm_sign_tls(f->hsm, digest, 0, fixture_in(10), &sig), TEKD_EINVAL);
+    assert_int_equal(hsm_sign_tls(f->hsm, digest, HSM_DIGEST_MAX + 1, fixture_in(10), &sig),
+                     TEKD_EINVAL);
+    EVP_PKEY_CTX_free(ctx);
+    EVP_PKEY_free(key);
+}
+
+struct chain {
+    struct note last;
+    struct merkle_range range;
+    struct merkle_hash leaf[HSM_LEAVES_MAX];
+};
+
+static void chain_init(struct chain *c)
+{
+    memset(c, 0, sizeof(*c));
+    memcpy(c->last.origin, "bsm.example.net/tekd/audit/1", 29);
+    merkle_range_init(&c->range);
+    merkle_range_root(&c->range, &c->last.root);
+    for (size_t i = 0; i < HSM_LEAVES_MAX; i++)
+        merkle_leaf(&i, sizeof(i), &c->leaf[i]);
+}
+
+/* n leaves more, from `from` of the leaves on; the chain moves only when it is signed. */
+static int chain_sign(struct fixture *f, struct chain *c, size_t from, size_t n)
+{
+    const struct hsm_checkpoint in = {
+        .last = &c->last, .range = &c->range, .leaves = c->leaf + from, .n = n};
+    struct note note;
+    int r = hsm_sign_checkpoint(f->hsm, &in, fixture_in(10), &note);
+
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < n; i++)
+        merkle_range_append(&c->range, &c->leaf[from + i]);
+    c->last = note;
+    return 0;
+}
+
+static void hsm_sign_checkpoint__extends_a_chain(void **state)
+{
+    static const size_t steps[] = {1, 0, 2, 256, 100, 3};
+    struct fixture *f = *state;
+    struct merkle_hash root;
+    struct chain c;
+    EVP_PKEY *key;
+
+    fixture_start(f);
+    key = public_key(f, HSM_PUBLIC_CHECKPOINT);
+    chain_init(&c);
+    for (size_t i = 0; i < 6; i++) {
+        assert_int_equal(chain_sign(f, &c, 0, steps[i]), 0);
+        assert_int_equal(c.last.size, c.range.size);
+        merkle_range_root(&c.range, &root);
+        assert_memory_equal(root.octets, c.last.root.octets, 32);
+        assert_int_equal(note_verify(&c.last, key), 0);
+    }
+    EVP_PKEY_free(key);
+}
+
+static void hsm_sign_checkpoint__signs_the_empty_log(void **state)
+{
+    struct fixture *f = *state;
+    struct chain c;
+
+    fixture_start(f);
+    chain_init(&c);
+    assert_int_equal(chain_sign(f, &c, 0, 0), 0);
+    assert_int_equal(c.last.size, 0);
+    assert_int_equal(chain_sign(f, &c, 0, 5), 0);
+}
+
+static void hsm_sign_checkpoint__repeats_what_it_signed(void **state)
+{
+    struct fixture *f = *state;
+    struct chain c, before;
+
+    fixture_start(f);
+    chain_init(&c);
+    assert_int_equal(chain_sign(f, &c, 0, 5), 0);
+    before = c;
+    assert_int_equal(chain_sign(f, &c, 5, 5), 0);
+    /* The answer was lost: the same again, and the same with more that came meanwhile. */
+    c = before;
+    assert_int_equal(chain_sign(f, &c, 5, 5), 0);
+    c = before;
+    assert_int_equal(chain_sign(f, &c, 5, 9), 0);
+    assert_int_equal(c.last.size, 14);
+}
+
+static void hsm_sign_checkpoint__refuses_a_rollback(void **state)
+{
+    struct fixture *f = *state;
+    struct chain c, before;
+
+    fixture_start(f);
+    chain_init(&c);
+    assert_int_equal(chain_sign(f, &c, 0, 5), 0);
+    before = c;
+    assert_int_equal(chain_sign(f, &c, 5, 5), 0);
+    c = before;
+    assert_int_equal(chain_sign(f, &c, 5, 0), TEKD_ETAMPER); /* shorter */
+    assert_int_equal(chain_sign(f, &c, 5, 4), TEKD_ETAMPER);
+    assert_int_equal(chain_sign(f, &c, 20, 5), TEKD_ETAMPER);   /* as long, other leaves */
+    assert_int_equal(chain_sign(f, &c, 20, 200), TEKD_ETAMPER); /* longer, other leaves */
+    chain_init(&c);
+    assert_int_equal(chain_sign(f, &c, 20, 200), TEKD_ETAMPER); /* from the start anew */
+    /* Another log of the same key is its own. */
+    c.last.origin[27] = '2';
+    assert_int_equal(chain_sign(f, &c, 20, 3), 0);
+}
+
+static void hsm_sign_checkpoint__refuses_a_range_of_another_log(void **state)
+{
+    struct fixture *f = *state;
+    struct chain c, bad;
+
+    fixture_start(f);
+    chain_init(&c);
+    assert_int_equal(chain_sign(f, &c, 0, 5), 0);
+    bad = c;
+    bad.range.node[0].octets[0] ^= 1;
+    assert_int_equal(chain_sign(f, &bad, 5, 1), TEKD_ETAMPER);
+    bad = c;
+    merkle_range_append(&bad.range, &c.leaf[7]);
+    assert_int_equal(chain_sign(f, &bad, 5, 1), TEKD_ETAMPER);
+    chain_init(&bad);
+    bad.last.origin[27] = '3';
+    bad.last.root.octets[0] ^= 1; /* a log that claims to be empty with another root */
+    assert_int_equal(chain_sign(f, &bad, 5, 1), TEKD_ETAMPER);
+    assert_int_equal(chain_sign(f, &c, 5, 1), 0);
+}
+
+static void hsm_sign_checkpoint__refuses_a_note_not_its_own(void **state)
+{
+    struct fixture *f = *state;
+    struct chain c, bad;
+
+    fixture_start(f);
+    chain_init(&c);
+    assert_int_equal(chain_sign(f, &c, 0, 5), 0);
+    bad = c;
+    bad.last.signature[0].octets[20] ^= 1;
+    assert_int_equal(chain_sign(f, &bad, 5, 1), TEKD_ETAMPER);
+    bad = c;
+    bad.last.n_signatures = 0;
+    assert_int_equal(chain_sign(f, &bad, 5, 1), TEKD_ETAMPER);
+    bad = c;
+    bad.last.origin[27] = '4'; /* the signature is for another origin */
+    assert_int_equal(chain_sign(f, &bad, 5, 1), TEKD_ETAMPER);
+    bad = c;
+    bad.last.size = 6; /* a size that was not signed */
+    merkle_range_append(&bad.range, &c.leaf[5]);
+    merkle_range_root(&bad.range, &bad.last.root);
+    assert_int_equal(chain_sign(f, &bad, 6, 1), TEKD_ETAMPER);
+    bad = c;
+    bad.last.origin[5] = '\n';
+    assert_int_equal(chain_sign(f, &bad, 5, 1), TEKD_EFORMAT);
+}
+
+/* ---------------------------------------------------------------- status ----------- */
+
+static void hsm_status_get__shows_token_and_workers(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_status st;
+
+    fixture_start(f);
+    (void)fixture_worker(f, 1);
+    hsm_status_get(f->hsm, &st);
+    assert_int_equal(st.state, HSM_READY);
+    assert_string_equal(st.token_label, "tekd-test");
+    assert_true(st.token_serial[0] != 0);
+    assert_true(st.token_model[0] != 0);
+    assert_string_equal(st.reason, "");
+    assert_int_equal(st.error, 0);
+    assert_false(st.prevents_wrap_out); /* SoftHSM cannot */
+    assert_int_equal(st.n_workers, 4);
+    assert_string_equal(st.worker[0].role, "key");
+    assert_string_equal(st.worker[2].role, "audit");
+    assert_string_equal(st.worker[3].role, "tls");
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(hsm_issue__wraps_one_key_for_both),
+        TEST(hsm_issue__without_a_bsa_stores_only),
+        TEST(hsm_issue__refuses_bad_arguments),
+        TEST(hsm_issue__takes_a_kek_by_all_three_names),
+        TEST(hsm_export__refuses_what_is_no_stored_tek),
+        TEST(hsm_health__works_and_needs_the_kek),
+        TEST(hsm_describe_kek__reports_the_binding),
+        TEST(hsm_describe_kek__refuses_unknown_and_weak_keys),
+        TEST(hsm_describe_kek__refuses_two_of_one_label),
+        TEST(hsm_sign_tls__verifies_with_the_public_key),
+        TEST(hsm_sign_checkpoint__extends_a_chain),
+        TEST(hsm_sign_checkpoint__signs_the_empty_log),
+        TEST(hsm_sign_checkpoint__repeats_what_it_signed),
+        TEST(hsm_sign_checkpoint__refuses_a_rollback),
+        TEST(hsm_sign_checkpoint__refuses_a_range_of_another_log),
+        TEST(hsm_sign_checkpoint__refuses_a_note_not_its_own),
+        TEST(hsm_status_get__shows_token_and_workers),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
