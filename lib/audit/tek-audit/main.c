@@ -1,0 +1,281 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tek-audit.h"
+#include "tekd/err.h"
+
+enum { STATUS_DONE = 0, STATUS_REFUSED = 1, STATUS_USAGE = 2, STATUS_UNREADABLE = 3 };
+
+struct options {
+    const char *key;
+    const char *since;
+    const char *remember;
+    const char *origin;
+    const char *peer;
+    bool first;
+    bool ledger;
+    bool json;
+    bool csv;
+};
+
+/* Letters of the long options; those of a subcommand are a string of them. */
+static const struct option long_options[] = {
+    {"key", required_argument, NULL, 'k'},    {"since", required_argument, NULL, 's'},
+    {"first", no_argument, NULL, 'f'},        {"remember", required_argument, NULL, 'r'},
+    {"origin", required_argument, NULL, 'o'}, {"ledger", no_argument, NULL, 'l'},
+    {"peer", required_argument, NULL, 'p'},   {"json", no_argument, NULL, 'j'},
+    {"csv", no_argument, NULL, 'c'},          {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0},
+};
+
+static const char usage[] =
+    "usage: tek-audit verify DIR --key PUB (--first | --since NOTE) [--origin ORIGIN]\n"
+    "                        [--remember FILE] [--ledger] [--json]\n"
+    "       tek-audit ledger DIR [--json | --csv]\n"
+    "       tek-audit prove DIR MESSAGE-ID [--peer BSA]\n"
+    "exit status: 0 done, 1 verification failed or no such message, 2 usage, 3 cannot read\n";
+
+static int complain(int status, const char *what, const char *why)
+{
+    (void)fprintf(stderr, "tek-audit: %s: %s\n", what, why);
+    return status;
+}
+
+static int open_dir(const char *dir, int *ret_fd)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0)
+        return complain(STATUS_UNREADABLE, dir, strerror(errno));
+    *ret_fd = fd;
+    return STATUS_DONE;
+}
+
+static int load_key(struct audit *a, const char *path)
+{
+    AUTO(buf) struct buf *b = NULL;
+    struct known_key *k = &a->trusted[0];
+    int r = file_read(AT_FDCWD, path, KEY_FILE_MAX, &b);
+
+    if (r < 0)
+        return complain(STATUS_UNREADABLE, path, tekd_strerror(r));
+    if (key_parse(buf_data(b), buf_len(b), &k->key) < 0)
+        return complain(STATUS_UNREADABLE, path,
+                        "not a public key (SubjectPublicKeyInfo, PEM or DER) of P-256 or Ed25519");
+    a->n_trusted = 1;
+    if (key_fingerprint(k->key, &k->fingerprint) < 0)
+        return complain(STATUS_UNREADABLE, path, tekd_strerror(TEKD_ECRYPTO));
+    return STATUS_DONE;
+}
+
+static int load_since(struct audit *a, const char *path)
+{
+    AUTO(buf) struct buf *b = NULL;
+    int r = file_read(AT_FDCWD, path, NOTE_MAX, &b);
+
+    if (r < 0)
+        return complain(STATUS_UNREADABLE, path, tekd_strerror(r));
+    a->since = malloc(sizeof *a->since);
+    if (!a->since || note_read(buf_data(b), buf_len(b), a->since) < 0)
+        return complain(STATUS_UNREADABLE, path, "not a note");
+    return STATUS_DONE;
+}
+
+/* Octet for octet, whole or not at all: the next run trusts it. */
+static int remember(const struct audit *a, const char *path)
+{
+    AUTO(buf) struct buf *b = NULL;
+    AUTO(buf) struct buf *temporary = NULL;
+    AUTO_FD int fd = -1;
+    int r = buf_new(NOTE_MAX, &b);
+
+    if (r == 0)
+        r = buf_new(strlen(path) + 8, &temporary);
+    if (r == 0)
+        r = note_write(&a->checkpoint, b);
+    if (r == 0)
+        r = buf_printf(temporary, "%s.new", path);
+    if (r < 0)
+        return complain(STATUS_UNREADABLE, path, tekd_strerror(r));
+    fd = open(buf_str(temporary), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+    if (fd < 0 || write(fd, buf_data(b), buf_len(b)) != (ssize_t)buf_len(b) || fsync(fd) < 0 ||
+        rename(buf_str(temporary), path) < 0)
+        return complain(STATUS_UNREADABLE, path, strerror(errno));
+    return STATUS_DONE;
+}
+
+static enum report_form form_of(const struct options *o)
+{
+    if (o->json)
+        return REPORT_JSON;
+    return o->csv ? REPORT_CSV : REPORT_TEXT;
+}
+
+static int run(struct audit *a, const char *dir)
+{
+    int r = audit_run(a);
+
+    if (r < 0)
+        return complain(STATUS_UNREADABLE, dir, tekd_strerror(r));
+    return a->n_failures > 0 ? STATUS_REFUSED : STATUS_DONE;
+}
+
+static int prepare_verify(struct audit *a, const char *dir, const struct options *o)
+{
+    int status = load_key(a, o->key);
+
+    if (status == STATUS_DONE && o->since)
+        status = load_since(a, o->since);
+    if (status == STATUS_DONE)
+        status = open_dir(dir, &a->dirfd);
+    a->origin_wanted = o->origin;
+    return status;
+}
+
+static int do_verify(char **args, const struct options *o)
+{
+    AUTO(audit) struct audit *a = NULL;
+    int status;
+
+    if (!o->key || o->first == (o->since != NULL)) {
+        (void)fputs(usage, stderr);
+        return STATUS_USAGE;
+    }
+    if (audit_new(&a) < 0)
+        return complain(STATUS_UNREADABLE, args[0], tekd_strerror(TEKD_ENOMEM));
+    status = prepare_verify(a, args[0], o);
+    if (status == STATUS_DONE)
+        status = run(a, args[0]);
+    if (status > STATUS_REFUSED)
+        return status;
+    if (!o->json)
+        report_failures(a, stderr);
+    if (status == STATUS_DONE || o->json)
+        report_verify(a, form_of(o), stdout);
+    if (status == STATUS_DONE && o->ledger && !o->json)
+        report_ledger(a, REPORT_TEXT, stdout);
+    if (status == STATUS_DONE && o->remember)
+        status = remember(a, o->remember);
+    return status;
+}
+
+static int do_ledger(char **args, const struct options *o)
+{
+    AUTO(audit) struct audit *a = NULL;
+    int status;
+
+    if (audit_new(&a) < 0)
+        return complain(STATUS_UNREADABLE, args[0], tekd_strerror(TEKD_ENOMEM));
+    a->unsigned_ok = true;
+    status = open_dir(args[0], &a->dirfd);
+    if (status == STATUS_DONE)
+        status = run(a, args[0]);
+    if (status > STATUS_REFUSED)
+        return status;
+    report_failures(a, stderr);
+    report_ledger(a, form_of(o), stdout);
+    (void)fputs("tek-audit: no signature was checked: tek-audit verify does\n", stderr);
+    return status;
+}
+
+static int do_prove(char **args, const struct options *o)
+{
+    struct prove p = {.message_id = args[1], .peer = o->peer};
+    AUTO_FD int fd = -1;
+    int status = open_dir(args[0], &fd);
+
+    if (status != STATUS_DONE)
+        return status;
+    p.dirfd = fd;
+    return prove_run(&p, stdout);
+}
+
+static const struct command {
+    const char *name;
+    const char *options; /* letters of long_options */
+    int n_args;
+    int (*run)(char **args, const struct options *o);
+} commands[] = {
+    {"verify", "ksfroljh", 1, do_verify},
+    {"ledger", "jch", 1, do_ledger},
+    {"prove", "ph", 2, do_prove},
+};
+
+static const struct command *command_find(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static void option_set(struct options *o, int letter, const char *value)
+{
+    switch (letter) {
+    case 'k':
+        o->key = value;
+        break;
+    case 's':
+        o->since = value;
+        break;
+    case 'f':
+        o->first = true;
+        break;
+    case 'r':
+        o->remember = value;
+        break;
+    case 'o':
+        o->origin = value;
+        break;
+    case 'l':
+        o->ledger = true;
+        break;
+    case 'p':
+        o->peer = value;
+        break;
+    case 'j':
+        o->json = true;
+        break;
+    default:
+        o->csv = true;
+    }
+}
+
+static int wrong_usage(void)
+{
+    (void)fputs(usage, stderr);
+    return STATUS_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    const struct command *c = argc > 1 ? command_find(argv[1]) : NULL;
+    struct options o = {.key = NULL};
+    int letter, status;
+
+    if (argc == 2 && strcmp(argv[1], "--version") == 0)
+        return puts("tek-audit " TEKD_VERSION) < 0 ? STATUS_UNREADABLE : STATUS_DONE;
+    if (argc == 2 && strcmp(argv[1], "--help") == 0)
+        return fputs(usage, stdout) < 0 ? STATUS_UNREADABLE : STATUS_DONE;
+    if (!c)
+        return wrong_usage();
+    while ((letter = getopt_long(argc - 1, argv + 1, "", long_options, NULL)) != -1) {
+        if (letter == '?' || !strchr(c->options, letter))
+            return wrong_usage();
+        if (letter == 'h')
+            return fputs(usage, stdout) < 0 ? STATUS_UNREADABLE : STATUS_DONE;
+        option_set(&o, letter, optarg);
+    }
+    if (argc - 1 - optind != c->n_args)
+        return wrong_usage();
+    status = c->run(argv + 1 + optind, &o);
+    /* What could not be written was not said. */
+    if (fflush(stdout) != 0 && status == STATUS_DONE)
+        status = complain(STATUS_UNREADABLE, "standard output", strerror(errno));
+    return status;
+}

@@ -1,0 +1,312 @@
+/*
+ * What was found, for people and for programs.  Text that stood in the export is escaped: controls
+ * and what is not ASCII as \xHH on a terminal, as JSON and CSV (RFC 4180) want it otherwise.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tek-audit.h"
+#include "tekd/enc.h"
+
+static void put_text(FILE *out, const char *s)
+{
+    for (; *s; s++) {
+        uint8_t c = (uint8_t)*s;
+
+        if (c < ' ' || c >= 0x7f || c == '\\')
+            (void)fprintf(out, "\\x%02x", c);
+        else
+            (void)fputc(c, out);
+    }
+}
+
+static void put_json(FILE *out, const char *s)
+{
+    (void)fputc('"', out);
+    for (; *s; s++) {
+        uint8_t c = (uint8_t)*s;
+
+        if (c < ' ' || c == 0x7f)
+            (void)fprintf(out, "\\u%04x", c);
+        else if (c == '"' || c == '\\')
+            (void)fprintf(out, "\\%c", c);
+        else
+            (void)fputc(c, out);
+    }
+    (void)fputc('"', out);
+}
+
+static void put_csv(FILE *out, const char *s)
+{
+    (void)fputc('"', out);
+    for (; *s; s++) {
+        if (*s == '"')
+            (void)fputc('"', out);
+        (void)fputc(*s, out);
+    }
+    (void)fputc('"', out);
+}
+
+static void key_text(const struct audit *a, char out[static 9])
+{
+    uint8_t id[4] = {0};
+
+    if (a->n_trusted > 0 && note_key_id(a->checkpoint.origin, a->trusted[0].key, id) == 0)
+        enc_hex(id, sizeof id, out);
+    else
+        memcpy(out, "none", 5);
+}
+
+void report_failures(const struct audit *a, FILE *out)
+{
+    for (size_t i = 0; i < a->n_failures; i++) {
+        const struct failure *f = &a->failure[i];
+
+        (void)fputs("FAILED ", out);
+        put_text(out, f->where);
+        (void)fprintf(out, ": %s: ", f->check);
+        put_text(out, f->text);
+        (void)fputc('\n', out);
+    }
+    if (a->more_failures > 0)
+        (void)fprintf(out, "FAILED and %zu more\n", a->more_failures);
+}
+
+static void text_spans(const struct audit *a, FILE *out)
+{
+    for (size_t i = 0; i < a->outages.n; i++) {
+        const struct span *s = &a->outages.span[i];
+
+        (void)fprintf(out,
+                      "outage: %" PRId64 " s between records %" PRIu64 " and %" PRIu64 " (%s)\n",
+                      s->seconds, s->from, s->to, s->why);
+    }
+    for (size_t i = 0; i < a->recovered.n; i++) {
+        const struct span *s = &a->recovered.span[i];
+
+        (void)fprintf(out, "unattested: records %" PRIu64 " to %" PRIu64 "\n", s->from, s->to);
+    }
+    if (a->outages.more + a->recovered.more > 0)
+        (void)fprintf(out, "and %zu outages and recoveries more\n",
+                      a->outages.more + a->recovered.more);
+}
+
+static void text_verify(const struct audit *a, FILE *out)
+{
+    const struct counts *c = &a->counts;
+    char key[9], root[ENC_BASE64_LEN(MERKLE_HASH_LEN) + 1];
+
+    key_text(a, key);
+    enc_base64(a->checkpoint.root.octets, MERKLE_HASH_LEN, root);
+    (void)fprintf(out,
+                  "verified %" PRIu64 " records under checkpoint size %" PRIu64 ", key %s, %" PRIu64
+                  " messages answered, %" PRIu64 " unattested\n",
+                  a->range.size, a->checkpoint.size, key, c->answered, c->unattested);
+    (void)fputs("origin: ", out);
+    put_text(out, a->checkpoint.origin);
+    (void)fprintf(out, "\nroot: %s\n", root);
+    (void)fprintf(out,
+                  "pull: %" PRIu64 " answered, %" PRIu64 " sent (%" PRIu64
+                  " before a checkpoint covered the answer), %" PRIu64 " repeated, %" PRIu64
+                  " refused\n",
+                  c->answered, c->sent, c->early, c->repeated, c->refused);
+    (void)fprintf(out, "push: %" PRIu64 " prepared, %" PRIu64 " confirmed\n", c->prepared,
+                  c->confirmed);
+    (void)fprintf(out,
+                  "keys: %" PRIu64 " generated; strangers refused: %" PRIu64
+                  "; records that could not be written: %" PRIu64 "\n",
+                  c->teks, c->strangers, c->gaps);
+    text_spans(a, out);
+}
+
+static void json_spans(const char *name, const struct spans *s, FILE *out)
+{
+    (void)fprintf(out, ",\"%s\":[", name);
+    for (size_t i = 0; i < s->n; i++)
+        (void)fprintf(
+            out,
+            "%s{\"from\":%" PRIu64 ",\"to\":%" PRIu64 ",\"why\":\"%s\",\"seconds\":%" PRId64 "}",
+            i > 0 ? "," : "", s->span[i].from, s->span[i].to, s->span[i].why, s->span[i].seconds);
+    (void)fprintf(out, "],\"%s_more\":%zu", name, s->more);
+}
+
+static void json_failures(const struct audit *a, FILE *out)
+{
+    (void)fputs(",\"failures\":[", out);
+    for (size_t i = 0; i < a->n_failures; i++) {
+        const struct failure *f = &a->failure[i];
+
+        (void)fprintf(out, "%s{\"where\":", i > 0 ? "," : "");
+        put_json(out, f->where);
+        (void)fprintf(out, ",\"check\":\"%s\",\"text\":", f->check);
+        put_json(out, f->text);
+        (void)fputc('}', out);
+    }
+    (void)fprintf(out, "],\"failures_more\":%zu", a->more_failures);
+}
+
+static void json_verify(const struct audit *a, FILE *out)
+{
+    const struct counts *c = &a->counts;
+    char key[9], root[ENC_BASE64_LEN(MERKLE_HASH_LEN) + 1];
+
+    key_text(a, key);
+    enc_base64(a->checkpoint.root.octets, MERKLE_HASH_LEN, root);
+    (void)fprintf(out, "{\"verified\":%s,\"origin\":", a->n_failures == 0 ? "true" : "false");
+    put_json(out, a->checkpoint.origin);
+    (void)fprintf(out,
+                  ",\"size\":%" PRIu64 ",\"root\":\"%s\",\"key\":\"%s\",\"records\":%" PRIu64
+                  ",\"answered\":%" PRIu64 ",\"sent\":%" PRIu64 ",\"sent_early\":%" PRIu64
+                  ",\"repeated\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"prepared\":%" PRIu64
+                  ",\"confirmed\":%" PRIu64 ",\"teks\":%" PRIu64 ",\"strangers\":%" PRIu64
+                  ",\"not_recorded\":%" PRIu64 ",\"unattested\":%" PRIu64,
+                  a->checkpoint.size, root, key, a->range.size, c->answered, c->sent, c->early,
+                  c->repeated, c->refused, c->prepared, c->confirmed, c->teks, c->strangers,
+                  c->gaps, c->unattested);
+    json_spans("recovered", &a->recovered, out);
+    json_spans("outages", &a->outages, out);
+    json_failures(a, out);
+    (void)fputs("}\n", out);
+}
+
+void report_verify(const struct audit *a, enum report_form form, FILE *out)
+{
+    if (form == REPORT_JSON)
+        json_verify(a, out);
+    else
+        text_verify(a, out);
+}
+
+/* ---- the ledger ---- */
+
+static const char *const state_name[] = {
+    [STATE_NONE] = "",
+    [STATE_ANSWERED] = "answered",
+    [STATE_SENT] = "sent",
+    [STATE_PREPARED] = "prepared",
+    [STATE_IN_FLIGHT] = "in-flight",
+    [STATE_CONFIRMED] = "confirmed",
+    [STATE_REJECTED] = "rejected",
+    [STATE_UNCONFIRMED] = "unconfirmed",
+    [STATE_ABANDONED] = "abandoned",
+    [STATE_UNKNOWN] = "unknown",
+};
+
+static bool attested(const struct audit *a, uint64_t seq)
+{
+    size_t low = 0, high = a->recovered.n;
+
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+
+        if (a->recovered.span[middle].to < seq)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low == a->recovered.n || a->recovered.span[low].from > seq;
+}
+
+/* A row of the ledger: columns of text, and those that are numbers in JSON. */
+enum { COLUMNS = 11 };
+static const char *const column_name[COLUMNS] = {"message_id", "peer",    "direction", "state",
+                                                 "content_id", "key_id",  "kek_id",    "time",
+                                                 "seq",        "repeats", "attested"};
+static const char column_type[COLUMNS + 1] = "ssssssssnnb";
+
+struct row {
+    const char *value[COLUMNS];
+    char time[ENC_TIME_LEN + 1];
+    char seq[24];
+    char repeats[16];
+};
+
+static void row_fill(const struct audit *a, uint32_t id, struct row *row)
+{
+    const struct message *m = &a->message[id];
+    const struct tek *t = &a->tek[m->tek];
+    const char *peer = pool_text(a->messages, id);
+
+    enc_time(m->t_us, row->time);
+    (void)snprintf(row->seq, sizeof row->seq, "%" PRIu64, m->seq);
+    (void)snprintf(row->repeats, sizeof row->repeats, "%" PRIu32, m->repeats);
+    const char *const values[COLUMNS] = {peer + strlen(peer) + 1,
+                                         peer,
+                                         m->dir == DIR_PUSH ? "push" : "pull",
+                                         state_name[m->state],
+                                         pool_text(a->contents, t->content),
+                                         pool_text(a->teks, m->tek),
+                                         pool_text(a->keks, m->kek),
+                                         row->time,
+                                         row->seq,
+                                         row->repeats,
+                                         attested(a, m->seq) ? "true" : "false"};
+    memcpy(row->value, values, sizeof values);
+}
+
+static void row_text(const struct row *row, FILE *out)
+{
+    for (size_t i = 0; i < COLUMNS; i++) {
+        put_text(out, row->value[i]);
+        (void)fputc(i + 1 < COLUMNS ? '\t' : '\n', out);
+    }
+}
+
+static void row_csv(const struct row *row, FILE *out)
+{
+    for (size_t i = 0; i < COLUMNS; i++) {
+        put_csv(out, row->value[i]);
+        (void)fputs(i + 1 < COLUMNS ? "," : "\r\n", out);
+    }
+}
+
+static void row_json(const struct row *row, FILE *out)
+{
+    for (size_t i = 0; i < COLUMNS; i++) {
+        (void)fprintf(out, "%c\"%s\":", i == 0 ? '{' : ',', column_name[i]);
+        if (column_type[i] == 's')
+            put_json(out, row->value[i]);
+        else
+            (void)fputs(row->value[i], out);
+    }
+    (void)fputc('}', out);
+}
+
+static void heading(enum report_form form, FILE *out)
+{
+    for (size_t i = 0; i < COLUMNS && form != REPORT_JSON; i++) {
+        (void)fputs(column_name[i], out);
+        if (i + 1 < COLUMNS)
+            (void)fputc(form == REPORT_CSV ? ',' : '\t', out);
+        else
+            (void)fputs(form == REPORT_CSV ? "\r\n" : "\n", out);
+    }
+}
+
+void report_ledger(const struct audit *a, enum report_form form, FILE *out)
+{
+    struct row row;
+    size_t n = pool_count(a->messages);
+
+    heading(form, out);
+    if (form == REPORT_JSON)
+        (void)fputc('[', out);
+    for (uint32_t id = 0; id < n; id++) {
+        row_fill(a, id, &row);
+        switch (form) {
+        case REPORT_TEXT:
+            row_text(&row, out);
+            break;
+        case REPORT_CSV:
+            row_csv(&row, out);
+            break;
+        case REPORT_JSON:
+            (void)fputs(id > 0 ? ",\n" : "", out);
+            row_json(&row, out);
+            break;
+        }
+    }
+    if (form == REPORT_JSON)
+        (void)fputs("]\n", out);
+}

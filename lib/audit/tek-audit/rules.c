@@ -1,0 +1,548 @@
+/*
+ * What the events say about keys and messages, and what they must not say.
+ *
+ * Of a log that begins (epoch 1) everything is known: a TEK was generated, a KEK added, a BSA
+ * enrolled before it is used.  A later epoch may speak of what happened before it: what it names
+ * for the first time is taken as it is.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "tek-audit.h"
+#include "tekd/enc.h"
+#include "tekd/err.h"
+
+#define BEFORE UINT64_MAX /* in an epoch before this one */
+
+static const char *str(const struct record *r, const char *key)
+{
+    return record_get_str(r, key);
+}
+
+/* The number of a string of the record in a pool; false when memory is short. */
+static bool number(struct audit *a, struct pool *p, const char *s, uint32_t *ret_id, bool *ret_new)
+{
+    int r = pool_add(p, s, strlen(s), ret_id, ret_new);
+
+    if (r < 0)
+        a->error = r;
+    return r == 0;
+}
+
+/* Whose Message ID it is: peer, a NUL (which no string of a record has), Message ID. */
+static bool message_name(const struct record *r, char out[static RECORD_MAX], size_t *ret_len)
+{
+    const char *peer = str(r, "peer"), *mid = str(r, "mid");
+    size_t peer_len = strlen(peer), mid_len = strlen(mid);
+
+    if (peer_len + mid_len + 1 > RECORD_MAX)
+        return false;
+    memcpy(out, peer, peer_len);
+    out[peer_len] = '\0';
+    memcpy(out + peer_len + 1, mid, mid_len);
+    *ret_len = peer_len + 1 + mid_len;
+    return true;
+}
+
+static struct message *message_find(struct audit *a, const struct record *r)
+{
+    char name[RECORD_MAX];
+    size_t len;
+    uint32_t id;
+
+    if (!message_name(r, name, &len) || pool_find(a->messages, name, len, &id) < 0)
+        return NULL;
+    return &a->message[id];
+}
+
+static struct message *message_add(struct audit *a, const struct record *r, bool *ret_new)
+{
+    char name[RECORD_MAX];
+    size_t len;
+    uint32_t id;
+    int e;
+
+    if (!message_name(r, name, &len))
+        return NULL;
+    e = pool_add(a->messages, name, len, &id, ret_new);
+    if (e < 0)
+        a->error = e;
+    if (e < 0 || !audit_room(a, (void **)&a->message, &a->message_room, id, sizeof *a->message))
+        return NULL;
+    return &a->message[id];
+}
+
+/* The standing of a BSA or KEK, noted or looked at. */
+static uint8_t *standing(struct audit *a, struct pool *p, uint8_t **array, size_t *room,
+                         const char *name)
+{
+    uint32_t id;
+    bool is_new;
+
+    if (!number(a, p, name, &id, &is_new) || !audit_room(a, (void **)array, room, id, 1))
+        return NULL;
+    if (is_new)
+        (*array)[id] = STANDING_NONE;
+    return &(*array)[id];
+}
+
+static uint8_t *bsa_standing(struct audit *a, const char *name)
+{
+    return standing(a, a->bsas, &a->bsa, &a->bsa_room, name);
+}
+
+static uint8_t *kek_standing(struct audit *a, const char *name)
+{
+    return standing(a, a->keks, &a->kek, &a->kek_room, name);
+}
+
+static struct tek *tek_of(struct audit *a, const char *keyid, uint32_t *ret_id, bool *ret_new)
+{
+    struct tek *t;
+
+    if (!number(a, a->teks, keyid, ret_id, ret_new) ||
+        !audit_room(a, (void **)&a->tek, &a->tek_room, *ret_id, sizeof *a->tek))
+        return NULL;
+    t = &a->tek[*ret_id];
+    if (*ret_new)
+        *t = (struct tek){.generated = BEFORE, .content = UINT32_MAX, .period = -1};
+    return t;
+}
+
+static int64_t period_of(const struct record *r)
+{
+    uint64_t period;
+
+    return record_get_int(r, "period", &period) ? (int64_t)period : -1;
+}
+
+static void check_kek(struct audit *a, const char *kekid)
+{
+    const uint8_t *s = kek_standing(a, kekid);
+
+    if (!s || *s == STANDING_GOOD || (*s == STANDING_NONE && a->epoch > 1))
+        return;
+    audit_fail(a, "kek", "expected a KEK in use, found %s, %s", kekid,
+               *s == STANDING_GONE ? "retired before" : "never added");
+}
+
+static void check_bsa(struct audit *a, const char *bsa)
+{
+    const uint8_t *s = bsa_standing(a, bsa);
+
+    if (!s || *s == STANDING_GOOD || (*s == STANDING_NONE && a->epoch > 1))
+        return;
+    audit_fail(a, "bsa", "expected an enrolled BSA, found %s, %s", bsa,
+               *s == STANDING_GONE ? "disabled before" : "never enrolled");
+}
+
+/* A key is given: it exists, for this content and period.  *ret_tek: its number. */
+static bool check_tek(struct audit *a, const struct record *r, uint32_t *ret_tek)
+{
+    const char *content = str(r, "content");
+    int64_t period = period_of(r);
+    uint32_t content_id;
+    bool is_new;
+    struct tek *t = tek_of(a, str(r, "keyid"), ret_tek, &is_new);
+
+    if (!t || !number(a, a->contents, content, &content_id, &(bool){false}))
+        return false;
+    if (is_new && a->epoch == 1)
+        audit_fail(a, "tek", "expected tek.generated before the key is given, found none of %s",
+                   str(r, "keyid"));
+    if (is_new || t->content == UINT32_MAX) {
+        t->content = content_id;
+        t->period = period;
+    }
+    if (t->destroyed)
+        audit_fail(a, "tek", "expected a key that exists, found %s, destroyed before",
+                   str(r, "keyid"));
+    if (t->content != content_id)
+        audit_fail(a, "content", "expected content %s, for which %s was generated, found %s",
+                   pool_text(a->contents, t->content), str(r, "keyid"), content);
+    if (t->period >= 0 && period >= 0 && t->period != period)
+        audit_fail(a, "period", "expected period %" PRId64 " of %s, found %" PRId64, t->period,
+                   str(r, "keyid"), period);
+    return true;
+}
+
+static uint64_t first_octets(const char *hash)
+{
+    uint8_t octets[8] = {0};
+    uint64_t v = 0;
+
+    (void)enc_hex_read(hash, 2 * sizeof octets, octets, sizeof octets);
+    for (size_t i = 0; i < sizeof octets; i++)
+        v = v << 8 | octets[i];
+    return v;
+}
+
+/* A Message ID stands for one key within its window. */
+static void check_used(struct audit *a, const struct record *r, const struct message *m,
+                       uint32_t tek, uint32_t kek)
+{
+    if (m->tek == tek && m->kek == kek)
+        return;
+    if (m->dir == DIR_PULL && a->t_us - m->t_us > a->window_us)
+        return;
+    audit_fail(a, "message",
+               "expected Message ID %s of %s with key %s under %s, as in record %" PRIu64
+               ", found key %s under %s",
+               str(r, "mid"), str(r, "peer"), pool_text(a->teks, m->tek),
+               pool_text(a->keks, m->kek), m->seq, str(r, "keyid"), str(r, "kekid"));
+}
+
+/* request.answered, delivery.prepared, delivery.carried: a key under a Message ID. */
+static struct message *key_given(struct audit *a, const struct record *r, enum direction dir)
+{
+    uint32_t tek, kek;
+    bool is_new;
+    struct message *m;
+
+    check_bsa(a, str(r, "peer"));
+    check_kek(a, str(r, "kekid"));
+    if (!check_tek(a, r, &tek) || !number(a, a->keks, str(r, "kekid"), &kek, &is_new))
+        return NULL;
+    m = message_add(a, r, &is_new);
+    if (!m)
+        return NULL;
+    if (!is_new)
+        check_used(a, r, m, tek, kek);
+    *m = (struct message){.seq = a->seq,
+                          .t_us = a->t_us,
+                          .out = first_octets(str(r, "out")),
+                          .tek = tek,
+                          .kek = kek,
+                          .dir = (uint8_t)dir};
+    return m;
+}
+
+/*
+ * The message that this record says it follows from: the record named by ref gave a key under the
+ * same Message ID.  NULL when it did not, or did so in an earlier epoch.
+ */
+static struct message *follows(struct audit *a, const struct record *r, const char *check,
+                               const char *from)
+{
+    struct message *m = message_find(a, r);
+    uint64_t epoch = 0, seq = 0;
+
+    (void)ref_read(str(r, "ref"), &epoch, &seq);
+    if (epoch < a->epoch)
+        return NULL;
+    if (epoch == a->epoch && seq < a->seq && m && m->seq == seq)
+        return m;
+    audit_fail(a, check, "expected %s of Message ID %s of %s at %s, found %s", from, str(r, "mid"),
+               str(r, "peer"), str(r, "ref"), m ? "it elsewhere" : "none");
+    return NULL;
+}
+
+static void on_signkey(struct audit *a, const struct record *r)
+{
+    struct merkle_hash key;
+
+    if (enc_hex_read(str(r, "key"), ENC_HEX_LEN(MERKLE_HASH_LEN), key.octets, MERKLE_HASH_LEN) < 0)
+        return;
+    for (size_t i = 0; i < a->n_trusted; i++)
+        if (memcmp(&a->trusted[i].fingerprint, &key, sizeof key) == 0)
+            return;
+    for (size_t i = 0; i < a->n_candidates; i++) {
+        if (memcmp(&a->candidate[i].fingerprint, &key, sizeof key) != 0)
+            continue;
+        a->candidate[i].announced = true;
+        a->candidate[i].announced_seq = a->seq;
+    }
+}
+
+/* The note that an epoch begins with. */
+static void check_link(struct audit *a, const char *text)
+{
+    const char *origin = a->checkpoint.origin;
+    size_t prefix = 0, note_prefix = 0;
+    uint64_t epoch = 0;
+    struct note n;
+
+    if (note_read(text, strlen(text), &n) < 0) {
+        audit_fail(a, "epoch", "expected a note in field note, found something else");
+        return;
+    }
+    (void)origin_epoch(origin, &prefix, &epoch);
+    if (origin_epoch(n.origin, &note_prefix, &epoch) < 0 || note_prefix != prefix ||
+        memcmp(n.origin, origin, prefix) != 0 || epoch + 1 != a->epoch) {
+        audit_fail(a, "epoch", "expected a note of the epoch before %s, found one of %s", origin,
+                   n.origin);
+        return;
+    }
+    (void)note_trusted(a, &n, "record 0, the note of the epoch before");
+    if (!a->since || strcmp(a->since->origin, origin) == 0)
+        return;
+    if (a->since->size != n.size || memcmp(&a->since->root, &n.root, sizeof n.root) != 0)
+        audit_fail(a, "since",
+                   "expected the note of --since (size %" PRIu64 ") as the last one of its epoch, "
+                   "found size %" PRIu64 "; verify the rest of that epoch first",
+                   a->since->size, n.size);
+}
+
+static void on_opened(struct audit *a, const struct record *r)
+{
+    const char *note = str(r, "note");
+
+    if (strcmp(str(r, "origin"), a->checkpoint.origin) != 0)
+        audit_fail(a, "origin", "expected %s, found %s", a->checkpoint.origin, str(r, "origin"));
+    if (a->epoch == 1 && note)
+        audit_fail(a, "epoch", "expected no note in the first epoch, found one");
+    else if (a->epoch > 1 && !note)
+        audit_fail(a, "epoch", "expected the last note of the epoch before, found none");
+    else if (note)
+        check_link(a, note);
+}
+
+static void on_gap(struct audit *a, const struct record *r)
+{
+    uint64_t count = 0;
+
+    (void)record_get_int(r, "count", &count);
+    a->counts.gaps += count;
+}
+
+static void on_generated(struct audit *a, const struct record *r)
+{
+    uint32_t id, content;
+    bool is_new;
+    struct tek *t = tek_of(a, str(r, "keyid"), &id, &is_new);
+
+    if (!t || !number(a, a->contents, str(r, "content"), &content, &(bool){false}))
+        return;
+    if (!is_new)
+        audit_fail(a, "tek", "expected a new key, found %s, which was there before",
+                   str(r, "keyid"));
+    check_kek(a, str(r, "kekid"));
+    *t = (struct tek){.generated = a->seq, .content = content, .period = period_of(r)};
+    a->counts.teks++;
+}
+
+/* tek.rewrapped, tek.destroyed: of a key that exists. */
+static struct tek *tek_known(struct audit *a, const struct record *r)
+{
+    uint32_t id;
+    bool is_new;
+    struct tek *t = tek_of(a, str(r, "keyid"), &id, &is_new);
+
+    if (!t || !((is_new && a->epoch == 1) || t->destroyed))
+        return t;
+    audit_fail(a, "tek", "expected a key that exists, found %s, %s", str(r, "keyid"),
+               t->destroyed ? "destroyed before" : "never generated");
+    return t;
+}
+
+static void on_rewrapped(struct audit *a, const struct record *r)
+{
+    (void)tek_known(a, r);
+    check_kek(a, str(r, "kekid"));
+}
+
+static void on_destroyed(struct audit *a, const struct record *r)
+{
+    struct tek *t = tek_known(a, r);
+
+    if (t)
+        t->destroyed = true;
+}
+
+static void on_kek_added(struct audit *a, const struct record *r)
+{
+    uint8_t *s = kek_standing(a, str(r, "kekid"));
+
+    if (s && *s != STANDING_NONE)
+        audit_fail(a, "kek", "expected a new KEK, found %s, which was there before",
+                   str(r, "kekid"));
+    if (s)
+        *s = STANDING_GOOD;
+}
+
+static void on_kek_retired(struct audit *a, const struct record *r)
+{
+    uint8_t *s;
+
+    check_kek(a, str(r, "kekid"));
+    s = kek_standing(a, str(r, "kekid"));
+    if (s)
+        *s = STANDING_GONE;
+}
+
+static void on_bsa_enrolled(struct audit *a, const struct record *r)
+{
+    uint8_t *s = bsa_standing(a, str(r, "bsa"));
+
+    check_kek(a, str(r, "kekid"));
+    if (s)
+        *s = STANDING_GOOD;
+}
+
+static void on_bsa_disabled(struct audit *a, const struct record *r)
+{
+    uint8_t *s = bsa_standing(a, str(r, "bsa"));
+
+    if (s && *s == STANDING_NONE && a->epoch == 1)
+        audit_fail(a, "bsa", "expected an enrolled BSA, found %s, never enrolled", str(r, "bsa"));
+    if (s)
+        *s = STANDING_GONE;
+}
+
+static void on_answered(struct audit *a, const struct record *r)
+{
+    struct message *m = key_given(a, r, DIR_PULL);
+
+    a->counts.answered++;
+    if (strcmp(str(r, "dir"), "pull") != 0)
+        audit_fail(a, "field", "expected dir pull, found %s", str(r, "dir"));
+    if (m)
+        m->state = STATE_ANSWERED;
+}
+
+static void on_sent(struct audit *a, const struct record *r)
+{
+    struct message *m = follows(a, r, "sent", "request.answered");
+
+    a->counts.sent++;
+    if (!m)
+        return;
+    /* A repeat may be written in another form, so only an answer that was never repeated tells. */
+    if (m->repeats == 0 && m->out != first_octets(str(r, "out")))
+        audit_fail(a, "sent", "expected out as in record %" PRIu64 ", found %s", m->seq,
+                   str(r, "out"));
+    if (m->seq >= a->covered)
+        a->counts.early++;
+    m->sent++;
+    m->state = STATE_SENT;
+}
+
+/*
+ * Repeats are recorded when they are sent, and nothing waits for that: the key may have been
+ * destroyed or the BSA disabled between the answer and its record.
+ */
+static void on_repeated(struct audit *a, const struct record *r)
+{
+    struct message *m = follows(a, r, "repeated", "request.answered");
+    const char *keyid = str(r, "keyid");
+
+    a->counts.repeated++;
+    if (!m)
+        return;
+    m->repeats++;
+    if (keyid && strcmp(keyid, pool_text(a->teks, m->tek)) != 0)
+        audit_fail(a, "repeated", "expected key %s as in record %" PRIu64 ", found %s",
+                   pool_text(a->teks, m->tek), m->seq, keyid);
+}
+
+static void on_refused(struct audit *a, const struct record *r)
+{
+    uint64_t count = 1;
+
+    if (!record_get_int(r, "count", &count) && !record_has(r, "cert"))
+        audit_fail(a, "field", "expected cert or count, found neither");
+    a->counts.refused += count;
+}
+
+static void on_tls_refused(struct audit *a, const struct record *r)
+{
+    uint64_t count = 0;
+
+    (void)record_get_int(r, "count", &count);
+    a->counts.strangers += count;
+}
+
+static void on_prepared(struct audit *a, const struct record *r)
+{
+    struct message *m = key_given(a, r, DIR_PUSH);
+
+    a->counts.prepared++;
+    if (m)
+        m->state = STATE_PREPARED;
+}
+
+/* A delivery that was confirmed stays so; no other event of it comes after. */
+static void delivery(struct audit *a, const struct record *r, enum delivery_state state)
+{
+    struct message *m = follows(a, r, "delivery", "delivery.prepared");
+
+    if (!m)
+        return;
+    if (m->state == STATE_CONFIRMED || m->dir != DIR_PUSH) {
+        audit_fail(a, "delivery",
+                   "expected no %s of a message that was %s in record %" PRIu64 ", found it",
+                   record_event(r), m->dir != DIR_PUSH ? "an answer" : "confirmed; prepared",
+                   m->seq);
+        return;
+    }
+    m->state = (uint8_t)state;
+}
+
+static void on_attempt(struct audit *a, const struct record *r)
+{
+    delivery(a, r, STATE_IN_FLIGHT);
+}
+
+static void on_confirmed(struct audit *a, const struct record *r)
+{
+    a->counts.confirmed++;
+    delivery(a, r, STATE_CONFIRMED);
+}
+
+static void on_rejected(struct audit *a, const struct record *r)
+{
+    delivery(a, r, STATE_REJECTED);
+}
+
+static void on_unconfirmed(struct audit *a, const struct record *r)
+{
+    delivery(a, r, STATE_UNCONFIRMED);
+}
+
+static void on_abandoned(struct audit *a, const struct record *r)
+{
+    delivery(a, r, STATE_ABANDONED);
+}
+
+static void on_unknown(struct audit *a, const struct record *r)
+{
+    delivery(a, r, STATE_UNKNOWN);
+}
+
+static void on_confirm_duplicate(struct audit *a, const struct record *r)
+{
+    (void)follows(a, r, "delivery", "delivery.prepared");
+}
+
+static void (*const handlers[EVENT_COUNT])(struct audit *a, const struct record *r) = {
+    [EVENT_LOG_OPENED] = on_opened,
+    [EVENT_LOG_SIGNKEY] = on_signkey,
+    [EVENT_AUDIT_GAP] = on_gap,
+    [EVENT_TEK_GENERATED] = on_generated,
+    [EVENT_TEK_REWRAPPED] = on_rewrapped,
+    [EVENT_TEK_DESTROYED] = on_destroyed,
+    [EVENT_KEK_ADDED] = on_kek_added,
+    [EVENT_KEK_RETIRED] = on_kek_retired,
+    [EVENT_BSA_ENROLLED] = on_bsa_enrolled,
+    [EVENT_BSA_DISABLED] = on_bsa_disabled,
+    [EVENT_REQUEST_ANSWERED] = on_answered,
+    [EVENT_ANSWER_SENT] = on_sent,
+    [EVENT_REQUEST_REPEATED] = on_repeated,
+    [EVENT_REQUEST_REFUSED] = on_refused,
+    [EVENT_DELIVERY_PREPARED] = on_prepared,
+    [EVENT_DELIVERY_CARRIED] = on_prepared,
+    [EVENT_DELIVERY_ATTEMPT] = on_attempt,
+    [EVENT_DELIVERY_CONFIRMED] = on_confirmed,
+    [EVENT_DELIVERY_REJECTED] = on_rejected,
+    [EVENT_DELIVERY_UNCONFIRMED] = on_unconfirmed,
+    [EVENT_DELIVERY_ABANDONED] = on_abandoned,
+    [EVENT_DELIVERY_UNKNOWN] = on_unknown,
+    [EVENT_CONFIRM_DUPLICATE] = on_confirm_duplicate,
+    [EVENT_TLS_REFUSED] = on_tls_refused,
+};
+
+void rules_apply(struct audit *a, const struct record *r, enum event_id ev)
+{
+    if (handlers[ev])
+        handlers[ev](a, r);
+}

@@ -1,0 +1,312 @@
+/*
+ * tek-audit: what its files share.  It reads one exported epoch of an audit log (docs/audit.md
+ * describes the folder) with nothing but the operating system, libcrypto and the formats of
+ * lib/audit: no database, no HSM, no network.
+ *
+ * All text in an export may have been written by an attacker: nothing of it is printed unescaped,
+ * and every size has a limit.
+ *
+ * Thread rule: one thread.
+ */
+#ifndef TEK_AUDIT_H
+#define TEK_AUDIT_H
+
+#include <openssl/types.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "../audit.h"
+#include "tekd/auto.h"
+#include "tekd/buf.h"
+#include "tekd/merkle.h"
+#include "tekd/note.h"
+#include "tekd/record.h"
+
+/* ---- limits ---- */
+#define FAILURES_MAX   50 /* more are counted: the first ones tell where to look */
+#define FAILURE_TEXT   640
+#define TRUSTED_MAX    8    /* --key, and what log.signkey adds in one epoch */
+#define KEYS_MAX       16   /* files in keys/ */
+#define ANCHORS_MAX    4096 /* files in anchors/ */
+#define INSTANCES_MAX  64   /* servers that write one log */
+#define SPANS_MAX      4096 /* outages and recovered ranges that are listed */
+#define MANIFEST_MAX   ((size_t)1024 * 1024)
+#define KEY_FILE_MAX   4096
+#define MARKS_MAX      (ANCHORS_MAX + 2) /* --since and the checkpoint */
+#define WINDOW_DEFAULT 604800  /* seconds a Message ID stands for one key, when no record tells */
+#define CLOCK_SLACK_US 1000000 /* t may fall back by so much without a clock.step */
+
+/* ---- lines.c: a file, line by line, in constant memory ---- */
+
+struct lines;
+/* Errors: TEKD_ENOTFOUND, TEKD_EIO, TEKD_ENOMEM. */
+int lines_open(int dirfd, const char *name, struct lines **ret_lines);
+void lines_free(struct lines *l);
+AUTO_DEFINE(lines)
+/*
+ * The next line without its line end, borrowed until the next call.
+ * Errors: TEKD_ECLOSED (no more), TEKD_ETOOBIG (longer than RECORD_MAX; nothing can be read
+ * after it), TEKD_EFORMAT (the last line has no line end; it is returned), TEKD_EIO.
+ */
+int lines_next(struct lines *l, const char **ret_line, size_t *ret_len);
+/* SHA-256 of the whole file; reads what is left of it.  Errors: TEKD_EIO. */
+int lines_digest(struct lines *l, struct merkle_hash *ret_digest);
+
+/* A whole small file.  Errors: TEKD_ENOTFOUND, TEKD_EIO, TEKD_ETOOBIG, TEKD_ENOMEM. */
+int file_read(int dirfd, const char *name, size_t max, struct buf **ret_buf);
+
+/* ---- pool.c: strings, each kept once, numbered from 0 ---- */
+
+struct pool;
+int pool_new(struct pool **ret_pool);
+void pool_free(struct pool *p);
+AUTO_DEFINE(pool)
+/* *ret_new: it was not there before.  Errors: TEKD_ENOMEM, TEKD_ETOOBIG. */
+int pool_add(struct pool *p, const char *s, size_t len, uint32_t *ret_id, bool *ret_new);
+/* Errors: TEKD_ENOTFOUND. */
+int pool_find(const struct pool *p, const char *s, size_t len, uint32_t *ret_id);
+/* NUL-terminated; borrowed until the next pool_add(). */
+const char *pool_text(const struct pool *p, uint32_t id);
+uint32_t pool_count(const struct pool *p);
+
+/* ---- manifest.c: SHA256SUMS ---- */
+
+struct manifest_entry {
+    struct merkle_hash sum;
+    char name[64]; /* an anchor's name is the longest */
+};
+struct manifest {
+    struct manifest_entry *entry; /* sorted by name */
+    size_t n;
+};
+/*
+ * Reads the text of SHA256SUMS.  ret_line is the line that is wrong.  Errors: TEKD_EFORMAT (not
+ * one line a file as sha256sum writes it, a name that an export does not have, one twice),
+ * TEKD_ENOMEM.
+ */
+int manifest_read(const char *text, size_t len, struct manifest **ret_manifest, size_t *ret_line);
+void manifest_free(struct manifest *m);
+AUTO_DEFINE(manifest)
+const struct manifest_entry *manifest_find(const struct manifest *m, const char *name);
+
+/* ---- keys.c: who is trusted ---- */
+
+/* A SubjectPublicKeyInfo, PEM or DER.  Errors: TEKD_EFORMAT (none, or a key that signs no notes).
+ */
+int key_parse(const uint8_t *octets, size_t len, EVP_PKEY **ret_key);
+/* SHA-256 of its SubjectPublicKeyInfo. */
+int key_fingerprint(EVP_PKEY *key, struct merkle_hash *ret_fingerprint);
+
+struct known_key {
+    EVP_PKEY *key;
+    struct merkle_hash fingerprint;
+    bool announced; /* by a log.signkey that was read already */
+    uint64_t announced_seq;
+};
+
+/* ---- what the records say ---- */
+
+/* Of a Message ID of one peer; its number in the pool of messages is its place in the array. */
+struct message {
+    uint64_t seq;
+    int64_t t_us;
+    uint64_t out; /* the first 8 octets of the SHA-256 of what was sent */
+    uint32_t tek;
+    uint32_t kek;
+    uint32_t repeats;
+    uint32_t sent;
+    uint8_t dir;   /* enum direction */
+    uint8_t state; /* enum delivery_state */
+};
+enum direction { DIR_NONE, DIR_PULL, DIR_PUSH };
+enum delivery_state {
+    STATE_NONE,
+    STATE_ANSWERED, /* pull */
+    STATE_SENT,
+    STATE_PREPARED, /* push, from here */
+    STATE_IN_FLIGHT,
+    STATE_CONFIRMED,
+    STATE_REJECTED,
+    STATE_UNCONFIRMED,
+    STATE_ABANDONED,
+    STATE_UNKNOWN,
+};
+
+struct tek {
+    uint64_t generated; /* seq; UINT64_MAX: in an epoch before this one */
+    uint32_t content;
+    int64_t period; /* -1: not said */
+    bool destroyed;
+};
+
+enum standing { STANDING_NONE, STANDING_GOOD, STANDING_GONE }; /* never seen, in force, withdrawn */
+
+/* A stretch of records: an outage before record to, or a tail that was recovered. */
+struct span {
+    uint64_t from;
+    uint64_t to;
+    const char *why;
+    int64_t seconds;
+};
+struct spans {
+    struct span *span;
+    size_t n;
+    size_t more; /* beyond SPANS_MAX */
+};
+
+enum instance_state { INSTANCE_NEW, INSTANCE_RUNNING, INSTANCE_STOPPED, INSTANCE_CRASHED };
+
+struct instance {
+    enum instance_state state;
+    bool hsm_lost;
+    bool seen; /* last_* are set */
+    uint64_t last_seq;
+    int64_t last_us;
+    int64_t heartbeat_us;
+    /* A jump of t that a clock.step or hsm record has yet to explain. */
+    bool jumped;
+    uint64_t jump_seq;
+    int64_t jump_us;      /* t behind the jump */
+    int64_t jump_seconds; /* negative: back */
+};
+
+struct counts {
+    uint64_t answered, sent, repeated, refused, strangers;
+    uint64_t prepared, confirmed;
+    uint64_t teks, gaps, unattested;
+    uint64_t early; /* answer.sent before a checkpoint covered the answer */
+};
+
+/* A tree head that the log must lead through, from wherever it was kept. */
+struct mark {
+    struct note note;
+    const char *check; /* what it is called when it does not hold */
+    char where[80];
+};
+
+struct failure {
+    const char *check;
+    char where[80];
+    char text[FAILURE_TEXT];
+};
+
+struct audit {
+    /* what was asked */
+    int dirfd;
+    const char *origin_wanted; /* --origin; NULL: any */
+    bool unsigned_ok;          /* no --key: only what the export says of itself */
+    struct note *since;        /* NULL: --first */
+
+    /* who is trusted: the first n_trusted of them, and who may come to be */
+    struct known_key trusted[TRUSTED_MAX];
+    size_t n_trusted;
+    struct known_key candidate[KEYS_MAX];
+    size_t n_candidates;
+
+    struct manifest *manifest;
+    struct note checkpoint;
+    uint64_t epoch;
+    struct mark *mark; /* sorted by size */
+    size_t n_marks, next_mark;
+
+    /* where reading is */
+    struct merkle_range range; /* its size: records read */
+    uint64_t seq;              /* of the record being looked at */
+    uint64_t expected_seq;
+    int64_t t_us;            /* of it */
+    struct instance *writer; /* of it */
+    uint64_t covered;        /* size of the newest note so far */
+    bool root_differs;       /* said once */
+    bool closed;             /* log.closed was read */
+    bool any_started;
+    int64_t window_us;
+
+    struct pool *instances, *messages, *teks, *contents, *bsas, *keks;
+    struct instance instance[INSTANCES_MAX];
+    struct message *message;
+    size_t message_room;
+    struct tek *tek;
+    size_t tek_room;
+    uint8_t *bsa; /* enum standing */
+    size_t bsa_room;
+    uint8_t *kek;
+    size_t kek_room;
+    struct spans outages, recovered;
+    struct counts counts;
+
+    struct failure *failure;
+    size_t n_failures, more_failures;
+    int error; /* out of memory, or reading failed: nothing can be said */
+};
+
+int audit_new(struct audit **ret_audit);
+void audit_free(struct audit *a);
+AUTO_DEFINE(audit)
+
+/* Something is not as it has to be; where: of the record being read. */
+void audit_fail(struct audit *a, const char *check, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* The same about a file. */
+void audit_fail_at(struct audit *a, const char *where, const char *check, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* Adds to a list of bounded length. */
+void spans_add(struct spans *s, struct span span);
+/* Room for element n of an array of elements of this size.  Sets a->error. */
+bool audit_room(struct audit *a, void **array, size_t *room, size_t n, size_t size);
+
+/* ---- export.c: the small files of the folder ---- */
+
+/* Reads SHA256SUMS, checkpoint, keys/, anchors/; false when there is no checkpoint to go by. */
+bool export_read(struct audit *a);
+/* Compares with what SHA256SUMS says of this file. */
+void export_check_sum(struct audit *a, const char *name, const struct merkle_hash *found);
+/* "<bsm id>/tekd/audit/" and the epoch.  Errors: TEKD_EFORMAT. */
+int origin_epoch(const char *origin, size_t *ret_prefix_len, uint64_t *ret_epoch);
+
+/* ---- notes.c: signatures and tree heads ---- */
+
+/* Whether a trusted key signed it; a failure is noted under this place. */
+bool note_trusted(struct audit *a, const struct note *n, const char *where);
+/* Compares a note with the tree as read so far, which has its size. */
+void note_compare(struct audit *a, const struct note *n, const char *where, const char *check);
+/* Marks of the size that was reached. */
+void marks_pass(struct audit *a);
+/* checkpoints.txt, read beside the records. */
+struct notes;
+/* Errors: a->error. */
+int notes_open(struct audit *a, struct notes **ret_notes);
+void notes_free(struct notes *n);
+AUTO_DEFINE(notes)
+/* The notes of the size that was reached. */
+void notes_pass(struct audit *a, struct notes *n);
+/* Behind the last record: nothing may be left, and the last one is the checkpoint. */
+void notes_finish(struct audit *a, struct notes *n);
+
+/* ---- life.c: instances and time; rules.c: everything else of a record ---- */
+void life_apply(struct audit *a, const struct record *r, enum event_id ev);
+void life_finish(struct audit *a);
+void rules_apply(struct audit *a, const struct record *r, enum event_id ev);
+
+/* ---- verify.c ---- */
+
+/* Reads the whole export; what it found is in a.  Errors: a->error. */
+int audit_run(struct audit *a);
+
+/* ---- report.c ---- */
+enum report_form { REPORT_TEXT, REPORT_JSON, REPORT_CSV };
+void report_verify(const struct audit *a, enum report_form form, FILE *out);
+void report_failures(const struct audit *a, FILE *out);
+void report_ledger(const struct audit *a, enum report_form form, FILE *out);
+
+/* ---- prove.c ---- */
+struct prove {
+    int dirfd;
+    const char *message_id;
+    const char *peer; /* NULL: there must be one */
+};
+/* Writes the proof.  Errors: what stands on stderr is said; 1 or 3 is the status to end with. */
+int prove_run(const struct prove *p, FILE *out);
+
+#endif
