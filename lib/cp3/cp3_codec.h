@@ -138,6 +138,7 @@ struct cp3_fill {
     int code;                      /* of the first error, or 0 */
     int tag;                       /* of the message being read; 0 as long as not known */
     uint32_t seen;                 /* fields met, by index */
+    uint32_t read;                 /* fields whose value was read */
     uint32_t broken;               /* fields whose value is not to be used */
     uint32_t members;              /* members of the open group that were met */
     const struct cp3_field *group; /* the open group, or NULL */

@@ -129,6 +129,7 @@ void cp3_fill_value(struct cp3_fill *f, int index, const struct cp3_value *v, st
         cp3_fill_broken(f, index, at, why);
         return;
     }
+    f->read |= BIT(index);
     set_present(field, f->m);
     if (index == CP3_FIELD_TAG && root != 0 && (int)f->m->tag != root) {
         (void)snprintf(why, sizeof(why), "%d, but %s has %d", (int)f->m->tag,
@@ -209,7 +210,7 @@ int cp3_fill_end(struct cp3_fill *f, struct cp3_place at)
 
 void cp3_fill_salvage(struct cp3_fill *f)
 {
-    uint32_t usable = f->seen & ~f->broken;
+    uint32_t usable = f->read & ~f->broken;
 
     f->err->tag = (usable & BIT(CP3_FIELD_TAG)) != 0 ? (int)f->m->tag : 0;
     f->err->message_id[0] = '\0';

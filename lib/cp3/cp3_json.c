@@ -6,6 +6,7 @@
 #include "cp3_codec.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -166,15 +167,16 @@ static void break_repeated(struct json *js)
  */
 static void read_repeated(struct json *js, const char *text, const json_error_t *e)
 {
-    char name[CP3_ERROR_ELEMENT_MAX + 1] = "";
+    char name[CP3_ERROR_ELEMENT_MAX * 2] = ""; /* enough to be cut when it is escaped */
     struct cp3_scan s;
     json_t *root;
+    char token;
 
     cp3_scan_init(&s, text, js->len);
-    while (cp3_scan_next(&s) != '\0' && s.at < (size_t)e->position)
+    while ((token = cp3_scan_next(&s)) != '\0' && s.at < (size_t)e->position)
         continue;
-    if (s.at > s.start + 2)
-        cp3_text_escape(text + s.start + 1, s.at - s.start - 2, name, sizeof(name));
+    if (token == '"' && s.at - s.start >= 2)
+        (void)snprintf(name, sizeof(name), "%.*s", (int)(s.at - s.start - 2), text + s.start + 1);
     set_error(js, CP3_EFORMAT, e, name, "repeated");
     root = json_loadb(text, js->len, JSON_ALLOW_NUL, NULL);
     if (json_is_object(root))
@@ -193,17 +195,13 @@ static void parse(struct json *js, const char *text)
         json_decref(root);
         return;
     }
-    switch (json_error_code(&e)) {
-    case json_error_duplicate_key:
-        read_repeated(js, text, &e);
-        return;
-    case json_error_out_of_memory:
+    /* Of an allocation that failed jansson says nothing, at most a code. */
+    if (json_error_code(&e) == json_error_out_of_memory || e.text[0] == '\0')
         set_error(js, CP3_ENOMEM, &e, "document", "out of memory");
-        return;
-    default:
+    else if (json_error_code(&e) == json_error_duplicate_key)
+        read_repeated(js, text, &e);
+    else
         set_error(js, CP3_ESYNTAX, &e, "document", e.text);
-        return;
-    }
 }
 
 /* A copy of the body that jansson can read. */

@@ -14,9 +14,9 @@
 
 /* The declaration, the names of the longest message with its extensions, and the short values. */
 #define OVERHEAD 1536
-static_assert(CP3_WRITTEN_MAX >= OVERHEAD + 5 * (3 * CP3_ID_MAX + CP3_CONTENT_ID_MAX) +
-                                     6 * CP3_KEK_ID_MAX + 2 * CP3_DATA_MAX,
-              "&amp; in each octet of text, &quot; in each of an attribute");
+static_assert(CP3_WRITTEN_MAX >= OVERHEAD + 2 * CP3_DATA_MAX +
+                                     6 * (3 * CP3_ID_MAX + CP3_CONTENT_ID_MAX + CP3_KEK_ID_MAX),
+              "&quot; in place of each octet");
 
 struct writer {
     char *at, *end;
