@@ -116,11 +116,11 @@ int options_parse(const struct option_table *table, int argc, char **argv, void 
 int options_number(const char *name, const char *text, unsigned min, unsigned max,
                    unsigned *ret_number)
 {
-    unsigned long n;
-    char *end;
+    char *end = NULL;
+    unsigned long n = strtoul(text, &end, 10);
 
-    n = *text >= '0' && *text <= '9' ? strtoul(text, &end, 10) : max + 1UL;
-    if (n < min || n > max || *end != '\0') {
+    /* strtoul() alone would take blanks and a sign. */
+    if (*text < '0' || *text > '9' || *end != '\0' || n < min || n > max) {
         complain("--%s: expected %u..%u, found %s", name, min, max, text);
         return TEKD_EINVAL;
     }

@@ -1,0 +1,38 @@
+/*
+ * A TLS server for the tests of tek-bsa: requires a client certificate, takes one connection, reads
+ * one request, answers what the test says.  Its PKI stands in a folder of its own.
+ */
+#ifndef TEST_BSA_SERVER_H
+#define TEST_BSA_SERVER_H
+
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * Group set-up and tear-down.  Made are NAME.crt and NAME.key of: ca, other-ca; by ca: server
+ * (127.0.0.1), elsewhere (another name), client; by other-ca: imitation (127.0.0.1), stranger.
+ */
+int bsa_server_make_pki(void **state);
+int bsa_server_remove_pki(void **state);
+/* The path of a file in the folder, of the PKI or of the test's own. */
+#define BSA_SERVER_PATH_MAX 128
+const char *bsa_server_path(const char *name, const char *suffix,
+                            char out[static BSA_SERVER_PATH_MAX]);
+
+#define BSA_SERVER_SEEN_MAX 4096
+struct bsa_server {
+    /* Set before the thread starts. */
+    const char *identity;
+    const char *answer; /* all octets of it; NULL: keeps silent until the client goes */
+    size_t answer_len;
+    int fd;
+    uint16_t port;
+    pthread_t thread;
+    /* Written by the thread, read after bsa_server_stop(). */
+    char seen[BSA_SERVER_SEEN_MAX];
+};
+void bsa_server_start(struct bsa_server *s, const char *identity, const char *answer);
+void bsa_server_stop(struct bsa_server *s);
+
+#endif

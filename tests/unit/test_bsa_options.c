@@ -1,0 +1,154 @@
+/* The command line: the table's options, each at most once, all required ones there. */
+#include "bsa.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "tekd/err.h"
+
+struct values {
+    const char *first, *second;
+    bool on;
+};
+
+static const struct option_row rows[] = {
+    {.name = "first",
+     .argument = "ID",
+     .required = true,
+     .meaning = "the first",
+     .offset = offsetof(struct values, first)},
+    {.name = "second",
+     .argument = "ID",
+     .standard = "two",
+     .meaning = "the second",
+     .offset = offsetof(struct values, second)},
+    {.name = "on", .meaning = "a switch", .offset = offsetof(struct values, on)},
+};
+static const struct option_table table = {"try", "Tries.", rows, ARRAY_SIZE(rows)};
+
+/* Runs with a stream of the process caught in *ret_text, which the caller frees. */
+static int catching(FILE *stream, int fd, char **argv, struct values *values, char **ret_text)
+{
+    FILE *caught = tmpfile();
+    int saved = dup(fd), argc = 0, r;
+    char *text = calloc(1, 4096);
+
+    assert_non_null(caught);
+    assert_non_null(text);
+    assert_true(saved >= 0);
+    while (argv[argc] != NULL)
+        argc++;
+    (void)fflush(stream);
+    assert_true(dup2(fileno(caught), fd) == fd);
+    r = options_parse(&table, argc, argv, values);
+    (void)fflush(stream);
+    assert_true(dup2(saved, fd) == fd);
+    assert_int_equal(close(saved), 0);
+    rewind(caught);
+    assert_true(fread(text, 1, 4095, caught) > 0);
+    assert_int_equal(fclose(caught), 0);
+    *ret_text = text;
+    return r;
+}
+
+static void options_parse__fills_the_struct(void **state)
+{
+    char *argv[] = {"try", "--on", "--first", "1", NULL};
+    struct values v = {.on = false};
+
+    (void)state;
+    assert_int_equal(options_parse(&table, 4, argv, &v), 0);
+    assert_string_equal(v.first, "1");
+    assert_string_equal(v.second, "two");
+    assert_true(v.on);
+}
+
+static void options_parse__takes_values_behind_an_equals_sign(void **state)
+{
+    char *argv[] = {"try", "--first=--x", "--second=", NULL};
+    struct values v = {.on = false};
+
+    (void)state;
+    assert_int_equal(options_parse(&table, 3, argv, &v), 0);
+    assert_string_equal(v.first, "--x");
+    assert_string_equal(v.second, "");
+    assert_false(v.on);
+}
+
+static void options_parse__says_what_is_wrong(void **state)
+{
+    static const struct {
+        char *argv[6];
+        const char *text;
+    } cases[] = {
+        {{"try", NULL}, "tek-bsa: try: --first ID is missing; see tek-bsa try --help\n"},
+        {{"try", "--first", NULL}, "tek-bsa: try: --first needs a value; see tek-bsa try --help\n"},
+        {{"try", "--first", "1", "--first", "2", NULL}, "tek-bsa: try: --first is given twice\n"},
+        {{"try", "--third", "3", NULL},
+         "tek-bsa: try: --third is no option; see tek-bsa try --help\n"},
+        {{"try", "--on=yes", NULL},
+         "tek-bsa: try: --on=yes is no option; see tek-bsa try --help\n"},
+        {{"try", "-f", NULL}, "tek-bsa: try: -f is no option; see tek-bsa try --help\n"},
+        {{"try", "--first", "1", "2", NULL},
+         "tek-bsa: try: 2 is not an option; see tek-bsa try --help\n"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        AUTO_MEM char *text = NULL;
+        char *argv[6];
+        struct values v = {.on = false};
+
+        memcpy(argv, cases[i].argv, sizeof(argv)); /* getopt permutes it */
+        assert_int_equal(catching(stderr, STDERR_FILENO, argv, &v, &text), TEKD_EINVAL);
+        assert_string_equal(text, cases[i].text);
+    }
+}
+
+static void options_parse__prints_its_usage(void **state)
+{
+    char *argv[] = {"try", "--help", NULL};
+    AUTO_MEM char *text = NULL;
+    struct values v = {.on = false};
+
+    (void)state;
+    assert_int_equal(catching(stdout, STDOUT_FILENO, argv, &v, &text), TEKD_ECLOSED);
+    assert_string_equal(text, "usage: tek-bsa try OPTION...\nTries.\n\n"
+                              "  --first ID             the first (required)\n"
+                              "  --second ID            the second (default two)\n"
+                              "  --on                   a switch\n"
+                              "  --help                 this text\n");
+}
+
+static void options_number__refuses_what_is_none(void **state)
+{
+    static const char *const texts[] = {"",   "0",  "11", "-1",  "+1",
+                                        "1x", " 1", "x",  "1.0", "99999999999999999999"};
+    unsigned n = 7;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+        assert_int_equal(options_number("n", texts[i], 1, 10, &n), TEKD_EINVAL);
+    assert_int_equal(n, 7);
+    assert_int_equal(options_number("n", "10", 1, 10, &n), 0);
+    assert_int_equal(n, 10);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(options_parse__fills_the_struct),
+        cmocka_unit_test(options_parse__takes_values_behind_an_equals_sign),
+        cmocka_unit_test(options_parse__says_what_is_wrong),
+        cmocka_unit_test(options_parse__prints_its_usage),
+        cmocka_unit_test(options_number__refuses_what_is_none),
+    };
+
+    return cmocka_run_group_tests_name("bsa_options", tests, NULL, NULL);
+}
