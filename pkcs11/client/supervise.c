@@ -29,8 +29,8 @@
 #include "tekd/log.h"
 
 /* A tekd-hsm that says nothing for so long is killed: it never waits for a module. */
-#define PING_EVERY_US (5 * INT64_C(1000000))
-#define PONG_US       (10 * INT64_C(1000000))
+#define PING_EVERY_US (2 * INT64_C(1000000))
+#define PONG_US       (6 * INT64_C(1000000))
 
 /* ---------------------------------------------------------------- back-off --------- */
 

@@ -226,9 +226,9 @@ int64_t fixture_in(double seconds)
     return clock_mono_us() + (int64_t)(seconds * 1e6);
 }
 
-static void pause_ms(long ms)
+void fixture_pause(void)
 {
-    const struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
+    const struct timespec t = {.tv_nsec = 3000000};
 
     (void)nanosleep(&t, NULL);
 }
@@ -274,17 +274,27 @@ void fixture_spy(struct fixture *f)
     f->env[2] = f->env_spy_file;
 }
 
-unsigned fixture_count(const struct fixture *f, const char *call)
+static unsigned count_lines(const char *path, const char *text)
 {
-    FILE *spy = fopen(f->spy_file, "re");
+    FILE *file = fopen(path, "re");
     char line[512];
     unsigned n = 0;
 
-    while (spy != NULL && fgets(line, sizeof(line), spy) != NULL)
-        n += strstr(line, call) != NULL;
-    if (spy != NULL)
-        (void)fclose(spy);
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL)
+        n += strstr(line, text) != NULL;
+    if (file != NULL)
+        (void)fclose(file);
     return n;
+}
+
+unsigned fixture_count(const struct fixture *f, const char *call)
+{
+    return count_lines(f->spy_file, call);
+}
+
+bool fixture_file_has(const char *path, const char *text)
+{
+    return count_lines(path, text) > 0;
 }
 
 void fixture_await(struct fixture *f, enum hsm_state state)
@@ -296,7 +306,7 @@ void fixture_await(struct fixture *f, enum hsm_state state)
         hsm_status_get(f->hsm, &st);
         if (st.state == state)
             return;
-        pause_ms(5);
+        fixture_pause();
     } while (clock_mono_us() < until);
     fail_msg("the state is %d (%s), not %d", st.state, st.reason, state);
 }
@@ -311,7 +321,7 @@ int fixture_worker(struct fixture *f, size_t i)
         assert_true(i < st.n_workers);
         if (st.worker[i].pid != 0 && st.worker[i].ready)
             return st.worker[i].pid;
-        pause_ms(5);
+        fixture_pause();
     } while (clock_mono_us() < until);
     fail_msg("worker %zu does not start", i);
     return 0;
@@ -362,7 +372,7 @@ void fixture_await_gone(int pid)
     while (fixture_alive(pid)) {
         if (clock_mono_us() > until)
             fail_msg("process %d still runs", pid);
-        pause_ms(2);
+        fixture_pause();
     }
 }
 

@@ -49,7 +49,10 @@ void fixture_stop(struct fixture *f);
 
 /* The workers load pkcs11-spy instead, which logs into f->spy_file. */
 void fixture_spy(struct fixture *f);
+/* Lines of it that hold this. */
 unsigned fixture_count(const struct fixture *f, const char *call);
+
+bool fixture_file_has(const char *path, const char *text);
 
 void fixture_write_pin(const struct fixture *f, const char *pin);
 
@@ -58,6 +61,9 @@ void fixture_pkcs11_tool(const struct fixture *f, ...);
 
 /* Until deadline in seconds from now, for the calls. */
 int64_t fixture_in(double seconds);
+
+/* Some milliseconds, inside a loop that waits for something. */
+void fixture_pause(void);
 
 /* Waits until the state is this one; fails the test after some seconds. */
 void fixture_await(struct fixture *f, enum hsm_state state);
