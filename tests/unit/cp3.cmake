@@ -1,5 +1,5 @@
 # The codec: as a peer sees it (samples, bad input, limits), and as a library.
-add_library(cp3_fixture STATIC cp3_fixture.c)
+add_library(cp3_fixture STATIC cp3_fixture.c cp3_equal.c)
 target_link_libraries(cp3_fixture PUBLIC PkgConfig::CMOCKA PRIVATE PkgConfig::XML)
 target_compile_definitions(cp3_fixture PRIVATE TEST_DATA_DIR="${PROJECT_SOURCE_DIR}/tests/data"
                            CP3_XSD_DIR="${PROJECT_SOURCE_DIR}/lib/cp3/xsd")

@@ -1,5 +1,5 @@
 /*
- * What the tests of libcp3 share: samples, bodies with one thing changed, comparison.
+ * What the tests of libcp3 share: samples, bodies with one thing changed, the schemas.
  */
 #ifndef CP3_FIXTURE_H
 #define CP3_FIXTURE_H
@@ -51,9 +51,6 @@ bool fixture_must_have(int tag, const char *field);
 
 /* A legal message of that tag with all it can have, as fixture_build() has it. */
 void fixture_message(enum cp3_tag tag, struct cp3_message *m);
-
-/* Equal in all that a form carries: CP3_EFFICIENT looks at Tag, MessageID, Status and Data. */
-bool fixture_equal(const struct cp3_message *a, const struct cp3_message *b, enum cp3_form form);
 
 /* Whether a body is valid by both schemas; says on stderr why not. */
 bool fixture_is_valid(const char *body, size_t len);

@@ -38,11 +38,10 @@ int main(void)
 
     if (cp3_reader_new(&reader) < 0)
         return 2;
-    if (cp3_read(reader, CP3_XML, body, len, &m, &err) < 0) {
+    if (cp3_read(reader, CP3_XML, body, len, &m, &err) < 0)
         printf("line %u, %s: %s\n", err.line, err.element, err.reason);
-        return 1;
-    }
-    printf("%s %s\n", cp3_tag_name(m.tag), m.message_id);
+    else
+        printf("%s %s\n", cp3_tag_name(m.tag), m.message_id);
     cp3_reader_free(reader);
     return 0;
 }

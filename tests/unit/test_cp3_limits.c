@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "cp3_equal.h"
 #include "cp3_fixture.h"
 
 static struct cp3_reader *reader;
@@ -59,7 +60,7 @@ static void check_written(const struct cp3_message *m, enum cp3_form form)
         if (media == CP3_XML)
             assert_true(fixture_is_valid(out, len));
         read_body((enum cp3_media)media, out, len, &again);
-        assert_true(fixture_equal(m, &again, form));
+        assert_true(cp3_equal(m, &again, form));
     }
 }
 

@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "cp3_equal.h"
 #include "cp3_fixture.h"
 
 static struct cp3_reader *reader;
@@ -51,7 +52,7 @@ static void write_and_read(const struct cp3_message *m, enum cp3_media media, en
         assert_true(fixture_is_valid(out, len));
     assert_int_equal(cp3_read(reader, media, out, len, &again, NULL), 0);
     assert_int_equal(again.form, form);
-    assert_true(fixture_equal(m, &again, form));
+    assert_true(cp3_equal(m, &again, form));
 }
 
 static void cp3_read__takes_every_ok_sample_and_what_is_written_of_it(void **state)
