@@ -137,6 +137,23 @@ static int save(const char *dir, const char *name, enum pem kind, void *object)
     return r;
 }
 
+/* The key of the file; made with it if need be.  One without certificate is of a run cut short. */
+static int take_key(const char *dir, const char *name, EVP_PKEY **ret_key)
+{
+    EVP_PKEY *key = NULL;
+    int r = load(dir, name, PEM_KEY, &key);
+
+    if (r == TEKD_ENOTFOUND) {
+        key = EVP_EC_gen("P-256");
+        r = key ? save(dir, name, PEM_KEY, key) : fail_openssl("key");
+    }
+    if (r == 0)
+        *ret_key = key;
+    else
+        EVP_PKEY_free(key);
+    return r;
+}
+
 /* ---------------------------------------------------------------- certificates ----- */
 
 struct extension {
@@ -361,13 +378,10 @@ int pki_new(const char *dir, const char *common_name, struct pki **ret_pki)
         return TEKD_ENOMEM;
     if (mkdir(dir, 0755) != 0 && errno != EEXIST)
         return options_fail(TEKD_EIO, "%s: %s", dir, strerror(errno));
-    p->key = EVP_EC_gen("P-256");
-    if (!p->key)
-        return fail_openssl("CA key");
-    r = make_ca(common_name, p->key, &p->ca);
-    /* ca.crt last: with it the folder counts as having a CA. */
+    r = take_key(dir, "ca", &p->key);
     if (r == 0)
-        r = save(dir, "ca", PEM_KEY, p->key);
+        r = make_ca(common_name, p->key, &p->ca);
+    /* ca.crt last: with it the folder counts as having a CA. */
     if (r == 0)
         r = make_crl(p, NULL, NULL);
     if (r == 0)
@@ -441,12 +455,10 @@ int pki_issue(struct pki *p, const struct pki_subject *s)
     X509 *cert = NULL;
     int r = 0;
 
-    if (!s->public_key && !(own = EVP_EC_gen("P-256")))
-        r = fail_openssl("key");
+    if (!s->public_key)
+        r = take_key(p->dir, s->name, &own);
     if (r == 0)
         r = make_cert(p, s, own ? own : s->public_key, &cert);
-    if (r == 0 && own)
-        r = save(p->dir, s->name, PEM_KEY, own);
     if (r == 0)
         r = save(p->dir, s->name, PEM_CERT, cert);
     EVP_PKEY_free(own);
