@@ -13,7 +13,7 @@ target_compile_definitions(tekd_hsm_fixture
            TEST_TEKD_HSM="$<TARGET_FILE:tekd-hsm>")
 add_dependencies(tekd_hsm_fixture tekd-hsm)
 
-foreach(name hsm_calls hsm_faults hsm_login)
+foreach(name hsm_calls hsm_faults hsm_login hsm_life)
     add_executable(test_${name} test_${name}.c)
     target_link_libraries(test_${name} PRIVATE tekd_hsm_fixture)
     add_test(NAME token/${name} COMMAND test_${name})
