@@ -8,10 +8,10 @@
  */
 #include <assert.h>
 #include <inttypes.h>
+#include <openssl/core_names.h>
 #include <openssl/ec.h>
 #include <openssl/ecdsa.h>
 #include <openssl/evp.h>
-#include <openssl/x509.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,14 +20,14 @@
 #include "tekd/err.h"
 #include "tekd/note.h"
 
-#define KEY_ID_LEN    4
-#define RAW_LEN       64 /* r || s of P-256 */
-#define ED25519_LEN   32
-#define ED25519_TYPE  0x01
-#define SPKI_MAX      256 /* P-256: 91, Ed25519: 44 */
-#define PAYLOAD_MAX   (KEY_ID_LEN + NOTE_SIG_MAX)
-#define SIZE_DIGITS   20
-#define ROOT_TEXT_LEN ((size_t)ENC_BASE64_LEN(MERKLE_HASH_LEN))
+#define KEY_ID_LEN     4
+#define RAW_LEN        64 /* r || s of P-256 */
+#define ED25519_LEN    32
+#define ED25519_TYPE   0x01
+#define P256_POINT_LEN 65 /* 0x04, x, y */
+#define PAYLOAD_MAX    (KEY_ID_LEN + NOTE_SIG_MAX)
+#define SIZE_DIGITS    20
+#define ROOT_TEXT_LEN  ((size_t)ENC_BASE64_LEN(MERKLE_HASH_LEN))
 
 static const char dash[] = "\xe2\x80\x94 ";
 
@@ -211,14 +211,25 @@ static void ecdsa_freep(ECDSA_SIG **p)
     ECDSA_SIG_free(*p);
 }
 
+/* SubjectPublicKeyInfo of a P-256 key (RFC 5480) up to its uncompressed point. */
+static const uint8_t p256_prefix[] = {0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48,
+                                      0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
+                                      0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00};
+
+/*
+ * i2d_PUBKEY() looks for an encoder among OpenSSL's providers at each call, which takes longer than
+ * a signature; checkpoints are signed and checked hundreds of times a second.
+ */
 static bool hash_spki(EVP_MD_CTX *ctx, EVP_PKEY *key)
 {
-    uint8_t spki[SPKI_MAX];
-    uint8_t *p = spki;
-    int len = i2d_PUBKEY(key, NULL);
+    uint8_t point[P256_POINT_LEN];
+    size_t len = 0;
 
-    return len > 0 && len <= SPKI_MAX && i2d_PUBKEY(key, &p) == len &&
-           EVP_DigestUpdate(ctx, spki, (size_t)len) == 1;
+    return EVP_PKEY_get_octet_string_param(key, OSSL_PKEY_PARAM_PUB_KEY, point, sizeof point,
+                                           &len) == 1 &&
+           len == sizeof point && point[0] == POINT_CONVERSION_UNCOMPRESSED &&
+           EVP_DigestUpdate(ctx, p256_prefix, sizeof p256_prefix) == 1 &&
+           EVP_DigestUpdate(ctx, point, sizeof point) == 1;
 }
 
 static bool hash_ed25519(EVP_MD_CTX *ctx, const char *origin, EVP_PKEY *key)
