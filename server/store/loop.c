@@ -185,7 +185,8 @@ static bool batch_due(const struct store *s, int64_t now)
         return true;
     /* With the signature its checkpoint and these items share one sync. */
     if (s->pending_signed > 0)
-        return s->job_since_us == 0 || now - s->job_since_us >= SIGN_PATIENCE_US;
+        return s->job_since_us == 0 || s->o.release == STORE_RELEASE_DURABLE ||
+               now - s->job_since_us >= SIGN_PATIENCE_US;
     return s->lazy_since_us != 0 && now - s->lazy_since_us >= STORE_LAZY_US;
 }
 

@@ -2,6 +2,13 @@
 add_library(store_signer STATIC store_signer.c)
 target_link_libraries(store_signer PUBLIC tekd_store)
 
+add_library(store_fixture STATIC store_fixture.c)
+target_link_libraries(store_fixture PUBLIC store_signer PkgConfig::CMOCKA PkgConfig::SQLITE)
+
+foreach(module store store_start)
+    tekd_unit_test(${module} store_fixture FAKE_CLOCK)
+endforeach()
+
 add_executable(store_bench ../bench/store_bench.c)
 target_link_libraries(store_bench PRIVATE store_signer tekd_clock)
 target_include_directories(store_bench PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})

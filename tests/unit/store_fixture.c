@@ -1,0 +1,394 @@
+#include "store_fixture.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tekd/log.h"
+
+/* ---- the store --------------------------------------------------------------------------------
+ */
+
+static int log_fd = -1; /* what the store wrote, for fixture_logged() */
+
+static void on_fatal(void *arg, int error)
+{
+    struct fixture *f = arg;
+
+    pthread_mutex_lock(&f->lock);
+    f->fatal = error;
+    pthread_cond_broadcast(&f->changed);
+    pthread_mutex_unlock(&f->lock);
+}
+
+int fixture_setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    assert_non_null(f);
+    (void)snprintf(f->dir, sizeof(f->dir), "/tmp/tekd-store-XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    (void)snprintf(f->path, sizeof(f->path), "%s/tekd.db", f->dir);
+    (void)snprintf(f->anchor, sizeof(f->anchor), "%s/anchor", f->dir);
+    (void)pthread_mutex_init(&f->lock, NULL);
+    (void)pthread_cond_init(&f->changed, NULL);
+    f->signer = store_signer_new();
+    f->o = (struct store_options){.path = f->path,
+                                  .bsm_id = "bsm.example",
+                                  .instance = "tekd-a",
+                                  .version = "1.2.3",
+                                  .checkpoint_max_delay_ms = 1000,
+                                  .heartbeat_s = 300,
+                                  .anchor_interval_s = 60,
+                                  .message_window_us = INT64_C(604800) * 1000000,
+                                  .signer = store_signer_of(f->signer),
+                                  .fatal = on_fatal,
+                                  .fatal_arg = f};
+    log_fd = memfd_create("log", MFD_CLOEXEC);
+    assert_true(log_fd >= 0);
+    log_open(log_fd, LOG_LOGFMT, LOG_INFO);
+    *state = f;
+    return 0;
+}
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
+int fixture_teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    store_signer_release(f->signer);
+    store_close(f->store);
+    store_signer_free(f->signer);
+    (void)nftw(f->dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    (void)pthread_cond_destroy(&f->changed);
+    (void)pthread_mutex_destroy(&f->lock);
+    free(f);
+    log_open(STDERR_FILENO, LOG_LOGFMT, LOG_INFO);
+    (void)close(log_fd);
+    return 0;
+}
+
+void fixture_open(struct fixture *f)
+{
+    assert_null(f->store);
+    f->fatal = 0;
+    assert_int_equal(store_open(&f->o, &f->store), 0);
+}
+
+void fixture_close(struct fixture *f)
+{
+    store_close(f->store);
+    f->store = NULL;
+}
+
+int fixture_try_open(struct fixture *f)
+{
+    struct store *s = NULL;
+    int r = store_open(&f->o, &s);
+
+    if (r == 0)
+        store_close(s);
+    return r;
+}
+
+static int nothing(void *arg, struct store_tx *tx)
+{
+    (void)arg;
+    (void)tx;
+    return 0;
+}
+
+void fixture_turn(struct fixture *f)
+{
+    /* The first may be answered before the store looks at its timers, the second is not. */
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(store_call(f->store, STORE_READ, nothing, NULL), 0);
+}
+
+int fixture_wait_fatal(struct fixture *f)
+{
+    int r;
+
+    pthread_mutex_lock(&f->lock);
+    while (f->fatal == 0)
+        pthread_cond_wait(&f->changed, &f->lock);
+    r = f->fatal;
+    pthread_mutex_unlock(&f->lock);
+    return r;
+}
+
+void fixture_crash(struct fixture *f, void (*child)(struct fixture *f))
+{
+    int status = 0;
+    pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        child(f);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+void fixture_sql(struct fixture *f, const char *sql)
+{
+    sqlite3 *db = NULL;
+    char *what = NULL;
+
+    assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+    if (sqlite3_exec(db, sql, NULL, NULL, &what) != SQLITE_OK)
+        fail_msg("%s: %s", sql, what);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+void fixture_copy(const char *from, const char *to)
+{
+    char octets[4096];
+    AUTO_FD int in = open(from, O_RDONLY | O_CLOEXEC);
+    AUTO_FD int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    ssize_t n;
+
+    assert_true(in >= 0 && out >= 0);
+    while ((n = read(in, octets, sizeof(octets))) > 0)
+        assert_int_equal(write(out, octets, (size_t)n), n);
+    assert_int_equal(n, 0);
+}
+
+char *fixture_log(void)
+{
+    static char text[1 << 20];
+    ssize_t n = pread(log_fd, text, sizeof(text) - 1, 0);
+
+    assert_true(n >= 0);
+    text[n] = '\0';
+    return text;
+}
+
+bool fixture_logged(const char *a, const char *b)
+{
+    char *text = fixture_log();
+    char *save = NULL;
+
+    for (char *line = strtok_r(text, "\n", &save); line != NULL;
+         line = strtok_r(NULL, "\n", &save)) {
+        if (strstr(line, a) != NULL && strstr(line, b) != NULL)
+            return true;
+    }
+    return false;
+}
+
+/* ---- items ------------------------------------------------------------------------------------
+ */
+
+static int add_record(struct probe *p, struct store_tx *tx, unsigned i)
+{
+    struct record *r = NULL;
+    char detail[32];
+    int error = record_new("config.changed", &r);
+
+    if (error < 0)
+        return error;
+    (void)snprintf(detail, sizeof(detail), "%.20s %u", p->name != NULL ? p->name : "", i);
+    record_str(r, "actor", "test");
+    record_str(r, "detail", detail);
+    return store_tx_record(tx, r, i == 0 ? &p->seq : NULL);
+}
+
+static int probe_apply(struct store_item *item, struct store_tx *tx)
+{
+    struct probe *p = (struct probe *)item;
+    int r = 0;
+
+    p->applied = true;
+    if (p->name != NULL) {
+        struct store_content c = {.bits = 128};
+
+        (void)snprintf(c.id, sizeof(c.id), "%s", p->name);
+        r = store_tx_content_insert(tx, &c);
+    }
+    for (unsigned i = 0; i < p->records && r == 0; i++)
+        r = add_record(p, tx, i);
+    if (p->wait_for >= 0)
+        store_tx_wait_for(tx, (uint64_t)p->wait_for);
+    return r < 0 ? r : p->fail;
+}
+
+static void probe_finish(struct store_item *item, int result)
+{
+    struct probe *p = (struct probe *)item;
+
+    pthread_mutex_lock(&p->lock);
+    assert_false(p->is_done);
+    p->is_done = true;
+    p->result = result;
+    pthread_cond_broadcast(&p->changed);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void probe_init(struct probe *p, enum store_wait wait, const char *name, unsigned records)
+{
+    *p = (struct probe){.item = {.apply = probe_apply, .done = probe_finish, .wait = wait},
+                        .name = name,
+                        .records = records,
+                        .wait_for = -1};
+    (void)pthread_mutex_init(&p->lock, NULL);
+    (void)pthread_cond_init(&p->changed, NULL);
+}
+
+void probe_submit(struct fixture *f, struct probe *p)
+{
+    assert_int_equal(store_submit(f->store, &p->item), 0);
+}
+
+int probe_wait(struct probe *p)
+{
+    int r;
+
+    pthread_mutex_lock(&p->lock);
+    while (!p->is_done)
+        pthread_cond_wait(&p->changed, &p->lock);
+    r = p->result;
+    pthread_mutex_unlock(&p->lock);
+    return r;
+}
+
+bool probe_done(struct probe *p)
+{
+    bool is_done;
+
+    pthread_mutex_lock(&p->lock);
+    is_done = p->is_done;
+    pthread_mutex_unlock(&p->lock);
+    return is_done;
+}
+
+int probe_run(struct fixture *f, enum store_wait wait, const char *name, unsigned records)
+{
+    struct probe p;
+
+    probe_init(&p, wait, name, records);
+    probe_submit(f, &p);
+    return probe_wait(&p);
+}
+
+/* ---- reading ----------------------------------------------------------------------------------
+ */
+
+static int find_content(void *arg, struct store_tx *tx)
+{
+    struct store_content c;
+
+    return store_tx_content_find(tx, arg, strlen(arg), &c);
+}
+
+bool fixture_has(struct fixture *f, const char *name)
+{
+    int r = store_call(f->store, STORE_READ, find_content, (void *)(uintptr_t)name);
+
+    assert_true(r == 0 || r == TEKD_ENOTFOUND);
+    return r == 0;
+}
+
+struct checker {
+    struct fixture *f;
+    struct log_check result;
+    const char *event;
+    struct merkle_range range;
+    struct merkle_hash *leaf; /* all of them */
+    const char *broken;       /* what is wrong; NULL: nothing */
+};
+
+static int check_leaf(void *arg, uint64_t seq, const void *octets, size_t len)
+{
+    struct checker *c = arg;
+    AUTO(record) struct record *r = NULL;
+    const char *what = NULL;
+    uint64_t number = 0;
+
+    if (seq != c->result.leaves)
+        c->broken = "a hole in seq";
+    else if (record_parse(octets, len, &r, &what) < 0)
+        c->broken = what;
+    else if (!record_get_int(r, "seq", &number) || number != seq)
+        c->broken = "a record with another number";
+    else if (record_violation(r) != NULL)
+        c->broken = record_violation(r);
+    if (c->broken != NULL)
+        return 1;
+    c->leaf = realloc(c->leaf, (seq + 1) * sizeof(c->leaf[0]));
+    merkle_leaf(octets, len, &c->leaf[seq]);
+    c->result.leaves++;
+    if (c->event != NULL && strcmp(record_event(r), c->event) == 0) {
+        c->result.count++;
+        c->result.seq = seq;
+        (void)record_get_int(r, "from", &c->result.from);
+        (void)record_get_int(r, "to", &c->result.to);
+        (void)record_get_int(r, "count", &c->result.number);
+    }
+    return 0;
+}
+
+static int check_note(void *arg, uint64_t size, const void *octets, size_t len)
+{
+    struct checker *c = arg;
+    struct merkle_hash root;
+    struct note n;
+
+    if (note_read(octets, len, &n) < 0 || n.size != size || size > c->result.leaves)
+        c->broken = "a note that is none of these leaves";
+    else if (strcmp(n.origin, "bsm.example/tekd/audit/1") != 0)
+        c->broken = "another origin";
+    else if (note_verify(&n, store_signer_key(c->f->signer)) < 0)
+        c->broken = "a note whose signature does not verify";
+    if (c->broken != NULL)
+        return 1;
+    while (c->range.size < size)
+        merkle_range_append(&c->range, &c->leaf[c->range.size]);
+    merkle_range_root(&c->range, &root);
+    if (memcmp(&root, &n.root, sizeof(root)) != 0) {
+        c->broken = "a note with another root";
+        return 1;
+    }
+    c->result.notes++;
+    c->result.signed_size = size;
+    return 0;
+}
+
+static int check_all(void *arg, struct store_tx *tx)
+{
+    struct checker *c = arg;
+    struct store_walk leaves = {.after = -1, .limit = SIZE_MAX, .arg = c};
+    struct store_walk notes = {.after = 0, .limit = SIZE_MAX, .arg = c};
+    int r = store_tx_leaf_walk(tx, &leaves, check_leaf);
+
+    return r != 0 ? r : store_tx_note_walk(tx, &notes, check_note);
+}
+
+struct log_check fixture_check_log(struct fixture *f, const char *event)
+{
+    struct checker c = {.f = f, .event = event};
+    int r;
+
+    merkle_range_init(&c.range);
+    r = store_call(f->store, STORE_READ, check_all, &c);
+    free(c.leaf);
+    if (c.broken != NULL)
+        fail_msg("record %lu: %s", (unsigned long)c.result.leaves, c.broken);
+    assert_int_equal(r, 0);
+    return c.result;
+}
