@@ -2,6 +2,11 @@
  * From an accepted socket to a known peer.  h2o has no accessor for a socket's SSL; OpenSSL's info
  * callback has it, and finds the socket behind the SSL's read BIO, whose data is our conn until
  * HTTP takes the socket over.
+ *
+ * During the handshake OpenSSL writes straight to the descriptor: of a handshake that failed h2o
+ * 2.2 throws away what it did not send yet, and that is the alert which tells the client why.
+ * Flights of a handshake are far smaller than the empty send buffer of a new connection, so a short
+ * write is a broken connection, as h2o takes it.
  */
 #include "internal.h"
 
@@ -9,6 +14,23 @@
 
 #include "tekd/err.h"
 #include "tekd/log.h"
+
+static void write_to_descriptor(struct conn *c)
+{
+    BIO *bio = BIO_new_socket(h2o_socket_get_fd(c->sock), BIO_NOCLOSE);
+
+    if (bio)
+        SSL_set0_wbio(c->ssl, bio);
+}
+
+/* From now on as h2o has it, which reads and writes by one BIO. */
+static void write_by_h2o(struct conn *c)
+{
+    BIO *bio = SSL_get_rbio(c->ssl);
+
+    if (BIO_up_ref(bio))
+        SSL_set0_wbio(c->ssl, bio);
+}
 
 void handshake_info(const SSL *ssl, int where, int ret)
 {
@@ -23,6 +45,7 @@ void handshake_info(const SSL *ssl, int where, int ret)
     c = sock->data;
     c->ssl = (SSL *)(uintptr_t)ssl;
     (void)SSL_set_ex_data(c->ssl, 0, c->home);
+    write_to_descriptor(c);
 }
 
 static void refuse(struct conn *c, const char *cause)
@@ -62,7 +85,10 @@ static void on_complete(h2o_socket_t *sock, const char *err)
     h2o_timeout_unlink(&c->timeout);
     if (err) {
         refuse(c, tls_cause(c->ssl));
-    } else if (conn_identify(c) < 0) {
+        return;
+    }
+    write_by_h2o(c);
+    if (conn_identify(c) < 0) {
         refuse(c, "no-certificate");
     } else if (c->home->serves) {
         conn_serve(c);
