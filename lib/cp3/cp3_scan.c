@@ -130,25 +130,31 @@ static int unit_at(const char *text, size_t len, size_t at)
     return unit;
 }
 
+/* How many octets at that place are a pair of surrogates (12), a lone one (6) or neither (0). */
+static size_t surrogates_at(const char *text, size_t len, size_t at)
+{
+    int unit = unit_at(text, len, at), next;
+
+    if (unit < 0xD800 || unit > 0xDFFF)
+        return 0;
+    next = unit_at(text, len, at + 6);
+    return unit <= 0xDBFF && next >= 0xDC00 && next <= 0xDFFF ? 12 : 6;
+}
+
 static bool defuse_string(const char *text, size_t len, char *fix)
 {
     bool found = false;
+    size_t n;
 
-    for (size_t i = 0; i < len; i++) {
-        int unit = unit_at(text, len, i), next;
-
-        if (unit >= 0xD800 && unit <= 0xDFFF) {
-            next = unit_at(text, len, i + 6);
-            if (unit <= 0xDBFF && next >= 0xDC00 && next <= 0xDFFF) {
-                i += 11;
-                continue;
-            }
+    for (size_t i = 0; i < len; i += n) {
+        n = surrogates_at(text, len, i);
+        if (n == 6) {
             found = true;
             if (fix != NULL)
-                memcpy(fix + i + 2, "0000", 4);
+                memset(fix + i + 2, '0', 4);
+        } else if (n == 0) {
+            n = text[i] == '\\' ? 2 : 1;
         }
-        if (text[i] == '\\')
-            i++;
     }
     return found;
 }

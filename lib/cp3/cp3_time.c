@@ -120,7 +120,7 @@ static bool keep(const char *text, size_t len, int64_t seconds, uint32_t nanosec
 
 int cp3_time_read_date(const char *text, size_t len, struct cp3_time *ret_time)
 {
-    int d[14], year, month, day, hour, minute, second, offset;
+    int d[14], year, month, day, hour, minute, second, offset, of_day;
     size_t at = strlen("dddd-dd-ddTdd:dd:dd");
     uint32_t nanoseconds;
     int64_t seconds;
@@ -137,7 +137,8 @@ int cp3_time_read_date(const char *text, size_t len, struct cp3_time *ret_time)
     if (month < 1 || month > 12 || day < 1 || day > days_in_month(year, month) || hour > 23 ||
         minute > 59 || second > 60)
         return CP3_EFORMAT;
-    seconds = days_from_civil(year, month, day) * DAY + hour * 3600 + minute * 60 + second - offset;
+    of_day = (hour * 60 + minute) * 60 + second;
+    seconds = days_from_civil(year, month, day) * DAY + of_day - offset;
     /* A leap second is the last of a day in UTC, whatever the offset it is written in. */
     if (second == 60 && seconds % DAY != 0)
         return CP3_EFORMAT;

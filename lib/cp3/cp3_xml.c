@@ -141,6 +141,7 @@ static void start_field(struct cp3_xml *xml, const char *name, const char *ns,
         check_attributes(xml, name, attributes, count);
 }
 
+/* NOLINTNEXTLINE(readability-function-size): the parameters are libxml2's */
 static void on_start(void *context, const xmlChar *name, const xmlChar *prefix, const xmlChar *ns,
                      int ns_count, const xmlChar **namespaces, int count, int defaulted,
                      const xmlChar **attributes)
