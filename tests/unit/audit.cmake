@@ -1,3 +1,11 @@
 foreach(module merkle record note)
     tekd_unit_test(${module} tekd_audit tekd_base)
 endforeach()
+
+# tek-audit, on exports that audit_export.c makes and breaks.
+foreach(module audit_verify audit_files audit_program)
+    tekd_unit_test(${module} tek_audit_core tekd_audit tekd_base)
+    target_sources(test_${module} PRIVATE ${CMAKE_CURRENT_LIST_DIR}/audit_export.c)
+endforeach()
+target_compile_definitions(test_audit_program PRIVATE TEK_AUDIT_PROGRAM="$<TARGET_FILE:tek-audit>")
+add_dependencies(test_audit_program tek-audit)

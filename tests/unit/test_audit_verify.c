@@ -1,0 +1,655 @@
+/*
+ * tek-audit against logs that were signed as they are: each case is the valid log of
+ * audit_export.c with a few steps changed, and must be refused by the check it names, with that
+ * text, as the first failure; or be verified.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <openssl/ec.h>
+#include <openssl/x509.h>
+
+#include "audit_export.h"
+#include "tek-audit.h"
+#include "tekd/enc.h"
+#include "tekd/err.h"
+
+#define ANSWERED                                                                                   \
+    "|peer=bsa-1|cert=" HASH_1 "|addr=192.0.2.1|dir=pull|kekid=bsa-1/1|out=" HASH_1 "|req=" HASH_2
+#define STARTED "version=0.1.0|heartbeat#300|config=" HASH_1
+
+/* ---- what is right ---- */
+
+static void verify__takes_the_export_that_nobody_touched(void **state)
+{
+    struct fixture *x = export_new();
+    struct audit *a;
+
+    (void)state;
+    export_make(x);
+    a = look(x);
+    assert_verified(a);
+    assert_int_equal(a->range.size, x->n_lines);
+    assert_int_equal(a->counts.answered, 2);
+    assert_int_equal(a->counts.sent, 2);
+    assert_int_equal(a->counts.early, 0);
+    assert_int_equal(a->counts.repeated, 1);
+    assert_int_equal(a->counts.refused, 1);
+    assert_int_equal(a->counts.strangers, 3);
+    assert_int_equal(a->counts.teks, 2);
+    assert_int_equal(a->counts.unattested, 1);
+    assert_int_equal(a->recovered.n, 1);
+    assert_int_equal(a->recovered.span[0].from, export_at(x, "log.recovered", 0) - 6);
+    assert_int_equal(a->outages.n, 2);
+    assert_string_equal(a->outages.span[0].why, "stopped");
+    assert_int_equal(a->outages.span[0].seconds, 5000);
+    assert_string_equal(a->outages.span[1].why, "crash");
+    audit_free(a);
+    export_free(x);
+}
+
+/* ---- steps: signed as they are, and wrong ---- */
+
+enum change { INSERT, REPLACE, DROP, APPEND, FASTER };
+
+struct edit {
+    enum change change;
+    const char *ev; /* where: the n-th step of this event; INSERT: before it */
+    size_t n;
+    struct step step; /* FASTER: dt is what the step takes */
+};
+
+struct step_case {
+    const char *name;
+    const char *check; /* NULL: it is verified */
+    const char *text;
+    struct edit edit[4];
+};
+
+#define EDIT(change, at, n, ev, fields, dt, inst)                                                  \
+    {                                                                                              \
+        change, at, n,                                                                             \
+        {                                                                                          \
+            ev, fields, dt, inst                                                                   \
+        }                                                                                          \
+    }
+#define EDIT_DROP(at, n)                                                                           \
+    {                                                                                              \
+        DROP, at, n,                                                                               \
+        {                                                                                          \
+            NULL, NULL, 0, NULL                                                                    \
+        }                                                                                          \
+    }
+#define EDIT_DT(at, n, dt)                                                                         \
+    {                                                                                              \
+        FASTER, at, n,                                                                             \
+        {                                                                                          \
+            NULL, NULL, dt, NULL                                                                   \
+        }                                                                                          \
+    }
+#define CASE(name, check, text, ...)                                                               \
+    {                                                                                              \
+        name, check, text,                                                                         \
+        {                                                                                          \
+            __VA_ARGS__                                                                            \
+        }                                                                                          \
+    }
+
+static void apply_edit(struct fixture *x, const struct edit *e)
+{
+    size_t at = e->ev ? export_at(x, e->ev, e->n) : x->n_steps;
+    int dt = at < x->n_steps ? x->step[at].dt : 0;
+
+    switch (e->change) {
+    case INSERT:
+        export_insert(x, at, e->step);
+        break;
+    case REPLACE:
+        x->step[at] = e->step;
+        x->step[at].dt = dt;
+        break;
+    case DROP:
+        export_drop(x, at);
+        break;
+    case APPEND:
+        export_append(x, e->step);
+        break;
+    case FASTER:
+        x->step[at].dt = e->step.dt;
+        break;
+    }
+}
+
+/* Edits are done in their order; the n-th step is that of the moment. */
+static void run_step_case(const struct step_case *c)
+{
+    struct fixture *x = export_new();
+    struct audit *a;
+
+    for (size_t i = 0; i < ARRAY_SIZE(c->edit); i++)
+        if (c->edit[i].ev || c->edit[i].step.ev)
+            apply_edit(x, &c->edit[i]);
+    export_make(x);
+    a = look(x);
+    if (c->check)
+        assert_refused(a, c->name, c->check, c->text);
+    else
+        assert_verified(a);
+    audit_free(a);
+    export_free(x);
+}
+
+static void run_step_cases(const struct step_case *cases, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        run_step_case(&cases[i]);
+}
+
+#define OTHER_KEY "0199aaaa-0000-7000-8000-00000000ffff"
+
+static const struct step_case message_cases[] = {
+    CASE("answered twice with another key", "message",
+         "expected Message ID m-1 of bsa-1 with key " KEY_1,
+         EDIT(INSERT, "log.heartbeat", 0, "request.answered",
+              "mid=m-1|content=urn:x:sport|keyid=" KEY_2 ANSWERED, 1, NULL)),
+    CASE("answered again with the same key", NULL, NULL,
+         EDIT(INSERT, "log.heartbeat", 0, "request.answered",
+              "mid=m-1|content=urn:x:news|keyid=" KEY_1 ANSWERED, 1, NULL)),
+    CASE("answered with another key after the window", NULL, NULL,
+         EDIT(REPLACE, "log.started", 0, "log.started", STARTED "|window#60", 0, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "request.answered",
+              "mid=m-1|content=urn:x:sport|keyid=" KEY_2 ANSWERED, 61, NULL)),
+    CASE("answered with another key within the window", "message", "as in record 6",
+         EDIT(REPLACE, "log.started", 0, "log.started", STARTED "|window#60", 0, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "request.answered",
+              "mid=m-1|content=urn:x:sport|keyid=" KEY_2 ANSWERED, 40, NULL)),
+    CASE("another peer may use the Message ID", NULL, NULL,
+         EDIT(INSERT, "tek.generated", 0, "bsa.enrolled",
+              "bsa=bsa-2|cert=" HASH_2 "|kekid=bsa-1/1|entitle=*|actor=root", 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "request.answered",
+              "mid=m-1|peer=bsa-2|content=urn:x:sport|keyid=" KEY_2 "|cert=" HASH_1
+              "|addr=192.0.2.1|dir=pull|kekid=bsa-1/1|out=" HASH_1 "|req=" HASH_2,
+              1, NULL)),
+    CASE("sent without answered", "sent", "found none",
+         EDIT(INSERT, "log.heartbeat", 0, "answer.sent", "ref=@m-1|mid=m-9|peer=bsa-1|out=" HASH_1,
+              1, NULL)),
+    CASE("sent for another message's answer", "sent", "found it elsewhere",
+         EDIT(REPLACE, "answer.sent", 1, "answer.sent", "ref=@m-1|mid=m-2|peer=bsa-1|out=" HASH_1,
+              0, NULL)),
+    CASE("sent to another peer", "sent", "of bsa-2",
+         EDIT(REPLACE, "answer.sent", 0, "answer.sent", "ref=@m-1|mid=m-1|peer=bsa-2|out=" HASH_1,
+              0, NULL)),
+    CASE("sent with other octets", "sent", "expected out as in record 6",
+         EDIT(REPLACE, "answer.sent", 0, "answer.sent", "ref=@m-1|mid=m-1|peer=bsa-1|out=" HASH_2,
+              0, NULL)),
+    CASE("sent refers to a later record", "sent", "at 1/4000",
+         EDIT(REPLACE, "answer.sent", 0, "answer.sent", "ref=1/4000|mid=m-1|peer=bsa-1|out=" HASH_1,
+              0, NULL)),
+    CASE("repeated with another key", "repeated",
+         "expected key " KEY_1 " as in record 6, found " KEY_2,
+         EDIT(REPLACE, "request.repeated", 0, "request.repeated",
+              "ref=@m-1|mid=m-1|peer=bsa-1|out=" HASH_2 "|addr=a|cert=" HASH_1 "|keyid=" KEY_2, 0,
+              NULL)),
+    CASE("repeated without answered", "repeated", "expected request.answered of Message ID m-7",
+         EDIT(REPLACE, "request.repeated", 0, "request.repeated",
+              "ref=@m-1|mid=m-7|peer=bsa-1|out=" HASH_2 "|addr=a|cert=" HASH_1, 0, NULL)),
+    CASE("refused by nobody", "field", "expected cert or count",
+         EDIT(REPLACE, "request.refused", 0, "request.refused", "reason=x|addr=a", 0, NULL)),
+    CASE("a pushed answer", "field", "expected dir pull, found push",
+         EDIT(REPLACE, "request.answered", 0, "request.answered",
+              "mid=m-1|content=urn:x:news|keyid=" KEY_1 "|peer=bsa-1|cert=" HASH_1
+              "|addr=a|dir=push|kekid=bsa-1/1|out=" HASH_1 "|req=" HASH_2,
+              0, NULL)),
+};
+
+static const struct step_case key_cases[] = {
+    CASE("a key before it was generated", "tek",
+         "expected tek.generated before the key is given, found none of " KEY_1,
+         EDIT_DROP("tek.generated", 0)),
+    CASE("a key that was destroyed", "tek", KEY_2 ", destroyed before",
+         EDIT(INSERT, "log.stopped", 0, "request.answered",
+              "mid=m-5|content=urn:x:sport|keyid=" KEY_2 ANSWERED, 1, NULL)),
+    CASE("a key for another content", "content", "expected content urn:x:news",
+         EDIT(INSERT, "log.heartbeat", 0, "request.answered",
+              "mid=m-5|content=urn:x:sport|keyid=" KEY_1 ANSWERED, 1, NULL)),
+    CASE("a key for another period", "period", "expected period 4",
+         EDIT(INSERT, "log.heartbeat", 0, "tek.generated",
+              "keyid=" OTHER_KEY "|content=c|bits#128|kekid=storage/1|period#4", 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "request.answered",
+              "mid=m-5|content=c|period#5|keyid=" OTHER_KEY ANSWERED, 1, NULL)),
+    CASE("a key generated twice", "tek", "which was there before",
+         EDIT(INSERT, "log.heartbeat", 0, "tek.generated",
+              "keyid=" KEY_1 "|content=urn:x:news|bits#128|kekid=storage/1", 1, NULL)),
+    CASE("a key destroyed twice", "tek", "destroyed before",
+         EDIT(INSERT, "log.stopped", 0, "tek.destroyed", "keyid=" KEY_2 "|actor=root", 1, NULL)),
+    CASE(
+        "a key destroyed that never was", "tek", "never generated",
+        EDIT(INSERT, "log.stopped", 0, "tek.destroyed", "keyid=" OTHER_KEY "|actor=root", 1, NULL)),
+    CASE("a KEK that was never added", "kek", "found bsa-1/1, never added",
+         EDIT_DROP("kek.added", 1)),
+    CASE("a KEK that was retired", "kek", "found bsa-1/1, retired before",
+         EDIT(INSERT, "tek.generated", 1, "kek.retired", "kekid=bsa-1/1|actor=root", 1, NULL)),
+    CASE("a KEK added twice", "kek", "expected a new KEK",
+         EDIT(INSERT, "tek.generated", 1, "kek.added",
+              "kekid=bsa-1/1|label=x|wrap=aes-kw|fp=" HASH_2 "|imported?true", 1, NULL)),
+    CASE("a BSA that was never enrolled", "bsa", "found bsa-1, never enrolled",
+         EDIT_DROP("bsa.enrolled", 0)),
+    CASE("a BSA that was disabled", "bsa", "found bsa-1, disabled before",
+         EDIT(INSERT, "tek.generated", 1, "bsa.disabled", "bsa=bsa-1|actor=root", 1, NULL)),
+    CASE("a BSA that was disabled and enrolled again", NULL, NULL,
+         EDIT(INSERT, "tek.generated", 1, "bsa.disabled", "bsa=bsa-1|actor=root", 1, NULL),
+         EDIT(INSERT, "tek.generated", 1, "bsa.enrolled",
+              "bsa=bsa-1|cert=" HASH_2 "|kekid=bsa-1/1|entitle=*|actor=root", 1, NULL)),
+    CASE("a stranger disabled", "bsa", "bsa-9, never enrolled",
+         EDIT(INSERT, "tek.generated", 1, "bsa.disabled", "bsa=bsa-9|actor=root", 1, NULL)),
+};
+
+static const struct step_case life_cases[] = {
+    CASE("an unexplained gap of heartbeats", "heartbeat", "expected a record at least every 600 s",
+         EDIT_DT("log.heartbeat", 0, 601)),
+    CASE("no gap yet", NULL, NULL, EDIT_DT("log.heartbeat", 0, 600)),
+    CASE("a gap that ends with clock.step", NULL, NULL,
+         EDIT(INSERT, "log.heartbeat", 0, "clock.step", "delta_us=3600000000", 3600, NULL)),
+    CASE("a gap that clock.step explains soon after", NULL, NULL,
+         EDIT_DT("request.refused", 0, 3600),
+         EDIT(INSERT, "log.heartbeat", 0, "clock.step", "delta_us=3600000000", 0, NULL)),
+    CASE("a gap that clock.step explains too late", "heartbeat", "found 3600 s without one",
+         EDIT_DT("request.refused", 0, 3600),
+         EDIT(INSERT, "tek.destroyed", 0, "clock.step", "delta_us=3600000000", 0, NULL)),
+    CASE("a gap while the HSM was lost", NULL, NULL,
+         EDIT(INSERT, "log.heartbeat", 0, "hsm.lost", "reason=no answer", 1, NULL),
+         EDIT_DT("log.heartbeat", 0, 4000),
+         EDIT(INSERT, "tek.destroyed", 0, "hsm.back", "reason=ready", 1, NULL)),
+    CASE("a gap after the HSM was back", "heartbeat", "found 4000 s without one",
+         EDIT(INSERT, "log.heartbeat", 0, "hsm.lost", "reason=no answer", 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "hsm.back", "reason=ready", 1, NULL),
+         EDIT_DT("log.heartbeat", 0, 4000)),
+    CASE("time that goes back", "time", "found it 100 s back", EDIT_DT("request.refused", 0, -100)),
+    CASE("time that goes back at the end of the log", "time", "found it 500 s back",
+         EDIT_DROP("log.stopped", 1), EDIT_DT("log.heartbeat", 2, -500)),
+    CASE("time that goes back with clock.step", NULL, NULL,
+         EDIT(INSERT, "log.heartbeat", 0, "clock.step", "delta_us=-100000000", -100, NULL)),
+    CASE("started twice", "life",
+         "expected log.stopped or log.recovered before another log.started of tekd-a",
+         EDIT(INSERT, "log.heartbeat", 0, "log.started", STARTED, 1, NULL)),
+    CASE("started again without stopped", "life", "before another log.started",
+         EDIT_DROP("log.stopped", 0)),
+    CASE(
+        "a record after log.stopped", "life", "log.stopped came before it",
+        EDIT(INSERT, "log.started", 1, "admin.action", "actor=x|uid#0|action=x|detail=x", 1, NULL)),
+    CASE("a last record after log.stopped", "life",
+         "found request.refused: log.stopped came before it",
+         EDIT(APPEND, NULL, 0, "request.refused", "reason=x|addr=a|count#1", 1, NULL),
+         EDIT(APPEND, NULL, 0, checkpoint_step, NULL, 0, NULL)),
+    CASE("stopped twice", "life", "expected log.started before log.stopped",
+         EDIT(INSERT, "log.started", 1, "log.stopped", "", 1, NULL)),
+    CASE("a record before log.started", "life", "it has not started", EDIT_DROP("log.started", 0)),
+    CASE("a record of an instance that never started", "life",
+         "expected log.started before a record of tekd-b",
+         EDIT(INSERT, "log.heartbeat", 0, "log.heartbeat", "", 1, "tekd-b")),
+    CASE("two instances", NULL, NULL,
+         EDIT(INSERT, "log.heartbeat", 0, "log.started", STARTED, 1, "tekd-b"),
+         EDIT(INSERT, "log.heartbeat", 0, "log.heartbeat", "", 1, "tekd-b"),
+         EDIT(INSERT, "tek.destroyed", 0, "log.stopped", "", 1, "tekd-b")),
+    CASE("opened twice", "life", "expected log.opened as record 0 only",
+         EDIT(INSERT, "log.heartbeat", 0, "log.opened", "origin=" ORIGIN, 1, NULL)),
+    CASE("never opened", "life", "expected log.opened as record 0, found log.started",
+         EDIT_DROP("log.opened", 0)),
+    CASE("opened under another origin", "origin", "found bsm.example.net/tekd/audit/7",
+         EDIT(REPLACE, "log.opened", 0, "log.opened", "origin=bsm.example.net/tekd/audit/7", 0,
+              NULL)),
+    CASE("a note in the first epoch", "epoch", "expected no note in the first epoch",
+         EDIT(REPLACE, "log.opened", 0, "log.opened", "origin=" ORIGIN "|note=x", 0, NULL)),
+    CASE("a record after log.closed", "life", "expected nothing after log.closed",
+         EDIT(INSERT, "log.heartbeat", 0, "log.closed", "", 1, NULL)),
+    CASE("a heartbeat that never comes", "heartbeat",
+         "expected an interval of 1 to 86400 s, found 100000",
+         EDIT(REPLACE, "log.started", 0, "log.started",
+              "version=0.1.0|heartbeat#100000|config=" HASH_1, 0, NULL)),
+    CASE("a recovered tail that is not all of it", "recovered", "found them listed from",
+         EDIT(INSERT, "log.recovered", 0, "log.heartbeat", "", 1, NULL),
+         EDIT(REPLACE, "log.recovered", 0, "log.recovered", "from#@before|to#@before", 0, NULL)),
+    CASE("a recovered tail that does not end before the record", "recovered",
+         "expected a range that ends with the record before this one",
+         EDIT(REPLACE, "log.recovered", 0, "log.recovered", "from#3|to#3", 0, NULL)),
+    CASE("a crash without log.recovered", "life", "before another log.started",
+         EDIT_DROP("log.recovered", 0)),
+    CASE(
+        "a crash recovered under another name", NULL, NULL,
+        EDIT(REPLACE, "log.recovered", 0, "log.recovered", "from#@covered|to#@before", 0, "tekd-b"),
+        EDIT(REPLACE, "log.started", 2, "log.started", STARTED, 0, "tekd-b"),
+        EDIT_DROP("log.heartbeat", 2), EDIT_DROP("log.stopped", 1)),
+};
+
+static const struct step_case event_cases[] = {
+    CASE("a record without a field it must have", "field",
+         "expected tek.generated with field kekid, a string, found none",
+         EDIT(REPLACE, "tek.generated", 0, "tek.generated",
+              "keyid=" KEY_1 "|content=urn:x:news|bits#128", 0, NULL)),
+    CASE("a field of another kind", "field",
+         "expected tek.generated with field bits, an integer, found another value",
+         EDIT(REPLACE, "tek.generated", 0, "tek.generated",
+              "keyid=" KEY_1 "|content=urn:x:news|bits=128|kekid=storage/1", 0, NULL)),
+    CASE("a hash that is none", "field", "expected answer.sent with field out, a SHA-256",
+         EDIT(REPLACE, "answer.sent", 0, "answer.sent", "ref=@m-1|mid=m-1|peer=bsa-1|out=11", 0,
+              NULL)),
+    CASE("a reference that is none", "field",
+         "expected answer.sent with field ref, a record epoch/seq",
+         EDIT(REPLACE, "answer.sent", 0, "answer.sent", "ref=06|mid=m-1|peer=bsa-1|out=" HASH_1, 0,
+              NULL)),
+    CASE("an optional field of another kind", "field", "with field period, an integer",
+         EDIT(REPLACE, "tek.generated", 0, "tek.generated",
+              "keyid=" KEY_1 "|content=urn:x:news|bits#128|kekid=storage/1|period=1", 0, NULL)),
+};
+
+#define PREPARED                                                                                   \
+    "mid=d-1|peer=bsa-1|dir=push|content=urn:x:news|keyid=" KEY_1 "|kekid=bsa-1/1|out=" HASH_1
+
+static const struct step_case delivery_cases[] = {
+    CASE("a delivery that is confirmed", NULL, NULL,
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.prepared", PREPARED, 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.attempt", "ref=@d-1|mid=d-1|peer=bsa-1|addr=a",
+              1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.confirmed",
+              "ref=@d-1|mid=d-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1, 1, NULL)),
+    CASE("a confirmation of nothing", "delivery", "expected delivery.prepared of Message ID d-1",
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.confirmed",
+              "ref=1/3|mid=d-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1, 1, NULL)),
+    CASE("a confirmation of an answer", "delivery", "an answer in record 6",
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.confirmed",
+              "ref=@m-1|mid=m-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1, 1, NULL)),
+    CASE("abandoned after it was confirmed", "delivery", "expected no delivery.abandoned",
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.prepared", PREPARED, 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.confirmed",
+              "ref=@d-1|mid=d-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1, 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.abandoned",
+              "ref=@d-1|mid=d-1|peer=bsa-1|reason=x|actor=x", 1, NULL)),
+};
+
+static void verify__checks_messages(void **state)
+{
+    (void)state;
+    run_step_cases(message_cases, ARRAY_SIZE(message_cases));
+}
+
+static void verify__checks_keys(void **state)
+{
+    (void)state;
+    run_step_cases(key_cases, ARRAY_SIZE(key_cases));
+}
+
+static void verify__checks_lives_and_time(void **state)
+{
+    (void)state;
+    run_step_cases(life_cases, ARRAY_SIZE(life_cases));
+}
+
+static void verify__checks_the_fields_of_events(void **state)
+{
+    (void)state;
+    run_step_cases(event_cases, ARRAY_SIZE(event_cases));
+}
+
+static void verify__checks_deliveries(void **state)
+{
+    (void)state;
+    run_step_cases(delivery_cases, ARRAY_SIZE(delivery_cases));
+}
+
+/* ---- --since ---- */
+
+static void verify__takes_a_note_that_the_log_extends(void **state)
+{
+    struct fixture *x = export_new();
+
+    (void)state;
+    export_make(x);
+    for (size_t i = 0; i < x->n_notes; i++) {
+        struct audit *a = look_with(x, x->key, &x->note[i]);
+
+        assert_verified(a);
+        audit_free(a);
+    }
+    export_free(x);
+}
+
+static void verify__refuses_a_log_that_does_not_extend_the_note(void **state)
+{
+    struct fixture *x = export_new();
+    struct note truncated, forked, foreign, unsigned_by_us;
+    struct audit *a;
+
+    (void)state;
+    export_make(x);
+    truncated = export_sign(x, x->n_lines + 1, x->key);
+    unsigned_by_us = export_sign(x, 9, x->other);
+    line_replace(&x->line[3], "bsa-1/1", "bsa-1/9");
+    forked = export_sign(x, 9, x->key);
+    (void)snprintf(x->origin, sizeof x->origin, "other/tekd/audit/1");
+    foreign = export_sign(x, 9, x->key);
+
+    a = look_with(x, x->key, &truncated);
+    assert_refused(a, "truncated", "since", "records, found");
+    audit_free(a);
+    a = look_with(x, x->key, &forked);
+    assert_refused(a, "forked", "since", "expected root");
+    audit_free(a);
+    a = look_with(x, x->key, &foreign);
+    assert_refused(a, "foreign", "origin", "expected other/tekd/audit/1 (of --since)");
+    audit_free(a);
+    a = look_with(x, x->key, &unsigned_by_us);
+    assert_refused(a, "signed by another key", "signature", "found none");
+    audit_free(a);
+    export_free(x);
+}
+
+/* ---- keys that change ---- */
+
+static char *fingerprint_field(EVP_PKEY *key)
+{
+    struct merkle_hash f;
+    char hex[65], *field = NULL;
+
+    assert_int_equal(key_fingerprint(key, &f), 0);
+    enc_hex(f.octets, 32, hex);
+    assert_true(asprintf(&field, "key=%s", hex) >= 0);
+    return field;
+}
+
+/* The new key counts once it was announced and has signed beside the old one. */
+static void verify__follows_a_change_of_keys(void **state)
+{
+    struct fixture *x = export_new();
+    AUTO_MEM char *field = fingerprint_field(x->other);
+    struct audit *a;
+
+    (void)state;
+    export_insert(x, export_at(x, "tek.generated", 0),
+                  (struct step){"log.signkey", field, 1, NULL});
+    x->other_from = 1;
+    x->only_other_from = 2;
+    export_make(x);
+    a = look(x);
+    assert_verified(a);
+    assert_int_equal(a->n_trusted, 2);
+    audit_free(a);
+    export_free(x);
+}
+
+static void verify__refuses_a_key_that_was_not_introduced(void **state)
+{
+    static const struct {
+        bool announced;
+        size_t other_from, only_other_from;
+    } cases[] = {{false, 1, 2}, {true, 2, 2}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct fixture *x = export_new();
+        AUTO_MEM char *field = fingerprint_field(x->other);
+        struct audit *a;
+
+        if (cases[i].announced)
+            export_insert(x, export_at(x, "tek.generated", 0),
+                          (struct step){"log.signkey", field, 1, NULL});
+        x->other_from = cases[i].other_from;
+        x->only_other_from = cases[i].only_other_from;
+        export_make(x);
+        a = look(x);
+        assert_refused(a, "not introduced", "signature", "of a trusted key, found none");
+        audit_free(a);
+        export_free(x);
+    }
+}
+
+/* ---- epochs ---- */
+
+#define ORIGIN_2 "bsm.example.net/tekd/audit/2"
+
+/* An export of the second epoch that begins with this note (NULL: none). */
+static struct fixture *second_epoch(char *note)
+{
+    struct fixture *x = export_new();
+    static char opened[NOTE_MAX + 128];
+
+    (void)snprintf(opened, sizeof opened, "origin=" ORIGIN_2 "|heartbeat#300%s%s",
+                   note ? "|note=" : "", note ? note : "");
+    (void)snprintf(x->origin, sizeof x->origin, ORIGIN_2);
+    x->n_steps = 0;
+    export_append(x, (struct step){"log.opened", opened, 0, NULL});
+    /* A key and a BSA of the epoch before. */
+    export_append(
+        x, (struct step){"request.answered", "mid=m-1|content=c|keyid=" KEY_1 ANSWERED, 1, NULL});
+    export_append(x,
+                  (struct step){"answer.sent", "ref=1/7|mid=m-0|peer=bsa-1|out=" HASH_1, 1, NULL});
+    export_append(x, (struct step){"log.stopped", "", 1, NULL});
+    export_append(x, (struct step){CHECKPOINT, NULL, 0, NULL});
+    return x;
+}
+
+static void look_second(struct fixture *x, EVP_PKEY *key, const struct note *since,
+                        const char *check, const char *text)
+{
+    struct audit *a;
+
+    EVP_PKEY_free(x->key);
+    assert_int_equal(EVP_PKEY_up_ref(key), 1);
+    x->key = key;
+    export_make(x);
+    a = look_with(x, key, since);
+    if (check)
+        assert_refused(a, text, check, text);
+    else
+        assert_verified(a);
+    audit_free(a);
+    export_free(x);
+}
+
+static void verify__links_an_epoch_to_the_one_before(void **state)
+{
+    struct fixture *first = export_new();
+    struct note last, earlier, foreign, unsigned_by_us;
+
+    (void)state;
+    export_make(first);
+    last = first->note[first->n_notes - 1];
+    earlier = first->note[1];
+    unsigned_by_us = export_sign(first, 9, first->other);
+    (void)snprintf(first->origin, sizeof first->origin, "bsm.example.org/tekd/audit/1");
+    foreign = export_sign(first, 9, first->key);
+
+    AUTO_MEM char *text = export_note_text(&last);
+    AUTO_MEM char *foreign_text = export_note_text(&foreign);
+    AUTO_MEM char *unsigned_text = export_note_text(&unsigned_by_us);
+    /* '=' and '|' end nothing behind the first '=' but '|', which no note has. */
+    look_second(second_epoch(text), first->key, NULL, NULL, NULL);
+    look_second(second_epoch(text), first->key, &last, NULL, NULL);
+    look_second(second_epoch(text), first->key, &earlier, "since",
+                "as the last one of its epoch, found size");
+    look_second(second_epoch(NULL), first->key, NULL, "epoch",
+                "expected the last note of the epoch before, found none");
+    look_second(second_epoch(foreign_text), first->key, NULL, "epoch",
+                "found one of bsm.example.org/tekd/audit/1");
+    look_second(second_epoch(unsigned_text), first->key, NULL, "signature",
+                "of a trusted key, found none");
+    look_second(second_epoch((char[]){"x"}), first->key, NULL, "epoch",
+                "expected a note in field note");
+    export_free(first);
+}
+
+/* ---- the parts ---- */
+
+static void pool_add__numbers_each_string_once(void **state)
+{
+    AUTO(pool) struct pool *p = NULL;
+    char text[16];
+    uint32_t id;
+    bool is_new;
+
+    (void)state;
+    assert_int_equal(pool_new(&p), 0);
+    for (int round = 0; round < 2; round++)
+        for (uint32_t i = 0; i < 5000; i++) {
+            (void)snprintf(text, sizeof text, "s-%u", i);
+            assert_int_equal(pool_add(p, text, strlen(text), &id, &is_new), 0);
+            assert_int_equal(id, i);
+            assert_int_equal(is_new, round == 0);
+        }
+    assert_int_equal(pool_count(p), 5000);
+    assert_string_equal(pool_text(p, 4321), "s-4321");
+    assert_int_equal(pool_find(p, "s-17", 4, &id), 0);
+    assert_int_equal(id, 17);
+    assert_int_equal(pool_find(p, "s-5000", 6, &id), TEKD_ENOTFOUND);
+    assert_int_equal(pool_add(p, "a\0b", 3, &id, &is_new), 0);
+    assert_int_equal(pool_find(p, "a\0c", 3, &id), TEKD_ENOTFOUND);
+    assert_int_equal(pool_find(p, "a", 1, &id), TEKD_ENOTFOUND);
+}
+
+static void key_parse__takes_pem_and_der(void **state)
+{
+    EVP_PKEY *key = EVP_EC_gen("P-256"), *again = NULL;
+    EVP_PKEY *p384 = EVP_EC_gen("P-384");
+    uint8_t der[256], *p = der;
+    int len = i2d_PUBKEY(key, &p);
+
+    (void)state;
+    assert_int_equal(key_parse(der, (size_t)len, &again), 0);
+    assert_int_equal(EVP_PKEY_eq(key, again), 1);
+    EVP_PKEY_free(again);
+    again = NULL;
+    assert_int_equal(key_parse(der, (size_t)len + 1, &again), TEKD_EFORMAT);
+    assert_int_equal(key_parse(der, (size_t)len - 1, &again), TEKD_EFORMAT);
+    p = der;
+    len = i2d_PUBKEY(p384, &p);
+    assert_int_equal(key_parse(der, (size_t)len, &again), TEKD_EFORMAT);
+    assert_null(again);
+    EVP_PKEY_free(key);
+    EVP_PKEY_free(p384);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(verify__takes_the_export_that_nobody_touched),
+        cmocka_unit_test(verify__checks_messages),
+        cmocka_unit_test(verify__checks_keys),
+        cmocka_unit_test(verify__checks_lives_and_time),
+        cmocka_unit_test(verify__checks_the_fields_of_events),
+        cmocka_unit_test(verify__checks_deliveries),
+        cmocka_unit_test(verify__takes_a_note_that_the_log_extends),
+        cmocka_unit_test(verify__refuses_a_log_that_does_not_extend_the_note),
+        cmocka_unit_test(verify__follows_a_change_of_keys),
+        cmocka_unit_test(verify__refuses_a_key_that_was_not_introduced),
+        cmocka_unit_test(verify__links_an_epoch_to_the_one_before),
+        cmocka_unit_test(pool_add__numbers_each_string_once),
+        cmocka_unit_test(key_parse__takes_pem_and_der),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
