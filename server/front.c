@@ -134,6 +134,16 @@ static void on_sent(void *arg, struct http_exchange *x, bool whole)
     free(fr);
 }
 
+static void on_wait(void *arg, bool begins)
+{
+    struct front *f = arg;
+
+    if (begins)
+        queue_block(f->queue);
+    else
+        queue_unblock(f->queue);
+}
+
 /* ---- the threads -------------------------------------------------------------------------------
  */
 
@@ -147,8 +157,10 @@ static void *run(void *arg)
         log_event(LOG_ERROR, "front", "no-memory-for-a-reader");
         return NULL;
     }
-    while (queue_pop(f->queue, INT64_MAX, &entry) == 0)
+    while (queue_pop(f->queue, INT64_MAX, &entry) == 0) {
         keys_handle(f->keys, reader, entry);
+        queue_leave(f->queue);
+    }
     cp3_reader_free(reader);
     return NULL;
 }
@@ -190,8 +202,11 @@ int front_start(struct keys *k, unsigned threads, unsigned queue, struct front *
                                       .arg = f};
     /* As many again as new ones: a request that begins anew was taken off the queue before. */
     r = queue_new((size_t)queue * 2 + FRONT_THREADS_MAX, &f->queue);
-    if (r == 0)
+    if (r == 0) {
+        queue_limit(f->queue, FRONT_RUNNING);
+        keys_on_wait(k, on_wait, f);
         r = start_threads(f, threads);
+    }
     if (r < 0) {
         front_stop(f);
         return r;

@@ -45,6 +45,12 @@ struct keys_options {
 };
 
 /*
+ * Has wait(arg, true) and wait(arg, false) called around every wait of keys_handle() for the HSM or
+ * a read of the store, so that the thread's pool can let another one run.  Before the first request.
+ */
+void keys_on_wait(struct keys *k, void (*wait)(void *arg, bool begins), void *arg);
+
+/*
  * Loads BSAs and KEKs from the store and binds the storage KEK: at the first start it is described
  * and recorded (kek.added).  When the HSM does not answer by deadline_us the service starts without
  * and binds with keys_bind().  Errors: TEKD_EWEAK, TEKD_ENOTFOUND (the token has no such key),

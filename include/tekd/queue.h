@@ -33,6 +33,24 @@ int queue_pop_many(struct queue *q, int64_t deadline_us, void **entries, size_t 
 /* No more pushes; what is inside is still popped, then every pop gives TEKD_ECLOSED. */
 void queue_close(struct queue *q);
 
+/*
+ * Concurrency: with a limit, at most `running` consumers are at work at a time, however many wait
+ * for entries; a consumer that is about to wait for something else lets another one run meanwhile.
+ * So many threads can wait for an HSM, and a burst of entries that need no waiting is worked off by
+ * one or two without waking the others.  Set before the first pop; 0, as at first: no limit.
+ *
+ *     while (queue_pop(q, INT64_MAX, &entry) == 0) {
+ *         ... queue_block(q); wait for the HSM; queue_unblock(q); ...
+ *         queue_leave(q);
+ *     }
+ */
+void queue_limit(struct queue *q, size_t running);
+/* The entry popped last is done; every successful pop is followed by one. */
+void queue_leave(struct queue *q);
+/* Around a wait, by a consumer at work.  After it there may be more at work than the limit. */
+void queue_block(struct queue *q);
+void queue_unblock(struct queue *q);
+
 /* Entries inside, at some moment of the call. */
 size_t queue_len(struct queue *q);
 

@@ -21,7 +21,10 @@
 struct queue {
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t filled;
-    size_t waiting; /* consumers in a wait */
+    size_t waiting; /* consumers in a wait that nobody has called */
+    size_t called;  /* consumers that were called and have not woken yet */
+    size_t running; /* consumers at work, of a queue with a limit */
+    size_t limit;   /* of running + called; SIZE_MAX: none */
     size_t first;
     size_t count;
     size_t cap;
@@ -54,6 +57,7 @@ int queue_new(size_t cap, struct queue **ret_queue)
         return TEKD_ENOMEM;
     init_locks(q);
     q->cap = cap;
+    q->limit = SIZE_MAX;
     *ret_queue = q;
     return 0;
 }
@@ -62,7 +66,7 @@ void queue_free(struct queue *q)
 {
     if (q == NULL)
         return;
-    assert(q->waiting == 0 && q->count == 0);
+    assert(q->waiting == 0 && q->called == 0 && q->count == 0);
     (void)pthread_cond_destroy(&q->filled);
     (void)pthread_mutex_destroy(&q->lock);
     free(q);
@@ -85,6 +89,17 @@ static void *take_locked(struct queue *q)
     return entry;
 }
 
+/* Each entry calls one consumer, if there is one and it may run; more calls would wake it no
+ * faster. */
+static void call_locked(struct queue *q)
+{
+    if (q->waiting == 0 || q->running + q->called >= q->limit)
+        return;
+    q->waiting--;
+    q->called++;
+    pthread_cond_signal(&q->filled);
+}
+
 int queue_push(struct queue *q, void *entry)
 {
     int r = 0;
@@ -97,8 +112,8 @@ int queue_push(struct queue *q, void *entry)
     else
         put_locked(q, entry);
     /* Under the lock: who pops the last entry may then free the queue. */
-    if (r == 0 && q->waiting > 0)
-        pthread_cond_signal(&q->filled);
+    if (r == 0)
+        call_locked(q);
     pthread_mutex_unlock(&q->lock);
     return r;
 }
@@ -123,6 +138,15 @@ static struct timespec wake_time(int64_t distance_us)
     return ts;
 }
 
+/* Who wakes takes a call if one is open: whose it was does not matter. */
+static void woken_locked(struct queue *q)
+{
+    if (q->called > 0)
+        q->called--;
+    else
+        q->waiting--;
+}
+
 /* One wait: 0 when woken, for whatever reason, or TEKD_ETIMEDOUT. */
 static int wait_locked(struct queue *q, int64_t deadline_us)
 {
@@ -133,7 +157,7 @@ static int wait_locked(struct queue *q, int64_t deadline_us)
     if (deadline_us == INT64_MAX) {
         q->waiting++;
         pthread_cond_wait(&q->filled, &q->lock);
-        q->waiting--;
+        woken_locked(q);
         return 0;
     }
     left_us = deadline_us > 0 ? deadline_us - clock_mono_us() : 0;
@@ -142,19 +166,24 @@ static int wait_locked(struct queue *q, int64_t deadline_us)
     until = wake_time(left_us);
     q->waiting++;
     r = pthread_cond_timedwait(&q->filled, &q->lock, &until);
-    q->waiting--;
+    woken_locked(q);
     return r == ETIMEDOUT && left_us <= WAIT_MAX_US && q->count == 0 ? TEKD_ETIMEDOUT : 0;
+}
+
+static bool may_take_locked(const struct queue *q)
+{
+    return q->count > 0 && q->running < q->limit;
 }
 
 static int wait_filled_locked(struct queue *q, int64_t deadline_us)
 {
     int r = 0;
 
-    while (q->count == 0 && !q->closed && r == 0)
+    while (!may_take_locked(q) && !(q->closed && q->count == 0) && r == 0)
         r = wait_locked(q, deadline_us);
-    if (q->count > 0)
+    if (may_take_locked(q))
         return 0;
-    return q->closed ? TEKD_ECLOSED : r;
+    return q->closed && q->count == 0 ? TEKD_ECLOSED : r;
 }
 
 int queue_pop(struct queue *q, int64_t deadline_us, void **ret_entry)
@@ -174,10 +203,48 @@ int queue_pop_many(struct queue *q, int64_t deadline_us, void **entries, size_t 
     r = wait_filled_locked(q, deadline_us);
     while (r == 0 && n < max && q->count > 0)
         entries[n++] = take_locked(q);
+    if (r == 0 && q->limit != SIZE_MAX)
+        q->running++;
     pthread_mutex_unlock(&q->lock);
     if (r == 0)
         *ret_n = n;
     return r;
+}
+
+void queue_limit(struct queue *q, size_t running)
+{
+    pthread_mutex_lock(&q->lock);
+    q->limit = running > 0 ? running : SIZE_MAX;
+    pthread_mutex_unlock(&q->lock);
+}
+
+/* The consumer comes back for the next entry itself: nobody is called. */
+void queue_leave(struct queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    assert(q->running > 0);
+    q->running--;
+    /* But at the end the others have to see that nothing is left. */
+    if (q->closed)
+        pthread_cond_broadcast(&q->filled);
+    pthread_mutex_unlock(&q->lock);
+}
+
+void queue_block(struct queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    assert(q->running > 0);
+    q->running--;
+    if (q->count > 0)
+        call_locked(q);
+    pthread_mutex_unlock(&q->lock);
+}
+
+void queue_unblock(struct queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    q->running++;
+    pthread_mutex_unlock(&q->lock);
 }
 
 void queue_close(struct queue *q)

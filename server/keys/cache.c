@@ -3,8 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <uthash.h>
-
+#include "table.h"
 #include "tekd/err.h"
 
 /*
@@ -53,15 +52,53 @@ int cache_new(size_t contents, size_t exports, struct cache **ret_cache)
     return 0;
 }
 
-static void drop_content_locked(struct cache *c, struct content_entry *e)
+/* NOLINTBEGIN(readability-function-size): see table.h */
+static struct content_entry *find_content_locked(struct cache *c, const char *id)
+{
+    struct content_entry *e;
+
+    HASH_FIND(hh, c->contents, id, strlen(id), e);
+    return e;
+}
+
+static void add_content_locked(struct cache *c, struct content_entry *e)
+{
+    HASH_ADD_KEYPTR(hh, c->contents, e->id, strlen(e->id), e);
+}
+
+static void take_content_locked(struct cache *c, struct content_entry *e)
 {
     HASH_DEL(c->contents, e);
+}
+
+static struct export_entry *find_export_locked(struct cache *c, const struct export_key *key)
+{
+    struct export_entry *e;
+
+    HASH_FIND(hh, c->exports, key, sizeof(*key), e);
+    return e;
+}
+
+static void add_export_locked(struct cache *c, struct export_entry *e)
+{
+    HASH_ADD(hh, c->exports, key, sizeof(e->key), e);
+}
+
+static void take_export_locked(struct cache *c, struct export_entry *e)
+{
+    HASH_DEL(c->exports, e);
+}
+/* NOLINTEND(readability-function-size) */
+
+static void drop_content_locked(struct cache *c, struct content_entry *e)
+{
+    take_content_locked(c, e);
     free(e);
 }
 
 static void drop_export_locked(struct cache *c, struct export_entry *e)
 {
-    HASH_DEL(c->exports, e);
+    take_export_locked(c, e);
     free(e);
 }
 
@@ -77,19 +114,6 @@ void cache_free(struct cache *c)
     free(c);
 }
 
-static struct content_entry *find_content_locked(struct cache *c, const char *id)
-{
-    struct content_entry *e;
-
-    HASH_FIND(hh, c->contents, id, strlen(id), e);
-    return e;
-}
-
-static void add_content_locked(struct cache *c, struct content_entry *e)
-{
-    HASH_ADD_KEYPTR(hh, c->contents, e->id, strlen(e->id), e);
-}
-
 bool cache_get(struct cache *c, const char *content_id, struct key_entry *ret_entry)
 {
     struct content_entry *e;
@@ -97,7 +121,7 @@ bool cache_get(struct cache *c, const char *content_id, struct key_entry *ret_en
     (void)pthread_mutex_lock(&c->lock);
     e = find_content_locked(c, content_id);
     if (e) {
-        HASH_DEL(c->contents, e);
+        take_content_locked(c, e);
         add_content_locked(c, e);
         *ret_entry = (struct key_entry){.content = e->content,
                                         .bits = e->bits,
@@ -150,14 +174,6 @@ void cache_drop(struct cache *c, const char *content_id)
     (void)pthread_mutex_unlock(&c->lock);
 }
 
-static struct export_entry *find_export_locked(struct cache *c, const struct export_key *key)
-{
-    struct export_entry *e;
-
-    HASH_FIND(hh, c->exports, key, sizeof(*key), e);
-    return e;
-}
-
 bool cache_get_export(struct cache *c, int64_t tek, int64_t kek, struct hsm_blob *ret_data)
 {
     const struct export_key key = {.tek = tek, .kek = kek};
@@ -166,8 +182,8 @@ bool cache_get_export(struct cache *c, int64_t tek, int64_t kek, struct hsm_blob
     (void)pthread_mutex_lock(&c->lock);
     e = find_export_locked(c, &key);
     if (e) {
-        HASH_DEL(c->exports, e);
-        HASH_ADD(hh, c->exports, key, sizeof(e->key), e);
+        take_export_locked(c, e);
+        add_export_locked(c, e);
         ret_data->len = e->len;
         memcpy(ret_data->octets, e->octets, e->len);
     }
@@ -191,6 +207,6 @@ void cache_put_export(struct cache *c, int64_t tek, int64_t kek, const struct hs
         old = c->exports;
     if (old)
         drop_export_locked(c, old);
-    HASH_ADD(hh, c->exports, key, sizeof(fresh->key), fresh);
+    add_export_locked(c, fresh);
     (void)pthread_mutex_unlock(&c->lock);
 }

@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <uthash.h>
-
+#include "table.h"
 #include "tekd/err.h"
 
 struct parked {
@@ -45,6 +44,26 @@ void flights_free(struct flights *f)
     free(f);
 }
 
+/* NOLINTBEGIN(readability-function-size): see table.h */
+static struct flight *find_locked(struct flights *f, const void *name, size_t len)
+{
+    struct flight *found;
+
+    HASH_FIND(hh, f->all, name, len, found);
+    return found;
+}
+
+static void add_locked(struct flights *f, struct flight *mine)
+{
+    HASH_ADD_KEYPTR(hh, f->all, mine->name, mine->len, mine);
+}
+
+static void take_locked(struct flights *f, struct flight *mine)
+{
+    HASH_DEL(f->all, mine);
+}
+/* NOLINTEND(readability-function-size) */
+
 static int park_locked(struct flight *f, struct keys_request *r)
 {
     struct parked *p = malloc(sizeof(*p));
@@ -69,11 +88,11 @@ int flights_enter(struct flights *f, const void *name, size_t len, struct keys_r
     memcpy(mine->name, name, len);
 
     (void)pthread_mutex_lock(&f->lock);
-    HASH_FIND(hh, f->all, name, len, other);
+    other = find_locked(f, name, len);
     if (other)
         result = park_locked(other, r);
     else
-        HASH_ADD_KEYPTR(hh, f->all, mine->name, len, mine);
+        add_locked(f, mine);
     (void)pthread_mutex_unlock(&f->lock);
 
     if (result < 0)
@@ -104,7 +123,7 @@ void flights_leave(struct flights *f, struct flight *take_flight)
     if (!take_flight)
         return;
     (void)pthread_mutex_lock(&f->lock);
-    HASH_DEL(f->all, take_flight);
+    take_locked(f, take_flight);
     (void)pthread_mutex_unlock(&f->lock);
 
     p = in_order(take_flight->parked);

@@ -36,6 +36,8 @@ struct bsa_state {
     struct store_bsa *row;
 };
 
+struct keys_work;
+
 struct registry;
 int registry_new(struct registry **ret_registry);
 void registry_free(struct registry *r);
@@ -155,6 +157,27 @@ struct refusal_summary {
 void limiter_flush(struct limiter *l, bool all,
                    void (*each)(void *arg, const struct refusal_summary *s), void *arg);
 
+/* ---- lazy.c: the records of every answer that nobody waits for ------------------------------- */
+
+/* What such a record says, in as few octets as it takes: thousands may wait for the next batch. */
+struct lazy {
+    struct lazy *next;
+    bool repeated;       /* request.repeated, else answer.sent */
+    uint64_t epoch, seq; /* of request.answered */
+    const struct bsa *bsa;
+    uint8_t out_sha256[32];
+    uint8_t cert_sha256[32];
+    uint8_t key_id[16];
+    char addr[KEYS_ADDR_MAX];
+    char message_id[]; /* with its NUL */
+};
+
+struct lazies;
+int lazies_new(struct store *store, struct lazies **ret_lazies);
+/* Waits for nothing: what is under way goes when the store ends. */
+void lazies_free(struct lazies *l);
+void lazies_add(struct lazies *l, const struct keys_work *w, bool repeated);
+
 /* ---- keys.c ---------------------------------------------------------------------------------- */
 
 struct keys {
@@ -168,11 +191,15 @@ struct keys {
     struct store *store;
     struct hsm *hsm;
 
+    void (*wait)(void *arg, bool begins); /* NULL: nobody wants to know */
+    void *wait_arg;
+
     struct registry *registry;
     struct cache *cache;
     struct bloom *bloom;
     struct flights *flights;
     struct limiter *limiter;
+    struct lazies *lazies;
 
     /* Rises when a TEK stops being current: what was made of the old one is decided again. */
     _Atomic uint64_t tek_generation;
@@ -184,6 +211,13 @@ struct keys {
 
     _Atomic uint64_t answered, refused, repeated, busy, failed, tek_hits, tek_misses;
 };
+
+/* Around a wait in keys_handle(). */
+static inline void keys_waits(struct keys *k, bool begins)
+{
+    if (k->wait)
+        k->wait(k->wait_arg, begins);
+}
 
 /* The storage KEK.  Errors: TEKD_EHSM (not bound yet). */
 int keys_storage(struct keys *k, struct store_kek *ret_kek);
@@ -256,7 +290,6 @@ struct key_material {
 /* The state of a request between its two halves.  Owned by whoever runs a half. */
 struct keys_work {
     struct store_item item; /* first: the store gives it back */
-    struct store_item sent_item;
     struct keys *k;
     struct keys_request *r;
     struct bsa_state *bsa;

@@ -172,6 +172,8 @@ static int make_parts(struct keys *k)
         r = flights_new(&k->flights);
     if (r == 0)
         r = limiter_new(&k->limiter);
+    if (r == 0)
+        r = lazies_new(k->store, &k->lazies);
     return r;
 }
 
@@ -209,10 +211,17 @@ int keys_new(const struct keys_options *o, int64_t deadline_us, struct keys **re
     return 0;
 }
 
+void keys_on_wait(struct keys *k, void (*wait)(void *arg, bool begins), void *arg)
+{
+    k->wait = wait;
+    k->wait_arg = arg;
+}
+
 void keys_free(struct keys *k)
 {
     if (!k)
         return;
+    lazies_free(k->lazies);
     limiter_free(k->limiter);
     flights_free(k->flights);
     bloom_free(k->bloom);

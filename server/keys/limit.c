@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <uthash.h>
-
+#include "table.h"
 #include "tekd/clock.h"
 #include "tekd/err.h"
 
@@ -17,6 +16,7 @@
 
 struct window {
     UT_hash_handle hh;
+    struct window *ended; /* the next of those taken out */
     int64_t began_us;
     unsigned passed;
     uint64_t held_back;
@@ -45,18 +45,40 @@ int limiter_new(struct limiter **ret_limiter)
     return 0;
 }
 
-static void drop(struct limiter *l, struct window *w)
+/* NOLINTBEGIN(readability-function-size): see table.h */
+static struct window *find(struct window *windows, const char *name, size_t len)
 {
-    HASH_DEL(l->windows, w);
-    free(w);
+    struct window *w;
+
+    HASH_FIND(hh, windows, name, len, w);
+    return w;
+}
+
+static void add(struct window **windows, struct window *w)
+{
+    HASH_ADD_KEYPTR(hh, *windows, w->name, w->name_len, w);
+}
+
+static void take(struct window **windows, struct window *w)
+{
+    HASH_DEL(*windows, w);
+}
+/* NOLINTEND(readability-function-size) */
+
+static struct window *after(const struct window *w)
+{
+    return w->hh.next;
 }
 
 void limiter_free(struct limiter *l)
 {
     if (!l)
         return;
-    while (l->windows)
-        drop(l, l->windows);
+    while (l->windows) {
+        struct window *w = l->windows;
+        take(&l->windows, w);
+        free(w);
+    }
     (void)pthread_mutex_destroy(&l->lock);
     free(l);
 }
@@ -73,7 +95,7 @@ static struct window *window_locked(struct limiter *l, const char *event, const 
     size_t len = n < (int)sizeof(name) ? (size_t)n : sizeof(name) - 1;
     struct window *w;
 
-    HASH_FIND(hh, l->windows, name, len, w);
+    w = find(l->windows, name, len);
     if (w)
         return w;
     if (HASH_COUNT(l->windows) >= NAMES_MAX && strcmp(who, "others") != 0)
@@ -86,7 +108,7 @@ static struct window *window_locked(struct limiter *l, const char *event, const 
     w->name_len = len;
     memcpy(w->name, name, len);
     copy(w->who, sizeof(w->who), who);
-    HASH_ADD_KEYPTR(hh, l->windows, w->name, len, w);
+    add(&l->windows, w);
     return w;
 }
 
@@ -114,14 +136,15 @@ bool limiter_pass(struct limiter *l, const struct refusal *what, unsigned per_mi
 static struct window *ended_locked(struct limiter *l, bool all)
 {
     int64_t now = clock_mono_us();
-    struct window *w, *tmp, *ended = NULL;
+    struct window *w, *next, *ended = NULL;
 
-    HASH_ITER(hh, l->windows, w, tmp)
-    {
+    for (w = l->windows; w; w = next) {
+        next = after(w);
         if (!all && now - w->began_us < WINDOW_US)
             continue;
-        HASH_DEL(l->windows, w);
-        HASH_ADD_KEYPTR(hh, ended, w->name, w->name_len, w);
+        take(&l->windows, w);
+        w->ended = ended;
+        ended = w;
     }
     return ended;
 }
@@ -129,14 +152,13 @@ static struct window *ended_locked(struct limiter *l, bool all)
 void limiter_flush(struct limiter *l, bool all,
                    void (*each)(void *arg, const struct refusal_summary *s), void *arg)
 {
-    struct window *ended, *w, *tmp;
+    struct window *ended, *w, *next;
 
     (void)pthread_mutex_lock(&l->lock);
     ended = ended_locked(l, all);
     (void)pthread_mutex_unlock(&l->lock);
 
-    HASH_ITER(hh, ended, w, tmp)
-    {
+    for (w = ended; w; w = next) {
         const struct refusal_summary s = {.event = w->event,
                                           .who = w->who,
                                           .peer = w->peer,
@@ -145,7 +167,7 @@ void limiter_flush(struct limiter *l, bool all,
                                           .count = w->held_back};
         if (w->held_back > 0)
             each(arg, &s);
-        HASH_DEL(ended, w);
+        next = w->ended;
         free(w);
     }
 }

@@ -61,7 +61,11 @@ static void answer_again(struct keys_work *w, const struct stored_answer *a)
 int work_look(struct keys_work *w)
 {
     struct stored_answer a = {.w = w};
-    int r = store_call(w->k->store, STORE_READ, read_answer, &a);
+    int r;
+
+    keys_waits(w->k, true);
+    r = store_call(w->k->store, STORE_READ, read_answer, &a);
+    keys_waits(w->k, false);
 
     if (r == TEKD_ENOTFOUND && a.message.bsa == 0)
         return TEKD_ENOTFOUND;

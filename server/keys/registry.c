@@ -3,8 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <uthash.h>
-
+#include "table.h"
 #include "tekd/err.h"
 
 /* A certificate of an enrolled BSA; the index by certificate holds one per certificate. */

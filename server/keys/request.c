@@ -213,6 +213,7 @@ static int look_up(struct keys_work *w)
 {
     struct key_material *m = &w->made;
     struct lookup l = {.content_id = w->request.content_id, .kek = m->kek, .ret = m};
+    int r;
 
     if (cache_get(w->k->cache, l.content_id, &m->key)) {
         atomic_fetch_add(&w->k->tek_hits, 1);
@@ -222,7 +223,10 @@ static int look_up(struct keys_work *w)
     atomic_fetch_add(&w->k->tek_misses, 1);
     if (!bloom_may_have(w->k->bloom, l.content_id))
         return TEKD_ENOTFOUND;
-    return store_call(w->k->store, STORE_READ, read_content, &l);
+    keys_waits(w->k, true);
+    r = store_call(w->k->store, STORE_READ, read_content, &l);
+    keys_waits(w->k, false);
+    return r;
 }
 
 static bool may_make_content(const struct keys_work *w)
@@ -231,32 +235,51 @@ static bool may_make_content(const struct keys_work *w)
            atomic_load(&w->bsa->bsa->auto_contents) < w->k->per_bsa_auto_contents;
 }
 
-/* Makes the TEK, or exports it, inside the HSM. */
-static int make(struct keys_work *w)
+static int issue(struct keys_work *w, const struct store_kek *storage)
 {
     struct key_material *m = &w->made;
-    const struct hsm_kek *bsa = &w->bsa->row->kek.kek;
-    struct store_kek storage;
     struct hsm_issued issued;
-    int r = keys_storage(w->k, &storage);
+    int r;
 
+    keys_waits(w->k, true);
+    r = hsm_issue(w->k->hsm, m->key.bits, &storage->kek, &w->bsa->row->kek.kek, w->r->deadline_us,
+                  &issued);
+    keys_waits(w->k, false);
     if (r < 0)
         return r;
-    if (!m->new_tek && m->key.storage_kek != storage.row)
-        return TEKD_EINTERNAL; /* there is one storage KEK */
-    if (!m->new_tek) {
-        const struct hsm_export in = {
-            .bits = m->key.bits, .storage = &storage.kek, .stored = &m->key.stored, .bsa = bsa};
-        return hsm_export(w->k->hsm, &in, w->r->deadline_us, &m->data);
-    }
-    r = hsm_issue(w->k->hsm, m->key.bits, &storage.kek, bsa, w->r->deadline_us, &issued);
-    if (r < 0)
-        return r;
-    m->key.storage_kek = storage.row;
+    m->key.storage_kek = storage->row;
     m->key.stored = issued.stored;
     m->data = issued.data;
     m->new_export = true;
     return enc_uuidv7(clock_utc_us(), m->key.key_id);
+}
+
+static int export(struct keys_work *w, const struct store_kek *storage)
+{
+    struct key_material *m = &w->made;
+    const struct hsm_export in = {.bits = m->key.bits,
+                                  .storage = &storage->kek,
+                                  .stored = &m->key.stored,
+                                  .bsa = &w->bsa->row->kek.kek};
+    int r;
+
+    if (m->key.storage_kek != storage->row)
+        return TEKD_EINTERNAL; /* there is one storage KEK */
+    keys_waits(w->k, true);
+    r = hsm_export(w->k->hsm, &in, w->r->deadline_us, &m->data);
+    keys_waits(w->k, false);
+    return r;
+}
+
+/* Makes the TEK, or exports it, inside the HSM. */
+static int make(struct keys_work *w)
+{
+    struct store_kek storage;
+    int r = keys_storage(w->k, &storage);
+
+    if (r < 0)
+        return r;
+    return w->made.new_tek ? issue(w, &storage) : export(w, &storage);
 }
 
 /* First requests for one content: one asks the HSM, the others wait and find what it made. */

@@ -250,24 +250,6 @@ static int record_answered(struct keys_work *w, struct store_tx *tx)
     return store_tx_record(tx, rec, &w->answered_seq);
 }
 
-static struct record *record_repeated(struct keys_work *w)
-{
-    char key_id[ENC_UUID_LEN + 1];
-    struct record *rec = NULL;
-
-    if (record_new("request.repeated", &rec) < 0)
-        return NULL;
-    enc_uuid(w->made.key.key_id, key_id);
-    record_ref(rec, "ref", w->epoch, w->answered_seq);
-    record_str(rec, "mid", w->request.message_id);
-    record_str(rec, "peer", w->bsa->row->id);
-    record_str(rec, "keyid", key_id);
-    record_hex(rec, "cert", w->r->cert_sha256, 32);
-    record_str(rec, "addr", w->r->addr);
-    record_hex(rec, "out", w->out_sha256, 32);
-    return rec;
-}
-
 /* ---- on the store thread --------------------------------------------------------------------- */
 
 static int insert_content(struct keys_work *w, struct store_tx *tx)
@@ -405,7 +387,7 @@ static void reply_answer(struct keys_work *w)
             return;
         }
         atomic_fetch_add(&w->k->repeated, 1);
-        keys_note(w->k, record_repeated(w));
+        lazies_add(w->k->lazies, w, true);
     } else {
         atomic_fetch_add(&w->k->answered, 1);
         remember(w);
@@ -480,39 +462,13 @@ static void work_free(struct keys_work *w)
     free(w);
 }
 
-static int apply_sent(struct store_item *item, struct store_tx *tx)
-{
-    struct keys_work *w =
-        (struct keys_work *)((char *)item - offsetof(struct keys_work, sent_item));
-    struct record *rec = NULL;
-    int r = record_new("answer.sent", &rec);
-
-    if (r < 0)
-        return r;
-    record_ref(rec, "ref", w->epoch, w->answered_seq);
-    record_str(rec, "mid", w->request.message_id);
-    record_str(rec, "peer", w->bsa->row->id);
-    record_hex(rec, "out", w->out_sha256, 32);
-    return store_tx_record(tx, rec, NULL);
-}
-
-static void done_sent(struct store_item *item, int result)
-{
-    (void)result; /* the store has logged and counted what it could not record */
-    work_free((struct keys_work *)((char *)item - offsetof(struct keys_work, sent_item)));
-}
-
 void keys_sent(struct keys *k, struct keys_request *r, bool whole)
 {
     struct keys_work *w = TAKE(r->work);
 
     if (!w)
         return;
-    if (!whole || !w->gave_key) {
-        work_free(w);
-        return;
-    }
-    w->sent_item = (struct store_item){.apply = apply_sent, .done = done_sent, .wait = STORE_LAZY};
-    if (store_submit(k->store, &w->sent_item) < 0)
-        work_free(w);
+    if (whole && w->gave_key)
+        lazies_add(k->lazies, w, false);
+    work_free(w);
 }
