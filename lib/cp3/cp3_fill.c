@@ -135,7 +135,6 @@ void cp3_fill_value(struct cp3_fill *f, int index, const struct cp3_value *v, st
         (void)snprintf(why, sizeof(why), "%d, but %s has %d", (int)f->m->tag,
                        cp3_tag_name((enum cp3_tag)root), root);
         cp3_fill_broken(f, index, at, why);
-        cp3_fill_set_tag(f, root);
     }
 }
 
@@ -181,13 +180,11 @@ static void check_form(struct cp3_fill *f, struct cp3_place at)
                 "missing, though others of ContentID, Destination, Source are there");
 }
 
-/* Data is there if and only if Status is 0; of a Status that is not legal nothing follows. */
+/* Data is there if and only if Status is 0; a Status that is not legal is the error already. */
 static void check_given(struct cp3_fill *f, int index, struct cp3_place at)
 {
     bool seen = (f->seen & BIT(index)) != 0;
 
-    if (f->code != 0)
-        return;
     if (f->m->status == CP3_STATUS_OK && !seen)
         fail_in(f, &cp3_table[index], at, "missing, though Status is 0");
     if (f->m->status != CP3_STATUS_OK && seen)

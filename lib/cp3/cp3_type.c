@@ -89,8 +89,8 @@ static bool integer_read(const struct cp3_field *field, const struct cp3_value *
 
     if (v->kind == CP3_TEXT)
         ok = cp3_text_number(c.text, c.len, &n);
-    else if (v->kind == CP3_INTEGER && v->number >= 0) {
-        n = (uint64_t)v->number;
+    else if (v->kind == CP3_INTEGER) {
+        n = (uint64_t)v->number; /* a negative one is beyond any maximum */
         ok = true;
     }
     if (!ok || n < field->min || n > max)

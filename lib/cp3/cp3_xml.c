@@ -173,7 +173,7 @@ static void end_field(struct cp3_xml *xml)
 
     if (field->members == NULL && xml->too_long)
         cp3_fill_broken(xml->f, xml->field, xml->at, "far too long");
-    else if (field->members == NULL && (xml->f->broken & 1u << xml->field) == 0)
+    else if (field->members == NULL)
         cp3_fill_value(xml->f, xml->field, &v, xml->at);
     xml->field = -1;
 }

@@ -219,6 +219,7 @@ static void cp3_read__ignores_what_is_not_its_own(void **state)
     read_around("\xEF\xBB\xBF<?xml version='1.0' encoding='utf-8' standalone='yes'?>\n", "", "");
     read_around("<?xml version=\"1.0\"   encoding =\n\"UTF-8\" ?><!-- encoding=\"x\" -->", "", "");
     read_around("<?xml version='1.0'?>", "", "");
+    read_around("<?xml version='1.1'?>", "", ""); /* libxml2 warns, and reads it as 1.0 */
     read_around("<!-- <!DOCTYPE a> -->", "", "");
     read_around("",
                 "xmlns:i='http://www.w3.org/2001/XMLSchema-instance' i:schemaLocation='a b' "
