@@ -22,7 +22,7 @@
 
 const char checkpoint_step[] = "CHECKPOINT";
 
-#define STARTED "version=0.1.0|heartbeat#300|config=" HASH_1
+#define STARTED "version=0.1.0|heartbeat#300|release=signed|config=" HASH_1
 #define ANSWERED                                                                                   \
     "|peer=bsa-1|cert=" HASH_1 "|addr=192.0.2.1|dir=pull|kekid=bsa-1/1|out=" HASH_1 "|req=" HASH_2
 

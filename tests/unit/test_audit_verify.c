@@ -191,6 +191,13 @@ static const struct step_case message_cases[] = {
     CASE("sent refers to a later record", "sent", "at 1/4000",
          EDIT(REPLACE, "answer.sent", 0, "answer.sent", "ref=1/4000|mid=m-1|peer=bsa-1|out=" HASH_1,
               0, NULL)),
+    CASE("sent before a checkpoint", "release",
+         "expected a checkpoint over record 6 before its answer was sent, found the newest one of "
+         "size 5",
+         EDIT_DROP("CHECKPOINT", 1)),
+    CASE("sent before a checkpoint, as it was said", NULL, NULL,
+         EDIT(REPLACE, "log.started", 0, "log.started", STARTED "|release=durable", 0, NULL),
+         EDIT_DROP("CHECKPOINT", 1)),
     CASE("repeated with another key", "repeated",
          "expected key " KEY_1 " as in record 6, found " KEY_2,
          EDIT(REPLACE, "request.repeated", 0, "request.repeated",

@@ -135,6 +135,7 @@ static void on_opened(struct audit *a, const struct record *r, struct instance *
 
 static void on_started(struct audit *a, const struct record *r, struct instance *i)
 {
+    const char *release = record_get_str(r, "release");
     uint64_t heartbeat = 0, window = 0;
 
     if (i->state == INSTANCE_RUNNING)
@@ -153,6 +154,7 @@ static void on_started(struct audit *a, const struct record *r, struct instance 
         i->heartbeat_us = (int64_t)heartbeat * SECOND_US;
     if (record_get_int(r, "window", &window) && window < INT64_MAX / SECOND_US)
         a->window_us = (int64_t)window * SECOND_US;
+    i->release_signed = release && strcmp(release, "signed") == 0;
     i->state = INSTANCE_RUNNING;
     i->hsm_lost = false;
     i->jumped = false;
@@ -279,6 +281,7 @@ void life_apply(struct audit *a, const struct record *r, enum event_id ev)
 {
     struct instance *i = instance_of(a, record_get_str(r, "inst"));
 
+    a->writer = i;
     if (!i)
         return;
     if (a->closed)

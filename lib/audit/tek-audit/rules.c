@@ -400,6 +400,19 @@ static void on_answered(struct audit *a, const struct record *r)
         m->state = STATE_ANSWERED;
 }
 
+/* No octet of a key leaves before a checkpoint covers its record. */
+static void check_release(struct audit *a, const struct message *m)
+{
+    if (m->seq < a->covered || a->root_differs)
+        return;
+    a->counts.early++;
+    if (a->writer && a->writer->release_signed)
+        audit_fail(a, "release",
+                   "expected a checkpoint over record %" PRIu64
+                   " before its answer was sent, found the newest one of size %" PRIu64,
+                   m->seq, a->covered);
+}
+
 static void on_sent(struct audit *a, const struct record *r)
 {
     struct message *m = follows(a, r, "sent", "request.answered");
@@ -411,8 +424,7 @@ static void on_sent(struct audit *a, const struct record *r)
     if (m->repeats == 0 && m->out != first_octets(str(r, "out")))
         audit_fail(a, "sent", "expected out as in record %" PRIu64 ", found %s", m->seq,
                    str(r, "out"));
-    if (m->seq >= a->covered)
-        a->counts.early++;
+    check_release(a, m);
     m->sent++;
     m->state = STATE_SENT;
 }

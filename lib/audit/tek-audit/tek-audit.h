@@ -165,6 +165,7 @@ struct instance {
     uint64_t last_seq;
     int64_t last_us;
     int64_t heartbeat_us;
+    bool release_signed; /* it promised that no answer leaves before its checkpoint */
     /* A jump of t that a clock.step or hsm record has yet to explain. */
     bool jumped;
     uint64_t jump_seq;
