@@ -12,6 +12,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "tekd/clock.h"
 #include "tekd/enc.h"
@@ -32,6 +33,7 @@ struct checkpoint {
     pthread_cond_t done;
     bool ended;
     int result;
+    uint64_t seq; /* of the record */
 };
 
 static int apply_checkpoint(struct store_item *item, struct store_tx *tx)
@@ -55,35 +57,13 @@ static void done_checkpoint(struct store_item *item, int result)
 
     (void)pthread_mutex_lock(&c->lock);
     c->result = result;
+    c->seq = item->first_seq;
     c->ended = true;
     (void)pthread_cond_signal(&c->done);
     (void)pthread_mutex_unlock(&c->lock);
 }
 
-/* Records the command itself, and waits until that record is signed. */
-static int make_checkpoint(struct admin_call *call, const char *action)
-{
-    struct checkpoint c = {.item = {.apply = apply_checkpoint,
-                                    .done = done_checkpoint,
-                                    .wait = STORE_SIGNED,
-                                    .deadline_us = clock_mono_us() + CHECKPOINT_US},
-                           .call = call,
-                           .action = action,
-                           .lock = PTHREAD_MUTEX_INITIALIZER,
-                           .done = PTHREAD_COND_INITIALIZER};
-    int r = store_submit(call->admin->o.store, &c.item);
-
-    if (r < 0)
-        return r;
-    (void)pthread_mutex_lock(&c.lock);
-    while (!c.ended)
-        (void)pthread_cond_wait(&c.done, &c.lock);
-    (void)pthread_mutex_unlock(&c.lock);
-    if (c.result < 0)
-        return admin_fail_call(call, c.result, "no checkpoint: %s", tekd_strerror(c.result));
-    return 0;
-}
-
+/* The first note of at least this size, or none. */
 struct newest {
     uint64_t size;
     char note[NOTE_MAX + 1];
@@ -109,6 +89,7 @@ static int read_newest(void *arg, struct store_tx *tx)
     return store_tx_note_walk(tx, &w, copy_note);
 }
 
+/* What is signed by now. */
 static int newest_note(struct admin_call *call, struct newest *ret)
 {
     struct store_status s;
@@ -119,13 +100,62 @@ static int newest_note(struct admin_call *call, struct newest *ret)
     return store_call(call->admin->o.store, STORE_READ, read_newest, ret);
 }
 
+/* The note over a record; with release "durable" it comes some time after the record. */
+static int note_over(struct admin_call *call, uint64_t seq, struct newest *ret)
+{
+    const struct timespec pause = {.tv_nsec = 10000000};
+    int64_t give_up = clock_mono_us() + CHECKPOINT_US;
+    int r;
+
+    for (;;) {
+        ret->size = seq + 1;
+        ret->note[0] = '\0';
+        r = store_call(call->admin->o.store, STORE_READ, read_newest, ret);
+        if (r < 0 || ret->note[0])
+            return r;
+        if (clock_mono_us() > give_up)
+            return TEKD_ETIMEDOUT;
+        store_checkpoint_soon(call->admin->o.store);
+        (void)nanosleep(&pause, NULL);
+    }
+}
+
+static int submit_and_wait(struct admin_call *call, struct checkpoint *c)
+{
+    int r = store_submit(call->admin->o.store, &c->item);
+
+    if (r < 0)
+        return r;
+    (void)pthread_mutex_lock(&c->lock);
+    while (!c->ended)
+        (void)pthread_cond_wait(&c->done, &c->lock);
+    (void)pthread_mutex_unlock(&c->lock);
+    return c->result;
+}
+
+/* Records the command itself, and gives the first note that covers this record. */
+static int make_checkpoint(struct admin_call *call, const char *action, struct newest *ret)
+{
+    struct checkpoint c = {.item = {.apply = apply_checkpoint,
+                                    .done = done_checkpoint,
+                                    .wait = STORE_SIGNED,
+                                    .deadline_us = clock_mono_us() + CHECKPOINT_US},
+                           .call = call,
+                           .action = action,
+                           .lock = PTHREAD_MUTEX_INITIALIZER,
+                           .done = PTHREAD_COND_INITIALIZER};
+    int r = submit_and_wait(call, &c);
+
+    if (r == 0)
+        r = note_over(call, c.seq, ret);
+    return r < 0 ? admin_fail_call(call, r, "no checkpoint: %s", tekd_strerror(r)) : 0;
+}
+
 int admin_audit_checkpoint(struct admin_call *call)
 {
     struct newest n;
-    int r = make_checkpoint(call, "audit checkpoint");
+    int r = make_checkpoint(call, "audit checkpoint", &n);
 
-    if (r == 0)
-        r = newest_note(call, &n);
     if (r < 0)
         return r;
     call->result = json_pack("{s:I,s:s}", "size", (json_int_t)n.size, "checkpoint", n.note);
@@ -251,10 +281,8 @@ static int stream(struct admin_call *call, const struct newest *n, bool notes)
 int admin_audit_export(struct admin_call *call)
 {
     struct newest n;
-    int r = make_checkpoint(call, "audit export");
+    int r = make_checkpoint(call, "audit export", &n);
 
-    if (r == 0)
-        r = newest_note(call, &n);
     return r < 0 ? r : stream(call, &n, true);
 }
 
