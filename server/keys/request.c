@@ -366,7 +366,6 @@ static struct keys_work *work_begin(struct keys *k, struct keys_request *r)
         r->work = w;
     }
     work_let_go(w);
-    w->attempts++;
     w->tek_generation = atomic_load(&k->tek_generation);
     w->made = (struct key_material){.new_tek = false};
     return w;

@@ -53,6 +53,7 @@ void work_again(struct keys_work *w)
 {
     struct keys_request *r = w->r;
 
+    w->attempts++;
     leave_flights(w);
     r->again(r);
 }
