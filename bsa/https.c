@@ -68,6 +68,35 @@ static int error_of(CURLcode code, const char *text)
     return strstr(text, "alert") != NULL ? TEKD_EDENIED : TEKD_EIO;
 }
 
+/*
+ * A server may also reset the connection before its alert is read.  It looks like any other cut
+ * then, but one right behind the handshake has mostly that reason.
+ */
+static bool cut_behind_handshake(CURL *curl, CURLcode code, const char *text)
+{
+    curl_off_t handshake_us = 0;
+    long status = 0;
+
+    if (code != CURLE_SEND_ERROR && code != CURLE_RECV_ERROR)
+        return false;
+    (void)curl_easy_getinfo(curl, CURLINFO_APPCONNECT_TIME_T, &handshake_us);
+    (void)curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+    return handshake_us > 0 && status == 0 && strstr(text, "alert") == NULL;
+}
+
+static void explain(CURL *curl, CURLcode code, const char *text, char ret_why[static HTTPS_WHY_MAX])
+{
+    if (code == CURLE_WRITE_ERROR)
+        (void)snprintf(ret_why, HTTPS_WHY_MAX, "an answer longer than %d octets", HTTPS_BODY_MAX);
+    else if (cut_behind_handshake(curl, code, text))
+        (void)snprintf(ret_why, HTTPS_WHY_MAX,
+                       "%s, behind the TLS handshake: the server may not take our certificate",
+                       curl_easy_strerror(code));
+    else
+        (void)snprintf(ret_why, HTTPS_WHY_MAX, "%s",
+                       *text != '\0' ? text : curl_easy_strerror(code));
+}
+
 #define SET(option, value) (e = e == CURLE_OK ? curl_easy_setopt(curl, option, value) : e)
 
 static CURLcode set_tls(CURL *curl, const struct https_request *q)
@@ -167,10 +196,7 @@ int https_post(const struct https_request *request, struct https_answer *ret_ans
         e = set_message(curl, request, headers, ret_answer);
     if (e == CURLE_OK)
         e = perform(curl, ret_answer);
-    (void)snprintf(ret_why, HTTPS_WHY_MAX, "%s",
-                   e == CURLE_WRITE_ERROR ? "answer longer than 65536 octets"
-                   : *text != '\0'        ? text
-                                          : curl_easy_strerror(e));
+    explain(curl, e, text, ret_why);
     /* Before the options' owners go. */
     (void)curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, NULL);
     return error_of(e, text);

@@ -164,38 +164,63 @@ static void read_request(SSL *ssl, char seen[static BSA_SERVER_SEEN_MAX])
     }
 }
 
+static void give_answer(const struct bsa_server *s, SSL *ssl)
+{
+    char rest[64];
+
+    if (s->answer != NULL)
+        (void)SSL_write(ssl, s->answer, (int)s->answer_len);
+    else
+        while (SSL_read(ssl, rest, sizeof(rest)) > 0)
+            ;
+    (void)SSL_shutdown(ssl);
+}
+
+/* Waits for the client to go: closing on unread octets would be a reset, and lose our last words.
+ */
+static void close_politely(int fd)
+{
+    char rest[256];
+
+    (void)shutdown(fd, SHUT_WR);
+    while (recv(fd, rest, sizeof(rest), 0) > 0)
+        ;
+    (void)close(fd);
+}
+
+static void close_rudely(int fd)
+{
+    const struct linger none = {.l_onoff = 1, .l_linger = 0};
+
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+    (void)close(fd);
+}
+
 static void *serve(void *arg)
 {
     struct bsa_server *s = arg;
     SSL_CTX *ctx = make_ctx(s);
     SSL *ssl = SSL_new(ctx);
     int fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
-    char rest[64];
 
     if (fd >= 0 && ssl != NULL && SSL_set_fd(ssl, fd) == 1 && SSL_accept(ssl) == 1) {
         read_request(ssl, s->seen);
-        if (s->answer != NULL)
-            (void)SSL_write(ssl, s->answer, (int)s->answer_len);
-        else
-            while (SSL_read(ssl, rest, sizeof(rest)) > 0)
-                ;
-        (void)SSL_shutdown(ssl);
+        if (!s->rude)
+            give_answer(s, ssl);
     }
     SSL_free(ssl);
     SSL_CTX_free(ctx);
     if (fd >= 0)
-        (void)close(fd);
+        (s->rude ? close_rudely : close_politely)(fd);
     ERR_clear_error();
     return NULL;
 }
 
-void bsa_server_start(struct bsa_server *s, const char *identity, const char *answer)
+static void start(struct bsa_server *s)
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof(at);
 
-    *s = (struct bsa_server){.identity = identity, .answer = answer};
-    s->answer_len = answer != NULL ? strlen(answer) : 0;
     s->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(s->fd >= 0);
     assert_int_equal(bind(s->fd, (struct sockaddr *)&at, sizeof(at)), 0);
@@ -203,6 +228,19 @@ void bsa_server_start(struct bsa_server *s, const char *identity, const char *an
     assert_int_equal(getsockname(s->fd, (struct sockaddr *)&at, &len), 0);
     s->port = ntohs(at.sin_port);
     assert_int_equal(pthread_create(&s->thread, NULL, serve, s), 0);
+}
+
+void bsa_server_start(struct bsa_server *s, const char *identity, const char *answer)
+{
+    *s = (struct bsa_server){.identity = identity, .answer = answer};
+    s->answer_len = answer != NULL ? strlen(answer) : 0;
+    start(s);
+}
+
+void bsa_server_start_rude(struct bsa_server *s, const char *identity)
+{
+    *s = (struct bsa_server){.identity = identity, .rude = true};
+    start(s);
 }
 
 void bsa_server_stop(struct bsa_server *s)

@@ -6,6 +6,7 @@
 #define TEST_BSA_SERVER_H
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,6 +27,7 @@ struct bsa_server {
     const char *identity;
     const char *answer; /* all octets of it; NULL: keeps silent until the client goes */
     size_t answer_len;
+    bool rude; /* reads the request and resets the connection */
     int fd;
     uint16_t port;
     pthread_t thread;
@@ -33,6 +35,7 @@ struct bsa_server {
     char seen[BSA_SERVER_SEEN_MAX];
 };
 void bsa_server_start(struct bsa_server *s, const char *identity, const char *answer);
+void bsa_server_start_rude(struct bsa_server *s, const char *identity);
 void bsa_server_stop(struct bsa_server *s);
 
 #endif

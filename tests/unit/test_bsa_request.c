@@ -339,6 +339,20 @@ static void request_run__tells_that_nobody_is_there(void **state)
     assert_ptr_equal(strchr(r->complained, '\n'), r->complained + strlen(r->complained) - 1);
 }
 
+static void request_run__tells_that_it_was_cut_off(void **state)
+{
+    struct run *r = *state;
+    int e;
+
+    bsa_server_start_rude(&r->server, "server");
+    (void)snprintf(r->url, sizeof(r->url), "https://127.0.0.1:%u/cp3", r->server.port);
+    e = run(r, ARGS(ASK));
+    bsa_server_stop(&r->server);
+    assert_int_equal(e, BSA_UNREACHABLE);
+    assert_non_null(strstr(r->complained, "behind the TLS handshake: the server may not take our "
+                                          "certificate\n"));
+}
+
 /* Nothing is sent: there is no server behind these. */
 static void request_run__refuses_what_it_should_not_ask(void **state)
 {
@@ -397,6 +411,7 @@ int main(void)
         TEST(request_run__documents_a_refusal_too),
         TEST(request_run__refuses_a_key_for_somebody_else),
         TEST(request_run__tells_that_nobody_is_there),
+        TEST(request_run__tells_that_it_was_cut_off),
         TEST(request_run__refuses_what_it_should_not_ask),
         TEST(request_run__refuses_a_kek_that_others_can_read),
     };
