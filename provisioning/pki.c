@@ -328,6 +328,18 @@ static int make_crl(struct pki *p, X509_CRL *older, X509 *revoked)
     return r;
 }
 
+/* What an older one revoked, under a CA whose certificate was lost, stays revoked. */
+static int first_crl(struct pki *p)
+{
+    X509_CRL *older = NULL;
+    int r = load(p->dir, "ca", PEM_CRL, &older);
+
+    if (r == 0 || r == TEKD_ENOTFOUND)
+        r = make_crl(p, older, NULL);
+    X509_CRL_free(older);
+    return r;
+}
+
 int pki_revoke(struct pki *p, const char *name)
 {
     X509_CRL *older = NULL;
@@ -383,7 +395,7 @@ int pki_new(const char *dir, const char *common_name, struct pki **ret_pki)
         r = make_ca(common_name, p->key, &p->ca);
     /* ca.crt last: with it the folder counts as having a CA. */
     if (r == 0)
-        r = make_crl(p, NULL, NULL);
+        r = first_crl(p);
     if (r == 0)
         r = save(dir, "ca", PEM_CERT, p->ca);
     if (r < 0)

@@ -114,7 +114,7 @@ static const char *key_fault(EVP_PKEY *key, enum token_signer which)
         return which == TOKEN_SIGN_CHECKPOINT ? "it is not on curve P-256"
                                               : "it is on neither P-256 nor P-384";
     if (!halves_agree(key))
-        return "what it signs does not verify with its public half";
+        return "what it signs does not verify with its public half: is that in the token?";
     return NULL;
 }
 
@@ -155,8 +155,7 @@ int token_sign_key(struct token *t, enum token_signer which, const char *name, E
         key = PKCS11_get_private_key(p11);
     if (!key) {
         ERR_clear_error();
-        return token_say(t, TEKD_EHSM,
-                         "key \"%s\": libp11 cannot use it (is its public half there?)", w.label);
+        return token_say(t, TEKD_EHSM, "key \"%s\": libp11 cannot use it", w.label);
     }
     fault = key_fault(key, which);
     ERR_clear_error();

@@ -1,0 +1,111 @@
+/*
+ * A PKCS#11 module that is the one of SHIM_MODULE but for one thing, named by SHIM_MODE: tokens as
+ * one would rather not have them.
+ */
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <p11-kit/pkcs11.h>
+
+unsigned shim_logins; /* read by the tests */
+
+static CK_FUNCTION_LIST *real;
+static CK_FUNCTION_LIST shim;
+
+static int mode_is(const char *name)
+{
+    const char *mode = getenv("SHIM_MODE");
+
+    return mode != NULL && strcmp(mode, name) == 0;
+}
+
+static CK_RV get_token_info(CK_SLOT_ID id, CK_TOKEN_INFO *info)
+{
+    CK_RV rv = real->C_GetTokenInfo(id, info);
+
+    if (mode_is("final-try"))
+        info->flags |= CKF_USER_PIN_FINAL_TRY;
+    if (mode_is("locked"))
+        info->flags |= CKF_USER_PIN_LOCKED;
+    if (mode_is("to-be-changed"))
+        info->flags |= CKF_USER_PIN_TO_BE_CHANGED;
+    if (mode_is("no-user-pin"))
+        info->flags &= ~(CK_FLAGS)CKF_USER_PIN_INITIALIZED;
+    return rv;
+}
+
+static CK_RV login(CK_SESSION_HANDLE s, CK_USER_TYPE user, CK_UTF8CHAR *pin, CK_ULONG len)
+{
+    shim_logins++;
+    if (mode_is("device-error-at-login"))
+        return CKR_DEVICE_ERROR;
+    return real->C_Login(s, user, pin, len);
+}
+
+/* What the template asks for in vain. */
+static const struct {
+    const char *mode;
+    CK_ATTRIBUTE_TYPE dropped;
+} ignored[] = {
+    {"ignores-modifiable", CKA_MODIFIABLE},
+    {"ignores-unwrap-template", CKA_UNWRAP_TEMPLATE},
+    {"ignores-wrap-with-trusted", CKA_WRAP_WITH_TRUSTED},
+};
+
+static CK_RV generate_key(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_ATTRIBUTE *t, CK_ULONG n,
+                          CK_OBJECT_HANDLE *o)
+{
+    CK_ATTRIBUTE kept[64];
+    CK_ULONG n_kept = 0;
+
+    for (CK_ULONG i = 0; i < n && i < 64; i++) {
+        int drop = 0;
+
+        for (size_t k = 0; k < sizeof(ignored) / sizeof(ignored[0]); k++)
+            drop |= t[i].type == ignored[k].dropped && mode_is(ignored[k].mode);
+        if (!drop)
+            kept[n_kept++] = t[i];
+    }
+    return real->C_GenerateKey(s, m, kept, n_kept, o);
+}
+
+static CK_RV wrap_key(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE kek,
+                      CK_OBJECT_HANDLE key, CK_BYTE *out, CK_ULONG *len)
+{
+    CK_RV rv = real->C_WrapKey(s, m, kek, key, out, len);
+
+    if (mode_is("wraps-otherwise") && rv == CKR_OK && out != NULL)
+        out[0] ^= 1;
+    return rv;
+}
+
+static CK_RV set_attributes(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE *t, CK_ULONG n)
+{
+    if (mode_is("session-read-only"))
+        return CKR_SESSION_READ_ONLY;
+    if (mode_is("takes-all-writes"))
+        return CKR_OK;
+    return real->C_SetAttributeValue(s, o, t, n);
+}
+
+CK_RV C_GetFunctionList(CK_FUNCTION_LIST **list)
+{
+    void *dl = dlopen(getenv("SHIM_MODULE"), RTLD_NOW);
+    CK_C_GetFunctionList get;
+
+    if (dl == NULL)
+        return CKR_GENERAL_ERROR;
+    *(void **)&get = dlsym(dl, "C_GetFunctionList");
+    if (get == NULL || get(&real) != CKR_OK)
+        return CKR_GENERAL_ERROR;
+    shim = *real;
+    shim.C_GetFunctionList = C_GetFunctionList;
+    shim.C_GetTokenInfo = get_token_info;
+    shim.C_Login = login;
+    shim.C_GenerateKey = generate_key;
+    shim.C_WrapKey = wrap_key;
+    shim.C_SetAttributeValue = set_attributes;
+    *list = &shim;
+    return CKR_OK;
+}
