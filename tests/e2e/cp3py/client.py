@@ -164,9 +164,10 @@ class Connection:
         self.send_request(method, path, body, headers)
         return self.read_response()
 
-    def post(self, body, media="xml", path="/cp3"):
+    def post(self, body, media="xml", path="/cp3", content_type=None):
+        """media: xml or json; or the whole of another content_type."""
         return self.request("POST", path, body,
-                            [("Content-Type", messages.MEDIA.get(media, media))])
+                            [("Content-Type", content_type or messages.MEDIA[media])])
 
     def ask(self, message, media="xml"):
         self.send_message(message, media)

@@ -54,6 +54,7 @@ class Tekd:
         self.env = {}  # of tekd, besides our own
         self.family = set()  # every process it was seen to have
         self.contexts = {}
+        self.exports = 0
         self.log_path = self.path("tekd.log")
         self.settings = self._defaults()
         self.configure(**settings)
@@ -206,8 +207,6 @@ class Tekd:
 
     def close(self):
         """At the end of a test, also of one that failed."""
-        for connection in self.contexts.values():
-            del connection
         if self.process is not None:
             self.note_family()
             for pid in self.family | {self.pid}:
@@ -241,14 +240,16 @@ class Tekd:
         for bsa in self.template.bsas.values():
             self.enrol(bsa)
 
-    def export(self, name="export"):
-        folder = self.path(name)
+    def export(self):
+        """A new folder; exports are never overwritten."""
+        self.exports += 1
+        folder = self.path(f"export-{self.exports}")
         self.tekctl("audit", "export", folder)
         return folder
 
-    def audit(self, name="export", durable=False):
+    def audit(self, durable=False):
         """The audit log so far, exported and verified by the tests' own verifier."""
-        return auditlog.Log(self.export(name), self.path("checkpoint.pem"), durable=durable)
+        return auditlog.Log(self.export(), self.path("checkpoint.pem"), durable=durable)
 
     # ---- BSAs ----
 
