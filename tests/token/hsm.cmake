@@ -20,3 +20,7 @@ foreach(name hsm_calls hsm_faults hsm_login hsm_life)
     set_tests_properties(token/${name} PROPERTIES TIMEOUT 120)
 endforeach()
 
+
+# What the pool costs against the bare loop; run by hand.
+add_executable(bench_hsm bench_hsm.c)
+target_link_libraries(bench_hsm PRIVATE tekd_hsm_fixture)
