@@ -150,9 +150,10 @@ struct refusal_summary {
     const char *event;
     const char *who;
     const char *peer;
-    const char *reason; /* of the last one */
-    const char *addr;   /* of the last one */
-    uint64_t count;     /* not recorded one by one */
+    const char *mid; /* this and what follows: of the last one */
+    const char *reason;
+    const char *addr;
+    uint64_t count; /* not recorded one by one */
 };
 void limiter_flush(struct limiter *l, bool all,
                    void (*each)(void *arg, const struct refusal_summary *s), void *arg);
@@ -174,7 +175,7 @@ struct lazy {
 
 struct lazies;
 int lazies_new(struct store *store, struct lazies **ret_lazies);
-/* Waits for nothing: what is under way goes when the store ends. */
+/* When the store has ended: it is given every record at once. */
 void lazies_free(struct lazies *l);
 void lazies_add(struct lazies *l, const struct keys_work *w, bool repeated);
 
@@ -305,7 +306,7 @@ struct keys_work {
     struct key_material made;
     struct buf *body;
     int64_t time_us;       /* Time of the answer */
-    unsigned attempts;     /* how often it was begun */
+    unsigned attempts;     /* how often its decision was stale */
     bool look_first;       /* the store has something under this MessageID: read it */
     bool counted;          /* in_flight was raised */
     bool repeated;         /* the stored answer is given again */

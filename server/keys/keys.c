@@ -292,6 +292,12 @@ static void str_if(struct record *rec, const char *key, const char *value)
         record_str(rec, key, value);
 }
 
+/* A field that the event must have, also when the address of a peer that went is not known. */
+static void str_or_empty(struct record *rec, const char *key, const char *value)
+{
+    record_str(rec, key, value ? value : "");
+}
+
 void keys_record_refusal(struct keys *k, const struct refusal *what, unsigned per_minute)
 {
     AUTO(record) struct record *rec = NULL;
@@ -299,10 +305,10 @@ void keys_record_refusal(struct keys *k, const struct refusal *what, unsigned pe
     if (!limiter_pass(k->limiter, what, per_minute) || record_new(what->event, &rec) < 0)
         return;
     str_if(rec, "peer", what->peer);
-    str_if(rec, "reason", what->reason);
+    str_or_empty(rec, "reason", what->reason);
     str_if(rec, "mid", what->mid);
     str_if(rec, "content", what->content);
-    str_if(rec, "addr", what->addr);
+    str_or_empty(rec, "addr", what->addr);
     if (what->cert)
         record_hex(rec, "cert", what->cert, 32);
     keys_note(k, TAKE(rec));
@@ -317,7 +323,7 @@ void keys_tls_refused(struct keys *k, const char *cause, const char *addr)
     if (!limiter_pass(k->limiter, &what, LIMIT_TLS_PER_MINUTE) || record_new(what.event, &rec) < 0)
         return;
     record_str(rec, "cause", cause);
-    str_if(rec, "addr", addr);
+    str_or_empty(rec, "addr", addr);
     record_int(rec, "count", 1);
     keys_note(k, TAKE(rec));
 }
@@ -329,8 +335,9 @@ static void record_summary(void *arg, const struct refusal_summary *s)
     if (record_new(s->event, &rec) < 0)
         return;
     str_if(rec, "peer", s->peer);
-    str_if(rec, strcmp(s->event, "tls.refused") == 0 ? "cause" : "reason", s->reason);
-    str_if(rec, "addr", s->addr);
+    str_if(rec, "mid", s->mid);
+    str_or_empty(rec, strcmp(s->event, "tls.refused") == 0 ? "cause" : "reason", s->reason);
+    str_or_empty(rec, "addr", s->addr);
     record_int(rec, "count", s->count);
     keys_note(arg, TAKE(rec));
 }

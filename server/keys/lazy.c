@@ -1,7 +1,8 @@
 /*
  * answer.sent and request.repeated: one or two for each request, and nobody waits for them.  They
- * are collected, and one item at a time takes them to the store, so that a burst of answers costs
- * the store one savepoint and one wake-up.
+ * are collected, and one item takes as many to the store as it may have records, so that a burst of
+ * answers costs the store a few savepoints and wake-ups.  An item is submitted with its first
+ * record and filled until it is applied or full: nothing is ever held back here.
  */
 #include "internal.h"
 
@@ -11,14 +12,17 @@
 #include "tekd/enc.h"
 #include "tekd/err.h"
 
+struct lazy_item {
+    struct store_item item; /* first: the store gives it back */
+    struct lazies *lazies;
+    struct lazy *first, **last; /* guarded by the lock while it is filled, then the store's */
+    size_t n;
+};
+
 struct lazies {
-    struct store_item item; /* first; its turns follow one another */
     struct store *store;
-    pthread_mutex_t lock; /* guards what follows */
-    struct lazy *first, **last;
-    bool out; /* item is the store's */
-    /* The item's own while it is out. */
-    struct lazy *taken;
+    pthread_mutex_t lock;      /* guards what follows */
+    struct lazy_item *filling; /* submitted, not applied and not full; NULL: none */
 };
 
 int lazies_new(struct store *store, struct lazies **ret_lazies)
@@ -29,27 +33,37 @@ int lazies_new(struct store *store, struct lazies **ret_lazies)
         return TEKD_ENOMEM;
     (void)pthread_mutex_init(&l->lock, NULL);
     l->store = store;
-    l->last = &l->first;
     *ret_lazies = l;
     return 0;
-}
-
-static void free_list(struct lazy *z)
-{
-    while (z) {
-        struct lazy *next = z->next;
-        free(z);
-        z = next;
-    }
 }
 
 void lazies_free(struct lazies *l)
 {
     if (!l)
         return;
-    free_list(l->first);
     (void)pthread_mutex_destroy(&l->lock);
     free(l);
+}
+
+/* From here on nobody adds to it. */
+static void close_item(struct lazy_item *i)
+{
+    struct lazies *l = i->lazies;
+
+    (void)pthread_mutex_lock(&l->lock);
+    if (l->filling == i)
+        l->filling = NULL;
+    (void)pthread_mutex_unlock(&l->lock);
+}
+
+static void free_item(struct lazy_item *i)
+{
+    while (i->first) {
+        struct lazy *z = i->first;
+        i->first = z->next;
+        free(z);
+    }
+    free(i);
 }
 
 /* ---- on the store thread --------------------------------------------------------------------- */
@@ -75,58 +89,24 @@ static int add_record(struct store_tx *tx, const struct lazy *z)
     return store_tx_record(tx, rec, NULL);
 }
 
-/* As many as one item may have. */
-static void take_locked(struct lazies *l)
-{
-    struct lazy **at = &l->first;
-
-    for (size_t n = 0; *at && n < STORE_RECORDS_MAX; n++)
-        at = &(*at)->next;
-    l->taken = l->first;
-    l->first = *at;
-    *at = NULL;
-    if (!l->first)
-        l->last = &l->first;
-}
-
 static int apply(struct store_item *item, struct store_tx *tx)
 {
-    struct lazies *l = (struct lazies *)item;
+    struct lazy_item *i = (struct lazy_item *)item;
     int r = 0;
 
-    (void)pthread_mutex_lock(&l->lock);
-    take_locked(l);
-    (void)pthread_mutex_unlock(&l->lock);
-    for (const struct lazy *z = l->taken; z && r == 0; z = z->next)
+    close_item(i);
+    for (const struct lazy *z = i->first; z && r == 0; z = z->next)
         r = add_record(tx, z);
     return r;
 }
 
-static void submit(struct lazies *l);
-
 static void done(struct store_item *item, int result)
 {
-    struct lazies *l = (struct lazies *)item;
-    bool more;
+    struct lazy_item *i = (struct lazy_item *)item;
 
     (void)result; /* the store counts what it could not record (audit.gap) */
-    free_list(TAKE(l->taken));
-    (void)pthread_mutex_lock(&l->lock);
-    more = l->first != NULL;
-    l->out = more;
-    (void)pthread_mutex_unlock(&l->lock);
-    if (more)
-        submit(l);
-}
-
-static void submit(struct lazies *l)
-{
-    l->item = (struct store_item){.apply = apply, .done = done, .wait = STORE_LAZY};
-    if (store_submit(l->store, &l->item) == 0)
-        return;
-    (void)pthread_mutex_lock(&l->lock);
-    l->out = false; /* tried again with the next one */
-    (void)pthread_mutex_unlock(&l->lock);
+    close_item(i);
+    free_item(i);
 }
 
 /* ---- from any thread ------------------------------------------------------------------------- */
@@ -150,19 +130,48 @@ static struct lazy *lazy_new(const struct keys_work *w, bool repeated)
     return z;
 }
 
+static struct lazy_item *item_new(struct lazies *l)
+{
+    struct lazy_item *i = calloc(1, sizeof(*i));
+
+    if (!i)
+        return NULL;
+    i->item = (struct store_item){.apply = apply, .done = done, .wait = STORE_LAZY};
+    i->lazies = l;
+    i->last = &i->first;
+    return i;
+}
+
+/* Adds to the item that is being filled.  Returns one that is to be submitted, or NULL. */
+static struct lazy_item *put_locked(struct lazies *l, struct lazy *z)
+{
+    struct lazy_item *fresh = NULL;
+    struct lazy_item *i = l->filling;
+
+    if (!i) {
+        i = fresh = item_new(l);
+        if (!i) {
+            free(z);
+            return NULL;
+        }
+    }
+    *i->last = z;
+    i->last = &z->next;
+    i->n++;
+    l->filling = i->n < STORE_RECORDS_MAX ? i : NULL;
+    return fresh;
+}
+
 void lazies_add(struct lazies *l, const struct keys_work *w, bool repeated)
 {
     struct lazy *z = lazy_new(w, repeated);
-    bool out;
+    struct lazy_item *fresh;
 
     if (!z)
         return;
     (void)pthread_mutex_lock(&l->lock);
-    *l->last = z;
-    l->last = &z->next;
-    out = l->out;
-    l->out = true;
+    fresh = put_locked(l, z);
     (void)pthread_mutex_unlock(&l->lock);
-    if (!out)
-        submit(l);
+    if (fresh && store_submit(l->store, &fresh->item) < 0)
+        done(&fresh->item, TEKD_EAGAIN);
 }

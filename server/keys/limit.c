@@ -23,6 +23,7 @@ struct window {
     const char *event; /* static */
     char who[STORE_ID_MAX + 1];
     char peer[STORE_ID_MAX + 1];
+    char mid[STORE_ID_MAX + 1];
     char reason[REASON_MAX];
     char addr[KEYS_ADDR_MAX];
     size_t name_len;
@@ -125,6 +126,7 @@ bool limiter_pass(struct limiter *l, const struct refusal *what, unsigned per_mi
     } else if (w) {
         w->held_back++;
         copy(w->peer, sizeof(w->peer), what->peer);
+        copy(w->mid, sizeof(w->mid), what->mid);
         copy(w->reason, sizeof(w->reason), what->reason);
         copy(w->addr, sizeof(w->addr), what->addr);
     }
@@ -162,6 +164,7 @@ void limiter_flush(struct limiter *l, bool all,
         const struct refusal_summary s = {.event = w->event,
                                           .who = w->who,
                                           .peer = w->peer,
+                                          .mid = w->mid,
                                           .reason = w->reason,
                                           .addr = w->addr,
                                           .count = w->held_back};

@@ -40,22 +40,66 @@ int registry_new(struct registry **ret_registry)
     return 0;
 }
 
+/* NOLINTBEGIN(readability-function-size,clang-analyzer-core.NullDereference): see table.h */
+static struct by_cert *find_cert(const struct registry *r, const uint8_t sha256[static 32])
+{
+    struct by_cert *c;
+
+    HASH_FIND(hh, r->certs, sha256, 32, c);
+    return c;
+}
+
+static void add_cert(struct registry *r, struct by_cert *c)
+{
+    HASH_ADD(hh, r->certs, sha256, 32, c);
+}
+
+static void take_cert(struct registry *r, struct by_cert *c)
+{
+    HASH_DEL(r->certs, c);
+}
+
+static struct by_id *find_id(const struct registry *r, const char *id)
+{
+    struct by_id *i;
+
+    HASH_FIND(hh, r->ids, id, strlen(id), i);
+    return i;
+}
+
+static struct by_id *find_row(const struct registry *r, int64_t row)
+{
+    struct by_id *i;
+
+    HASH_FIND(hh_row, r->rows, &row, sizeof(row), i);
+    return i;
+}
+
+static void add_id(struct registry *r, struct by_id *i)
+{
+    HASH_ADD(hh, r->ids, bsa.id, strlen(i->bsa.id), i);
+    HASH_ADD(hh_row, r->rows, bsa.row, sizeof(i->bsa.row), i);
+}
+
+static void take_id(struct registry *r, struct by_id *i)
+{
+    HASH_DELETE(hh_row, r->rows, i);
+    HASH_DEL(r->ids, i);
+}
+/* NOLINTEND(readability-function-size,clang-analyzer-core.NullDereference) */
+
 void registry_free(struct registry *r)
 {
-    struct by_cert *c, *c_tmp;
-    struct by_id *i, *i_tmp;
-
     if (!r)
         return;
-    HASH_ITER(hh, r->certs, c, c_tmp)
-    {
-        HASH_DEL(r->certs, c);
+    while (r->certs) {
+        struct by_cert *c = r->certs;
+        take_cert(r, c);
         free(c);
     }
-    HASH_ITER(hh, r->ids, i, i_tmp)
-    {
-        HASH_DELETE(hh_row, r->rows, i);
-        HASH_DEL(r->ids, i);
+    while (r->ids) {
+        struct by_id *i = r->ids;
+        take_id(r, i);
         bsa_state_unref(i->bsa.state);
         free(i);
     }
@@ -83,7 +127,7 @@ struct bsa_state *registry_by_cert(struct registry *r, const uint8_t sha256[stat
     struct by_cert *c;
 
     (void)pthread_rwlock_rdlock(&r->lock);
-    HASH_FIND(hh, r->certs, sha256, 32, c);
+    c = find_cert(r, sha256);
     if (c)
         s = state_ref(c->bsa->state);
     (void)pthread_rwlock_unlock(&r->lock);
@@ -96,7 +140,7 @@ struct bsa_state *registry_by_id(struct registry *r, const char *id)
     struct by_id *i;
 
     (void)pthread_rwlock_rdlock(&r->lock);
-    HASH_FIND_STR(r->ids, id, i);
+    i = find_id(r, id);
     if (i)
         s = state_ref(i->bsa.state);
     (void)pthread_rwlock_unlock(&r->lock);
@@ -118,54 +162,58 @@ void registry_count_content(struct registry *r, int64_t row)
     struct by_id *i;
 
     (void)pthread_rwlock_rdlock(&r->lock);
-    HASH_FIND(hh_row, r->rows, &row, sizeof(row), i);
+    i = find_row(r, row);
     if (i)
         atomic_fetch_add(&i->bsa.auto_contents, 1);
     (void)pthread_rwlock_unlock(&r->lock);
 }
 
+/* The certificates of the state that goes. */
 static void drop_certs_locked(struct registry *r, const struct bsa *b)
 {
-    struct by_cert *c, *tmp;
+    const struct store_bsa *old = b->state ? b->state->row : NULL;
 
-    HASH_ITER(hh, r->certs, c, tmp)
-    {
-        if (c->bsa != b)
+    for (size_t i = 0; old && i < old->n_certs; i++) {
+        struct by_cert *c = find_cert(r, old->cert[i]);
+        if (!c || c->bsa != b)
             continue;
-        HASH_DEL(r->certs, c);
+        take_cert(r, c);
         free(c);
     }
 }
 
-static struct bsa *bsa_of_locked(struct registry *r, const struct store_bsa *row)
+/* The BSA of this row, made if need be. */
+static int bsa_of_locked(struct registry *r, const struct store_bsa *row, struct bsa **ret_bsa)
 {
-    struct by_id *i;
+    struct by_id *i = find_id(r, row->id);
 
-    HASH_FIND_STR(r->ids, row->id, i);
-    if (i)
-        return &i->bsa;
-    i = calloc(1, sizeof(*i));
-    if (!i)
-        return NULL;
-    i->bsa.row = row->row;
-    memcpy(i->bsa.id, row->id, sizeof(i->bsa.id));
-    HASH_ADD_STR(r->ids, bsa.id, i);
-    HASH_ADD(hh_row, r->rows, bsa.row, sizeof(i->bsa.row), i);
-    return &i->bsa;
+    if (!i) {
+        if (HASH_COUNT(r->ids) >= KEYS_BSAS_MAX)
+            return TEKD_ETOOBIG;
+        i = calloc(1, sizeof(*i));
+        if (!i)
+            return TEKD_ENOMEM;
+        i->bsa.row = row->row;
+        memcpy(i->bsa.id, row->id, sizeof(i->bsa.id));
+        add_id(r, i);
+    }
+    *ret_bsa = &i->bsa;
+    return 0;
 }
 
 /* The new index entries are made before the old ones go, so that a failure changes nothing. */
 static int put_locked(struct registry *r, struct bsa_state *s, struct by_cert **fresh)
 {
-    struct bsa *b = bsa_of_locked(r, s->row);
+    struct bsa *b = NULL;
+    int result = bsa_of_locked(r, s->row, &b);
 
-    if (!b)
-        return TEKD_ENOMEM;
+    if (result < 0)
+        return result;
     drop_certs_locked(r, b);
     for (size_t i = 0; i < s->row->n_certs; i++) {
         fresh[i]->bsa = b;
         memcpy(fresh[i]->sha256, s->row->cert[i], 32);
-        HASH_ADD(hh, r->certs, sha256, 32, fresh[i]);
+        add_cert(r, fresh[i]);
     }
     s->bsa = b;
     s->generation = atomic_fetch_add(&b->generation, 1) + 1;
@@ -190,7 +238,7 @@ int registry_put(struct registry *r, struct store_bsa *take_row)
         s->refs = 1;
         s->row = row;
         (void)pthread_rwlock_wrlock(&r->lock);
-        result = HASH_COUNT(r->ids) < KEYS_BSAS_MAX ? put_locked(r, s, fresh) : TEKD_ETOOBIG;
+        result = put_locked(r, s, fresh);
         (void)pthread_rwlock_unlock(&r->lock);
     }
     if (result < 0) {
