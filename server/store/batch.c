@@ -285,6 +285,10 @@ static void failed(struct store *s, int r)
         if (!s->full)
             log_event(LOG_ERROR, "store", "cannot-write", LOG_STR("error", tekd_errname(r)));
         s->full = true;
+        loop_publish(s);
+        /* Their checkpoint cannot be written: they are answered now rather than kept. */
+        items_settle_all(s, &s->waiting, TEKD_EFULL);
+        s->waiting_deadline_us = INT64_MAX;
         s->probe_us = clock_mono_us() + PROBE_US;
         if (rows_leaf_count(s->db, &on_disk) < 0 || on_disk != t->size)
             loop_latch(s, TEKD_EIO, "the outcome of a commit is unknown");
