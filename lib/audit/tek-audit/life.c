@@ -13,7 +13,9 @@
  *
  * Time: between two records of an instance that runs, t does not fall back by more than
  * CLOCK_SLACK_US and does not rise by more than two heartbeats.  A jump is explained by clock.step,
- * hsm.lost or hsm.back: as the record it leads to, or soon after it, before the next heartbeat.
+ * a rise also by hsm.lost, hsm.back or audit.gap (the store could not write): as the record it
+ * leads to, or soon after it, before the next heartbeat.  A rise while the HSM is lost is
+ * explained.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -49,9 +51,16 @@ static void outage(struct audit *a, const struct instance *i, const char *why)
                                          .seconds = (a->t_us - i->last_us) / SECOND_US});
 }
 
-static bool explains(enum event_id ev)
+/* What this event says about a jump by so many seconds; NULL when nothing. */
+static const char *explanation(enum event_id ev, int64_t seconds)
 {
-    return ev == EVENT_CLOCK_STEP || ev == EVENT_HSM_LOST || ev == EVENT_HSM_BACK;
+    if (ev == EVENT_CLOCK_STEP)
+        return "clock step";
+    if (seconds < 0)
+        return NULL;
+    if (ev == EVENT_HSM_LOST || ev == EVENT_HSM_BACK)
+        return "HSM";
+    return ev == EVENT_AUDIT_GAP ? "store" : NULL;
 }
 
 static void jump_unexplained(struct audit *a, struct instance *i)
@@ -83,10 +92,10 @@ static void settle_jump(struct audit *a, struct instance *i, enum event_id ev)
 
     if (!i->jumped)
         return;
-    if (explains(ev)) {
+    if (explanation(ev, i->jump_seconds)) {
         spans_add(&a->outages, (struct span){.from = i->jump_seq > 0 ? i->jump_seq - 1 : 0,
                                              .to = i->jump_seq,
-                                             .why = ev == EVENT_CLOCK_STEP ? "clock step" : "HSM",
+                                             .why = explanation(ev, i->jump_seconds),
                                              .seconds = i->jump_seconds});
         i->jumped = false;
     } else if (too_late) {
@@ -97,6 +106,7 @@ static void settle_jump(struct audit *a, struct instance *i, enum event_id ev)
 static void look_for_jump(struct audit *a, struct instance *i, enum event_id ev)
 {
     int64_t passed = a->t_us - i->last_us;
+    const char *why = explanation(ev, passed / SECOND_US);
 
     if (!i->seen || i->state != INSTANCE_RUNNING)
         return;
@@ -104,12 +114,8 @@ static void look_for_jump(struct audit *a, struct instance *i, enum event_id ev)
         return;
     if (ev == EVENT_LOG_STARTED || ev == EVENT_LOG_RECOVERED)
         return; /* these list what they end themselves */
-    if (ev == EVENT_CLOCK_STEP) {
-        outage(a, i, "clock step");
-        return;
-    }
-    if (passed > 0 && (i->hsm_lost || explains(ev))) {
-        outage(a, i, "HSM");
+    if (why || (passed > 0 && i->hsm_lost)) {
+        outage(a, i, why ? why : "HSM");
         return;
     }
     i->jumped = true;
