@@ -11,7 +11,8 @@
 #include "tekd/err.h"
 #include "tekd/log.h"
 
-#define MEGABYTE 1048576u
+#define MEGABYTE           1048576u
+#define THREADS_PER_WORKER 2 /* one prepares a call while the other's is served */
 
 static int failed(const char *part, int r)
 {
@@ -78,7 +79,7 @@ static int start_hsm(struct tekd *t, const char *const *env, const char *latch)
         .tls_key = t->config->tls.key_in_hsm ? t->config->tls.key : NULL,
         .timeout_ms = (int)c->timeout_ms,
         .recycle_after = c->recycle_after,
-        .max_waiting = t->config->limits.request_threads / 2,
+        .max_waiting = t->config->limits.request_threads,
     };
     int r = hsm_new(&o, &t->hsm);
 
@@ -170,6 +171,8 @@ int setup_keys(struct tekd *t)
                                                                         : KEYS_REFUSAL_200,
         .per_bsa_concurrency = c->limits.per_bsa_concurrency,
         .per_bsa_auto_contents = c->limits.per_bsa_auto_contents,
+        .hsm_inside = c->hsm.workers * THREADS_PER_WORKER,
+        .hsm_waiting = c->limits.queue,
     };
     int r = keys_new(&o, clock_mono_us() + KEYS_HSM_US, &t->keys);
 

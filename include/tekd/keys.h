@@ -42,11 +42,14 @@ struct keys_options {
     enum keys_refusal_http refusal_http;
     unsigned per_bsa_concurrency;
     uint64_t per_bsa_auto_contents;
+    unsigned hsm_inside;  /* threads that call the HSM at a time */
+    unsigned hsm_waiting; /* requests that wait for that; more are answered busy */
 };
 
 /*
  * Has wait(arg, true) and wait(arg, false) called around every wait of keys_handle() for the HSM or
- * a read of the store, so that the thread's pool can let another one run.  Before the first request.
+ * a read of the store, so that the thread's pool can let another one run.  Before the first
+ * request.
  */
 void keys_on_wait(struct keys *k, void (*wait)(void *arg, bool begins), void *arg);
 

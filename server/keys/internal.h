@@ -158,6 +158,20 @@ struct refusal_summary {
 void limiter_flush(struct limiter *l, bool all,
                    void (*each)(void *arg, const struct refusal_summary *s), void *arg);
 
+/* ---- line.c: who may ask the HSM ------------------------------------------------------------- */
+
+struct line;
+int line_new(unsigned inside_max, unsigned waiting_max, struct line **ret_line);
+void line_free(struct line *l);
+/*
+ * LINE_INSIDE: the caller's thread may ask the HSM, and then calls line_leave().  LINE_WAITS: w is
+ * not the caller's any more.  LINE_FULL: too many wait already.
+ */
+enum line_place { LINE_INSIDE, LINE_WAITS, LINE_FULL };
+enum line_place line_enter(struct line *l, struct keys_work *w);
+/* The next one in the line, which the caller's thread, still inside, takes; NULL: it has left. */
+struct keys_work *line_leave(struct line *l);
+
 /* ---- lazy.c: the records of every answer that nobody waits for ------------------------------- */
 
 /* What such a record says, in as few octets as it takes: thousands may wait for the next batch. */
@@ -201,6 +215,7 @@ struct keys {
     struct flights *flights;
     struct limiter *limiter;
     struct lazies *lazies;
+    struct line *line;
 
     /* Rises when a TEK stops being current: what was made of the old one is decided again. */
     _Atomic uint64_t tek_generation;
@@ -295,6 +310,7 @@ struct keys_work {
     struct keys_request *r;
     struct bsa_state *bsa;
     uint64_t tek_generation;
+    struct keys_work *line_next; /* of line.c */
     struct flight *message_flight;
     struct flight *content_flight;
     struct cp3_message request;

@@ -160,7 +160,7 @@ int keys_storage(struct keys *k, struct store_kek *ret_kek)
 
 /* ---- making and freeing ---------------------------------------------------------------------- */
 
-static int make_parts(struct keys *k)
+static int make_parts(struct keys *k, const struct keys_options *o)
 {
     int r = registry_new(&k->registry);
 
@@ -174,6 +174,8 @@ static int make_parts(struct keys *k)
         r = limiter_new(&k->limiter);
     if (r == 0)
         r = lazies_new(k->store, &k->lazies);
+    if (r == 0)
+        r = line_new(o->hsm_inside, o->hsm_waiting, &k->line);
     return r;
 }
 
@@ -199,7 +201,7 @@ int keys_new(const struct keys_options *o, int64_t deadline_us, struct keys **re
         return TEKD_ENOMEM;
     (void)pthread_mutex_init(&k->lock, NULL);
     copy_options(k, o);
-    r = make_parts(k);
+    r = make_parts(k, o);
     if (r == 0)
         r = store_call(k->store, STORE_READ, load, k);
     if (r < 0)
@@ -221,6 +223,7 @@ void keys_free(struct keys *k)
 {
     if (!k)
         return;
+    line_free(k->line);
     lazies_free(k->lazies);
     limiter_free(k->limiter);
     flights_free(k->flights);

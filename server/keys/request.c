@@ -314,16 +314,42 @@ static void refuse_unless_used(struct keys_work *w, enum cp3_reason reason)
 
 static void make_and_answer(struct keys_work *w)
 {
-    int r = w->made.new_tek ? enter_content(w) : 0;
+    int r = clock_mono_us() > w->r->deadline_us ? TEKD_ETIMEDOUT : make(w);
 
-    if (r == TEKD_EAGAIN)
-        return; /* parked: not ours any more */
-    if (r == 0)
-        r = make(w);
     if (r < 0)
         work_error(w, w->made.new_tek ? "making the TEK" : "wrapping the TEK", r);
     else
         answer(w);
+}
+
+/* Inside: for this request and for those that waited meanwhile. */
+static void ask_hsm(struct keys_work *w)
+{
+    struct line *line = w->k->line;
+
+    switch (line_enter(line, w)) {
+    case LINE_FULL:
+        work_busy(w);
+        return;
+    case LINE_WAITS:
+        return;
+    case LINE_INSIDE:
+        break;
+    }
+    for (; w; w = line_leave(line))
+        make_and_answer(w);
+}
+
+static void make_once(struct keys_work *w)
+{
+    int r = w->made.new_tek ? enter_content(w) : 0;
+
+    if (r == TEKD_EAGAIN)
+        return; /* parked: not ours any more */
+    if (r < 0)
+        work_error(w, "joining the requests under way", r);
+    else
+        ask_hsm(w);
 }
 
 static void find_and_answer(struct keys_work *w)
@@ -345,7 +371,7 @@ static void find_and_answer(struct keys_work *w)
     else if (r < 0)
         work_error(w, "looking for the TEK", r);
     else if (w->made.new_tek || w->made.new_export)
-        make_and_answer(w);
+        make_once(w);
     else
         answer(w);
 }
