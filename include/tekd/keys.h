@@ -42,7 +42,7 @@ struct keys_options {
     enum keys_refusal_http refusal_http;
     unsigned per_bsa_concurrency;
     uint64_t per_bsa_auto_contents;
-    unsigned hsm_inside;  /* threads that call the HSM at a time */
+    unsigned hsm_inside;  /* threads that call the HSM at a time, at least 1 */
     unsigned hsm_waiting; /* requests that wait for that; more are answered busy */
 };
 

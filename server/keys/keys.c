@@ -194,9 +194,12 @@ static void copy_options(struct keys *k, const struct keys_options *o)
 
 int keys_new(const struct keys_options *o, int64_t deadline_us, struct keys **ret_keys)
 {
-    AUTO(keys) struct keys *k = calloc(1, sizeof(*k));
+    AUTO(keys) struct keys *k = NULL;
     int r;
 
+    if (o->hsm_inside == 0)
+        return TEKD_EINVAL;
+    k = calloc(1, sizeof(*k));
     if (!k)
         return TEKD_ENOMEM;
     (void)pthread_mutex_init(&k->lock, NULL);
