@@ -1,0 +1,262 @@
+"""No octet of a key leaves before its record is on the disk and under a committed signed checkpoint.
+
+A preloaded library (shim/hold.c) stops the server just before a sync, or the signer just before
+its reply; meanwhile every connection is watched.
+"""
+
+import time
+
+import pytest
+
+from cp3py.messages import request
+from harness import hold as holding
+from harness.answers import given
+from harness.hold import REPLY, SYNC, Hold
+from harness.procs import wait_until
+
+# Long enough for an answer that is on its way: one takes 2 ms.  Nothing is waited for in it.
+WATCH_S = 0.5
+
+
+@pytest.fixture(scope="session")
+def library(workdir):
+    return holding.build(workdir)
+
+
+@pytest.fixture
+def held_tekd(new_tekd, library):
+    """A server under the shim, whose patience is longer than the tests'; as (tekd, hold)."""
+    made = []
+
+    def make(**audit):
+        tekd = new_tekd(hsm={"timeout_ms": 60000}, limits={"request_deadline_ms": 60000},
+                        audit=audit)
+        hold = Hold(library, tekd.folder)
+        made.append(hold)
+        tekd.env.update(hold.env)
+        return tekd.start(), hold
+
+    yield make
+    for hold in made:
+        hold.release(SYNC)
+        hold.release(REPLY)
+
+
+def quiet(tekd, hold):
+    """Waits until nothing is left to be written: all is signed, and no sync for two of the second
+    that a record which nobody waits for may ride."""
+    state = {"count": None, "since": 0}
+
+    def settled():
+        store = tekd.ctl("status")["store"]
+        now = (hold.count(SYNC), hold.count(REPLY), store["records"], store["signed"])
+        if now != state["count"]:
+            state.update(count=now, since=time.monotonic())
+        return store["records"] == store["signed"] and time.monotonic() - state["since"] > 2.2
+    wait_until(settled, "a quiet log", 60)
+
+
+class Clients:
+    """Connections that sent a request and wait for its answer."""
+
+    def __init__(self, tekd):
+        self.tekd = tekd
+        self.waiting = []  # (connection, request, media)
+
+    def send(self, m, media="xml"):
+        c = self.tekd.connect(m.source)
+        c.send_message(m, media)
+        self.waiting.append((c, m, media))
+
+    def send_batch(self, first, known=None):
+        """New contents of three BSAs, and repeats on other connections of what is under way."""
+        for n in range(12):
+            name = f"bsa-{n % 2 + 1}"
+            m = request(f"{first}-{n}", f"urn:three:{first}-{n // 3}", name)
+            for media in ("xml", "json", "xml"):
+                self.send(m, media)
+        if known is not None:
+            self.send(known)
+
+    def assert_silent(self, seconds=WATCH_S):
+        """Not one octet on any of them during that time."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for c, m, _ in self.waiting:
+                assert not c.wait_octet(0.001), f"an octet came for {m.mid}"
+
+    def answers(self):
+        found = []
+        for c, m, media in self.waiting:
+            r = c.read_response()
+            found.append((m, given(r, m, self.tekd.template.bsas[m.source], media)))
+            c.close()
+        self.waiting = []
+        return found
+
+
+def reached(tekd, requests):
+    """The server has read that many requests."""
+    wait_until(lambda: tekd.ctl("status")["http"]["requests"] >= requests, "the requests")
+
+
+@pytest.mark.parametrize("n", [1, 2], ids=["records", "checkpoint"])
+def test_nothing_leaves_while_a_sync_is_held(held_tekd, mid, n):
+    """The first sync of a batch makes its records durable, the second its checkpoint."""
+    tekd, hold = held_tekd()
+    known = request(mid, "urn:three:known", "bsa-1")
+    with tekd.connect() as c:
+        first = given(c.ask(known), known, tekd.template.bsas["bsa-1"])
+    quiet(tekd, hold)
+    hold.arm(SYNC, n)
+    clients = Clients(tekd)
+    clients.send_batch(mid + "-b")
+    hold.wait_held(SYNC)
+    assert hold.count(REPLY) >= n - 1
+    clients.assert_silent()
+    # Those that come now wait as well, also for what was answered long ago: the store stands still.
+    clients.send(known)
+    clients.send_batch(mid + "-c")
+    clients.assert_silent()
+    assert hold.is_held(SYNC)
+    hold.release(SYNC)
+    answers = clients.answers()
+    assert len(answers) == 73
+    assert [a.data for m, a in answers if m is known] == [first.data]
+    assert_one_answer_each(tekd, answers)
+
+
+@pytest.mark.smoke
+def test_nothing_leaves_while_the_signature_is_held(held_tekd, mid):
+    """Records are durable, not yet signed.  What is under an older checkpoint is given meanwhile."""
+    tekd, hold = held_tekd()
+    known = request(mid, "urn:three:known", "bsa-1")
+    with tekd.connect() as c:
+        first = given(c.ask(known), known, tekd.template.bsas["bsa-1"])
+    quiet(tekd, hold)
+    hold.arm(REPLY, 1)
+    clients = Clients(tekd)
+    clients.send_batch(mid + "-b")
+    hold.wait_held(REPLY)
+    clients.assert_silent()
+    with tekd.connect() as c:
+        assert given(c.ask(known), known, tekd.template.bsas["bsa-1"]).data == first.data
+    clients.send_batch(mid + "-c")
+    clients.assert_silent()
+    assert hold.is_held(REPLY)
+    hold.release(REPLY)
+    answers = clients.answers()
+    assert len(answers) == 72
+    assert_one_answer_each(tekd, answers + [(known, first)])
+
+
+def assert_one_answer_each(tekd, answers):
+    """Repeats got what the first of their Message ID got; the log verifies and has each."""
+    data = {}
+    for m, answer in answers:
+        assert data.setdefault((m.source, m.mid), answer.data) == answer.data
+    log = tekd.audit()
+    assert set(data) <= set(log.ledger)
+    assert len(log.of("request.answered")) == len(data)
+
+
+class Asker:
+    """A connection that has always one request under way."""
+
+    def __init__(self, tekd, name, prefix):
+        self.tekd, self.name, self.prefix = tekd, name, prefix
+        self.connection = tekd.connect(name)
+        self.answered = 0
+        self.ask()
+
+    def ask(self):
+        mid = f"{self.prefix}-{self.answered}"
+        self.asked = request(mid, f"urn:{mid}", self.name)
+        self.connection.send_message(self.asked)
+
+    def take(self, seconds, again):
+        """Whether an answer came within that time; asks again if that is wanted."""
+        if not self.connection.wait_octet(seconds):
+            return False
+        given(self.connection.read_response(), self.asked, self.tekd.template.bsas[self.name])
+        self.answered += 1
+        self.asked = None
+        if again:
+            self.ask()
+        return True
+
+
+@pytest.mark.parametrize("n", [3, 5, 8])
+def test_held_sync_in_the_middle_of_a_load(held_tekd, mid, n):
+    """Whichever sync it is: what was released before it arrives, then there is silence."""
+    tekd, hold = held_tekd()
+    quiet(tekd, hold)
+    hold.arm(SYNC, n)
+    askers = [Asker(tekd, f"bsa-{i % 2 + 1}", f"{mid}-{i}") for i in range(24)]
+    while not hold.is_held(SYNC):
+        for a in askers:
+            a.take(0.001, again=True)
+    waiting = askers
+    last = time.monotonic()
+    while waiting and time.monotonic() - last < WATCH_S:
+        left = [a for a in waiting if not a.take(0.001, again=False)]
+        if len(left) < len(waiting):
+            last = time.monotonic()
+        waiting = left
+    assert waiting and sum(a.answered for a in askers) > 0
+    assert hold.is_held(SYNC)
+    hold.release(SYNC)
+    for a in waiting:
+        assert a.take(30, again=False)
+    for a in askers:
+        a.connection.close()
+    log = tekd.audit()
+    assert len(log.ledger) == sum(a.answered for a in askers)
+
+
+def test_release_durable_does_not_wait_for_the_signature(held_tekd, mid):
+    """The other setting; and that the tests above would see an answer that leaves early."""
+    tekd, hold = held_tekd(release="durable", checkpoint_max_delay_ms=60000)
+    quiet(tekd, hold)
+    hold.arm(REPLY, 1)
+    m = request(mid, "urn:three:x", "bsa-1")
+    clients = Clients(tekd)
+    clients.send(m)
+    with pytest.raises(AssertionError, match="an octet came"):
+        clients.assert_silent(30)
+    clients.answers()
+    # But it does wait for the disk.
+    hold.arm(SYNC, 1)
+    clients.send(m.but(mid=mid + "-2", content="urn:three:y"))
+    hold.wait_held(SYNC)
+    clients.assert_silent()
+    hold.release(SYNC)
+    clients.answers()
+    hold.release(REPLY)
+    log = tekd.audit(durable=True)
+    assert len(log.ledger) == 2
+
+
+def test_answer_that_would_be_too_late_is_503_and_given_on_repeat(new_tekd, library, mid):
+    """The deadline passes while the disk stands still; the record was written all the same."""
+    tekd = new_tekd(hsm={"timeout_ms": 60000}, limits={"request_deadline_ms": 1000})
+    hold = Hold(library, tekd.folder)
+    tekd.env.update(hold.env)
+    tekd.start()
+    try:
+        quiet(tekd, hold)
+        hold.arm(SYNC, 1)
+        m = request(mid, "urn:three:x", "bsa-1")
+        with tekd.connect() as c:
+            r = c.ask(m)
+            assert (r.status, r.header("cp3-reason")) == (503, "busy")
+            assert int(r.header("retry-after")) >= 1
+            assert (r.message().status, r.message().form) == (1, "efficient")
+            assert hold.is_held(SYNC)
+            hold.release(SYNC)
+            answer = given(c.ask(m), m, tekd.template.bsas["bsa-1"])
+            assert given(c.ask(m), m, tekd.template.bsas["bsa-1"]).data == answer.data
+        log = tekd.audit()
+        assert len(log.of("tek.generated")) == len(log.of("request.answered")) == 1
+    finally:
+        hold.release(SYNC)
