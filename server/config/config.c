@@ -9,20 +9,22 @@
 #include "tekd/buf.h"
 #include "tekd/err.h"
 
+#define READ_BLOCK 4096
+
 static int read_all(struct reader *r, int fd, struct buf *text)
 {
     ssize_t n;
     int e;
 
     do {
-        uint8_t *room = buf_reserve(text, 4096);
+        uint8_t *room = buf_reserve(text, READ_BLOCK);
 
         if (room == NULL)
             return buf_error(text) == TEKD_ENOMEM
                        ? tree_fail(r, TEKD_ENOMEM, "out of memory")
                        : tree_fail(r, TEKD_ETOOBIG, "expected at most %d octets, found more",
                                    CONFIG_FILE_MAX);
-        n = read(fd, room, 4096);
+        n = read(fd, room, READ_BLOCK);
         if (n < 0 && errno != EINTR) {
             e = errno;
             return tree_fail(r, TEKD_EIO, "read: %s", strerror(e));
@@ -37,17 +39,13 @@ static int read_file(struct reader *r, struct buf *text)
 {
     AUTO_FD int fd = open(r->file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
-    int e = errno;
+    int errnum = errno;
 
     if (fd < 0)
-        return tree_fail(r, tekd_err_from_errno(e), "open: %s", strerror(e));
+        return tree_fail(r, tekd_err_from_errno(errnum), "open: %s", strerror(errnum));
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
         return tree_fail(r, TEKD_EINVAL, "expected a regular file");
-    e = read_all(r, fd, text);
-    if (e == 0 && buf_len(text) > CONFIG_FILE_MAX)
-        e = tree_fail(r, TEKD_ETOOBIG, "expected at most %d octets, found %zu", CONFIG_FILE_MAX,
-                      buf_len(text));
-    return e;
+    return read_all(r, fd, text);
 }
 
 static int load_text(struct reader *r, struct config **ret_config)
@@ -77,8 +75,9 @@ int config_load(const char *path, struct config **ret_config, struct config_erro
     struct reader r = {.file = path, .error = ret_error};
     int e;
 
-    /* A block more than the limit, so that a file of exactly the limit can be read to its end. */
-    e = buf_new(CONFIG_FILE_MAX + 4096, &text);
+    /* A block more than the limit: a file of exactly the limit is read to its end, and one octet
+     * more leaves no room for the next block. */
+    e = buf_new(CONFIG_FILE_MAX + READ_BLOCK, &text);
     if (e < 0)
         return tree_fail(&r, e, "out of memory");
     e = read_file(&r, text);
