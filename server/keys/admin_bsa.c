@@ -3,6 +3,7 @@
  */
 #include "internal.h"
 
+#include <assert.h>
 #include <openssl/bio.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
@@ -18,6 +19,9 @@
 
 /* One record lists all patterns of a BSA: with the rest they fit into RECORD_MAX. */
 #define ENTITLE_TOTAL_MAX 4096
+
+/* A change that another one overtook is made anew; more than so many mean that scripts fight. */
+#define CHANGE_ATTEMPTS 8
 
 /* ---- checking what was given ------------------------------------------------------------------
  */
@@ -125,7 +129,7 @@ struct enrolment {
     const struct keys_actor *actor;
     const char *action;
     struct store_bsa *row;
-    struct store_bsa *before; /* what was in force; NULL if nothing was */
+    struct bsa_state *seen; /* what row was made of; NULL: the BSA is new */
     bool new_kek;
     bool in_force; /* the registry has the new state */
 };
@@ -197,14 +201,17 @@ static int write_rows(struct enrolment *e, struct store_tx *tx)
 
 /*
  * The new state is in force from here on, before the commit: what is decided after this item in the
- * same batch is decided by it.  If the commit fails nothing is released anyway.
+ * same batch is decided by it.  If the commit fails nothing is released anyway.  A row is replaced
+ * as a whole, so one that was made of an older state would undo what was changed meanwhile.
  */
 static int apply_enrolment(void *arg, struct store_tx *tx)
 {
     struct enrolment *e = arg;
     AUTO(store_bsa) struct store_bsa *copy = NULL;
-    int r = write_rows(e, tx);
+    int r = e->seen && !bsa_state_current(e->seen) ? TEKD_ESTALE : 0;
 
+    if (r == 0)
+        r = write_rows(e, tx);
     if (r == 0)
         r = record_enrolled(e, tx);
     if (r == 0)
@@ -215,17 +222,30 @@ static int apply_enrolment(void *arg, struct store_tx *tx)
     return r;
 }
 
-/* The commit failed: what was in force before is again; a BSA that was new gets nothing. */
+/* On the store thread, so that no later change comes in between.  A BSA that is not stored is
+ * nobody: row 0, no certificate, nothing allowed. */
+static int put_stored(void *arg, struct store_tx *tx)
+{
+    const struct enrolment *e = arg;
+    AUTO(store_bsa) struct store_bsa *row = NULL;
+    int r = store_tx_bsa_find(tx, e->row->id, &row);
+
+    if (r == TEKD_ENOTFOUND) {
+        r = store_bsa_new(&row);
+        if (r == 0)
+            memcpy(row->id, e->row->id, sizeof(row->id));
+    }
+    return r < 0 ? r : registry_put(e->k->registry, TAKE(row));
+}
+
+/* The commit failed: what is stored is in force again. */
 static void take_back(struct enrolment *e)
 {
-    AUTO(store_bsa) struct store_bsa *copy = NULL;
+    int r = store_call(e->k->store, STORE_READ, put_stored, e);
 
-    if (store_bsa_dup(e->before ? e->before : e->row, &copy) < 0)
-        return;
-    if (!e->before)
-        copy->enabled = false;
-    if (registry_put(e->k->registry, TAKE(copy)) < 0)
-        log_event(LOG_ERROR, "keys", "enrolment-not-taken-back", LOG_STR("bsa", e->row->id));
+    if (r < 0)
+        log_event(LOG_ERROR, "keys", "enrolment-not-taken-back", LOG_STR("bsa", e->row->id),
+                  LOG_STR("error", tekd_errname(r)));
 }
 
 static int commit(struct enrolment *e, struct keys_error *err)
@@ -234,6 +254,9 @@ static int commit(struct enrolment *e, struct keys_error *err)
 
     if (r < 0 && e->in_force)
         take_back(e);
+    if (r == TEKD_ESTALE)
+        return admin_fail(err, r, "\"%s\": somebody else is changing this BSA; try again",
+                          e->row->id);
     if (r == TEKD_EEXIST)
         return admin_fail(
             err, r, "\"%s\": this BSA, its certificate or its KEK is enrolled already", e->row->id);
@@ -278,6 +301,9 @@ int keys_bsa_add(struct keys *k, const struct keys_actor *a, const struct keys_b
                           "the ID has to be 1..%d octets without control characters or white space "
                           "at its ends",
                           STORE_ID_MAX);
+    if (strcmp(c->id, KEK_STORAGE_NAME) == 0)
+        return admin_fail(err, TEKD_EINVAL, "\"%s\" names the storage KEK in messages and records",
+                          c->id);
     if (c->n_certs == 0 || !c->kek_label)
         return admin_fail(err, TEKD_EINVAL, "a certificate and a KEK label are needed");
     r = store_bsa_new(&b);
@@ -292,50 +318,74 @@ int keys_bsa_add(struct keys *k, const struct keys_actor *a, const struct keys_b
     return r < 0 ? r : commit(&e, err);
 }
 
-/* A copy of what is in force, to be changed. */
-static int current(struct keys *k, const char *id, struct store_bsa **ret_bsa,
-                   struct keys_error *err)
+/* What is in force, and a copy to be changed. */
+static int begin(struct keys *k, const char *id, struct bsa_state **ret_seen,
+                 struct store_bsa **ret_row, struct keys_error *err)
 {
     AUTO_BSA struct bsa_state *s = registry_by_id(k->registry, id);
+    int r;
 
-    if (!s)
+    if (!s || s->row->row == 0)
         return admin_fail(err, TEKD_ENOTFOUND, "\"%s\": no such BSA", id);
-    return store_bsa_dup(s->row, ret_bsa);
+    r = store_bsa_dup(s->row, ret_row);
+    if (r == 0)
+        *ret_seen = TAKE(s);
+    return r;
+}
+
+static int set_once(struct keys *k, const struct keys_actor *a, const struct keys_bsa_change *c,
+                    struct keys_error *err)
+{
+    AUTO(store_bsa) struct store_bsa *row = NULL;
+    AUTO_BSA struct bsa_state *seen = NULL;
+    struct enrolment e = {.k = k, .actor = a, .action = "bsa set"};
+    int r = begin(k, c->id, &seen, &row, err);
+
+    if (r < 0)
+        return r;
+    assert(row);
+    e.row = row;
+    e.seen = seen;
+    r = merge(row, c, err);
+    if (r == 0 && (c->kek_label || c->wrap))
+        r = describe(k, c->kek_label ? c->kek_label : row->kek.kek.label,
+                     c->wrap ? c->wrap : row->kek.kek.wrap, &e, err);
+    return r < 0 ? r : commit(&e, err);
 }
 
 int keys_bsa_set(struct keys *k, const struct keys_actor *a, const struct keys_bsa_change *c,
                  struct keys_error *err)
 {
-    AUTO(store_bsa) struct store_bsa *b = NULL, *before = NULL;
-    struct enrolment e = {.k = k, .actor = a, .action = "bsa set"};
-    int r = current(k, c->id, &b, err);
+    int r = TEKD_ESTALE;
 
-    if (r == 0)
-        r = current(k, c->id, &before, err);
+    for (int i = 0; i < CHANGE_ATTEMPTS && r == TEKD_ESTALE; i++)
+        r = set_once(k, a, c, err);
+    return r;
+}
+
+static int enable_once(struct keys *k, const struct keys_actor *a, const char *id, bool enable,
+                       struct keys_error *err)
+{
+    AUTO(store_bsa) struct store_bsa *row = NULL;
+    AUTO_BSA struct bsa_state *seen = NULL;
+    struct enrolment e = {.k = k, .actor = a, .action = enable ? "bsa enable" : "bsa disable"};
+    int r = begin(k, id, &seen, &row, err);
+
     if (r < 0)
         return r;
-    e.row = b;
-    e.before = before;
-    r = merge(b, c, err);
-    if (r == 0 && (c->kek_label || c->wrap))
-        r = describe(k, c->kek_label ? c->kek_label : b->kek.kek.label,
-                     c->wrap ? c->wrap : b->kek.kek.wrap, &e, err);
-    return r < 0 ? r : commit(&e, err);
+    assert(row);
+    row->enabled = enable;
+    e.row = row;
+    e.seen = seen;
+    return commit(&e, err);
 }
 
 int keys_bsa_enable(struct keys *k, const struct keys_actor *a, const char *id, bool enable,
                     struct keys_error *err)
 {
-    AUTO(store_bsa) struct store_bsa *b = NULL, *before = NULL;
-    struct enrolment e = {.k = k, .actor = a, .action = enable ? "bsa enable" : "bsa disable"};
-    int r = current(k, id, &b, err);
+    int r = TEKD_ESTALE;
 
-    if (r == 0)
-        r = current(k, id, &before, err);
-    if (r < 0)
-        return r;
-    b->enabled = enable;
-    e.row = b;
-    e.before = before;
-    return commit(&e, err);
+    for (int i = 0; i < CHANGE_ATTEMPTS && r == TEKD_ESTALE; i++)
+        r = enable_once(k, a, id, enable, err);
+    return r;
 }

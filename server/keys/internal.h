@@ -242,6 +242,10 @@ void keys_record_refusal(struct keys *k, const struct refusal *what, unsigned pe
 
 /* ---- kek.c ----------------------------------------------------------------------------------- */
 
+/* What the storage KEKs are called in messages and records, with a slash and their version; BSAs'
+ * KEKs have the BSA's ID in place of it. */
+#define KEK_STORAGE_NAME "storage"
+
 /* Describes the KEK of this label; err says what is wrong with it. */
 struct kek_wanted {
     const char *label;

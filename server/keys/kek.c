@@ -27,7 +27,7 @@ int kek_check(struct keys *k, const struct store_kek *bound, int64_t deadline_us
                                     .use = bound->kek.use,
                                     .wrap = bound->kek.wrap,
                                     .deadline_us = deadline_us};
-    struct store_kek found;
+    struct store_kek found = {.row = 0};
     int r = kek_describe(k, &what, &found, err);
 
     if (r < 0)

@@ -86,6 +86,13 @@ static void take_id(struct registry *r, struct by_id *i)
     HASH_DELETE(hh_row, r->rows, i);
     HASH_DEL(r->ids, i);
 }
+
+static void set_row(struct registry *r, struct by_id *i, int64_t row)
+{
+    HASH_DELETE(hh_row, r->rows, i);
+    i->bsa.row = row;
+    HASH_ADD(hh_row, r->rows, bsa.row, sizeof(i->bsa.row), i);
+}
 /* NOLINTEND(readability-function-size,clang-analyzer-core.NullDereference) */
 
 void registry_free(struct registry *r)
@@ -197,6 +204,8 @@ static int bsa_of_locked(struct registry *r, const struct store_bsa *row, struct
         memcpy(i->bsa.id, row->id, sizeof(i->bsa.id));
         add_id(r, i);
     }
+    if (i->bsa.row != row->row) /* an enrolment that was taken back, made again */
+        set_row(r, i, row->row);
     *ret_bsa = &i->bsa;
     return 0;
 }
