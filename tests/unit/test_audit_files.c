@@ -284,10 +284,10 @@ static void note_of_another_log(struct fixture *x)
 }
 static void notes_swapped(struct fixture *x)
 {
-    struct note n = x->note[1];
+    struct note n = x->note[3];
 
-    x->note[1] = x->note[2];
-    x->note[2] = n;
+    x->note[3] = x->note[4];
+    x->note[4] = n;
     rewrite_notes(x);
 }
 static void note_missing(struct fixture *x)
