@@ -240,6 +240,20 @@ static bool find_locked(struct hsm *h, uint32_t id, struct found *ret_found)
     return false;
 }
 
+/* With a new PIN: starts under way had the old one, and what becomes of them says nothing. */
+static void start_over_locked(struct hsm *h)
+{
+    for (size_t i = 0; i < h->n_slots; i++) {
+        struct slot *s = &h->slot[i];
+
+        if (s->live.state == CONN_STARTING || (s->live.state == CONN_DOOMED && s->use == SLOT_FREE))
+            conn_end_locked(h, &s->live);
+        if (s->next.state == CONN_STARTING || s->next.state == CONN_DOOMED)
+            conn_end_locked(h, &s->next);
+    }
+    pool_forgive_locked(h);
+}
+
 static void on_pin_locked(struct hsm *h, const struct control_message *m)
 {
     h->program.greeted = true;
@@ -249,7 +263,7 @@ static void on_pin_locked(struct hsm *h, const struct control_message *m)
     h->pin_known = true;
     h->pin = m->pin.state;
     if (h->pin == CONTROL_PIN_HAVE)
-        pool_forgive_locked(h);
+        start_over_locked(h);
     else
         set_reason_locked(h, TEKD_EPIN, m->pin.text);
 }
@@ -467,7 +481,7 @@ static enum hsm_state state_locked(struct hsm *h, int64_t now)
         if (l->slots == 0)
             continue;
         has = role_ready_locked(h, (enum protocol_role)i, &failing);
-        l->down = !has && (failing || hopeless);
+        l->down = !has && !h->retry_open && (failing || hopeless);
         ready = ready && has;
         down = down || l->down;
         if (l->down)

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "client/pool.h"
 #include "control.h"
 #include "protocol.h"
 #include "tekd/auto.h"
@@ -134,6 +135,19 @@ static void *call_once(void *arg)
     return NULL;
 }
 
+/* Until so many calls are inside the pool; there is no public way to see that. */
+static void await_calls(struct fixture *f, unsigned n)
+{
+    unsigned inside;
+
+    do {
+        fixture_pause();
+        (void)pthread_mutex_lock(&f->hsm->lock);
+        inside = f->hsm->n_calls;
+        (void)pthread_mutex_unlock(&f->hsm->lock);
+    } while (inside < n);
+}
+
 static void hsm_free__ends_calls_under_way(void **state)
 {
     struct fixture *f = *state;
@@ -146,8 +160,7 @@ static void hsm_free__ends_calls_under_way(void **state)
     assert_int_equal(kill(fixture_worker(f, 0), SIGSTOP), 0);
     for (size_t i = 0; i < 3; i++)
         assert_int_equal(pthread_create(&thread[i], NULL, call_once, &c[i]), 0);
-    /* One has the worker, two wait in line; which of them got that far does not matter. */
-    fixture_pause();
+    await_calls(f, 3);
     fixture_stop(f);
     for (size_t i = 0; i < 3; i++) {
         assert_int_equal(pthread_join(thread[i], NULL), 0);
@@ -301,7 +314,7 @@ struct bare {
     uint8_t in[CONTROL_MAX];
 };
 
-static void bare_start(struct bare *b, const struct fixture *f)
+static void bare_start_on(struct bare *b, const struct fixture *f, const char *module)
 {
     char *argv[] = {TEST_TEKD_HSM, NULL};
     struct control_message m = {.kind = CONTROL_CONFIGURE};
@@ -318,16 +331,22 @@ static void bare_start(struct bare *b, const struct fixture *f)
     (void)close(pair[1]);
     b->control = pair[0];
     assert_int_equal(buf_new(CONTROL_MAX, &b->out), 0);
-    m.configure = (struct control_configure){.module = TEST_SOFTHSM,
+    m.configure = (struct control_configure){.module = module,
                                              .token = FIXTURE_TOKEN,
                                              .checkpoint_key = "checkpoint-1",
                                              .tls_key = "tls-1",
                                              .pin_source = HSM_PIN_FILE,
                                              .pin = f->pin_file,
-                                             .start_timeout_ms = 10000,
+                                             .start_timeout_ms =
+                                                 strcmp(module, TEST_SOFTHSM) == 0 ? 10000 : 300,
                                              .n_env = 1,
                                              .env = {f->env_conf}};
     assert_int_equal(control_send(b->control, b->out, &m, -1), 0);
+}
+
+static void bare_start(struct bare *b, const struct fixture *f)
+{
+    bare_start_on(b, f, TEST_SOFTHSM);
 }
 
 /* Waits for this kind of message; others are passed over. */
@@ -348,16 +367,25 @@ static void bare_await(struct bare *b, enum control_kind kind, struct control_me
     } while (true);
 }
 
-static void bare_worker(struct bare *b, enum protocol_role role)
+static void bare_spawn(struct bare *b, uint32_t id, enum protocol_role role)
 {
-    struct control_message m = {.kind = CONTROL_SPAWN, .id = 7};
+    struct control_message m = {.kind = CONTROL_SPAWN, .id = id};
     int pair[2];
 
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
     m.role = role;
     assert_int_equal(control_send(b->control, b->out, &m, pair[1]), 0);
     (void)close(pair[1]);
+    if (b->worker >= 0)
+        (void)close(b->worker);
     b->worker = pair[0];
+}
+
+static void bare_worker(struct bare *b, enum protocol_role role)
+{
+    struct control_message m;
+
+    bare_spawn(b, 7, role);
     bare_await(b, CONTROL_READY, &m);
     assert_int_equal(m.id, 7);
 }
@@ -394,6 +422,7 @@ static void bare_stop(struct bare *b)
 
     (void)close(b->worker);
     (void)close(b->control);
+    b->worker = -1;
     assert_int_equal(waitpid(b->pid, &status, 0), b->pid);
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 0);
@@ -458,6 +487,32 @@ static void worker__refuses_malformed_requests_and_goes_on(void **state)
     bare_stop(&b);
 }
 
+/* One after the other: a PIN that the token has come to refuse would be tried once only. */
+static void supervisor__kills_a_start_that_hangs_and_then_starts_the_next(void **state)
+{
+    struct fixture *f = *state;
+    struct control_message m;
+    struct bare b = {.worker = -1};
+    int pid;
+
+    bare_start_on(&b, f, TEST_HANG_MODULE);
+    bare_spawn(&b, 1, PROTOCOL_ROLE_KEY);
+    bare_spawn(&b, 2, PROTOCOL_ROLE_KEY);
+    bare_await(&b, CONTROL_FORKED, &m);
+    assert_int_equal(m.id, 1);
+    pid = m.pid;
+    do
+        bare_await(&b, CONTROL_EXITED, &m);
+    while (m.id != 1);
+    assert_int_equal(m.ended.error, TEKD_EHSM);
+    assert_non_null(strstr(m.ended.text, "hung"));
+    assert_false(fixture_alive(pid));
+    bare_await(&b, CONTROL_FORKED, &m);
+    assert_int_equal(m.id, 2);
+    bare_stop(&b); /* the second one too */
+    assert_false(fixture_alive(m.pid));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -474,6 +529,7 @@ int main(void)
         TEST(hsm_new__reports_what_is_no_module),
         TEST(hsm_new__reports_a_missing_signing_key),
         cmocka_unit_test(tekd_hsm__refuses_to_be_started_by_hand),
+        TEST(supervisor__kills_a_start_that_hangs_and_then_starts_the_next),
         TEST(worker__serves_the_verbs_of_its_role_only),
         TEST(worker__refuses_malformed_requests_and_goes_on),
     };

@@ -151,15 +151,13 @@ static void tek__refuses_all_but_being_wrapped(void **state)
 static void kek__cannot_be_destroyed_in_a_read_only_session(void **state)
 {
     struct lab *l = *state;
-    AUTO(token_kek) struct token_kek *k = NULL;
-    struct token_tek tek;
+    struct token_tek kek;
 
     lab_make_key(l, TOKEN_BSA_KEK, "bsa");
-    tek.object = lab_object(l, CKO_SECRET_KEY, "bsa");
     lab_close(l);
     lab_open(l, NULL, NULL, TOKEN_READ_ONLY);
-    tek.object = lab_object(l, CKO_SECRET_KEY, "bsa");
-    assert_int_equal(token_tek_destroy(l->token, &tek), TEKD_EHSM);
+    kek.object = lab_object(l, CKO_SECRET_KEY, "bsa");
+    assert_int_equal(token_tek_destroy(l->token, &kek), TEKD_EHSM);
     assert_string_equal(token_reason(l->token), "C_DestroyObject: CKR_SESSION_READ_ONLY");
     assert_int_equal(lab_count(l, "bsa"), 1);
 }

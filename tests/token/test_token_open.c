@@ -77,7 +77,7 @@ static int open_uri(const char *uri, struct token_info *ret_info)
 
 static void token_open__finds_by_label_and_by_serial(void **state)
 {
-    struct token_info by_label, by_serial;
+    struct token_info by_label = {.label = ""}, by_serial = {.label = ""};
     char uri[64];
 
     (void)state;
