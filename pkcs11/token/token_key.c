@@ -1,12 +1,19 @@
 /* Finding keys by their names and saying what they are. */
 #include "token/token_impl.h"
 
+#include <openssl/asn1.h>
+#include <openssl/core_names.h>
 #include <openssl/err.h>
-#include <openssl/x509.h>
+#include <openssl/evp.h>
+#include <openssl/objects.h>
+#include <openssl/params.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "tekd/enc.h"
+
+/* Octets of an RSA-4096 modulus. */
+#define RSA_MAX 512
 
 const char *token_kind_name(enum token_kind kind)
 {
@@ -233,52 +240,120 @@ int token_key_each(struct token *t, int (*visit)(void *arg, const struct token_k
 
 /* ---------------------------------------------------------------- public keys ------ */
 
-/* libp11's key still points into the token; its encoding does not. */
-static int detach(struct token *t, EVP_PKEY *key, EVP_PKEY **ret_key)
+/*
+ * Read here and not by libp11, whose PKCS11_get_public_key() (0.4.12) keeps the key, its slot and
+ * the whole context for ever.
+ */
+static EVP_PKEY *from_params(const char *type, OSSL_PARAM *params)
 {
-    unsigned char *der = NULL;
-    const unsigned char *p;
-    EVP_PKEY *own;
-    int len = i2d_PUBKEY(key, &der);
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, type, NULL);
+    EVP_PKEY *key = NULL;
 
-    if (len <= 0)
-        return token_say(t, TEKD_ECRYPTO, "a public key of the token has no encoding");
-    p = der;
-    own = d2i_PUBKEY(NULL, &p, len);
-    OPENSSL_free(der);
-    if (!own)
-        return token_say(t, TEKD_ECRYPTO, "a public key of the token cannot be read");
-    *ret_key = own;
+    if (ctx && EVP_PKEY_fromdata_init(ctx) > 0)
+        (void)EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_PUBLIC_KEY, params);
+    EVP_PKEY_CTX_free(ctx);
+    ERR_clear_error();
+    return key;
+}
+
+/* The curve's name by its OBJECT IDENTIFIER (DER), or NULL. */
+static const char *curve_of(const uint8_t *der, size_t len)
+{
+    const unsigned char *p = der;
+    ASN1_OBJECT *oid = d2i_ASN1_OBJECT(NULL, &p, (long)len);
+    int nid = oid ? OBJ_obj2nid(oid) : NID_undef;
+
+    ASN1_OBJECT_free(oid);
+    ERR_clear_error();
+    return nid == NID_undef ? NULL : OBJ_nid2sn(nid);
+}
+
+static int read_ec(struct token *t, CK_OBJECT_HANDLE o, EVP_PKEY **ret_key)
+{
+    uint8_t params[64], point[256];
+    size_t params_len = 0, point_len = 0;
+    const unsigned char *p = point;
+    ASN1_OCTET_STRING *wrapped;
+    const char *curve = NULL;
+    int r;
+
+    r = token_attr_octets(t, o, CKA_EC_PARAMS, (struct token_octets){params, sizeof(params)},
+                          &params_len);
+    if (r == 0)
+        r = token_attr_octets(t, o, CKA_EC_POINT, (struct token_octets){point, sizeof(point)},
+                              &point_len);
+    if (r < 0)
+        return r;
+    /* An OCTET STRING (DER) around the point, as the standard says; in it the point itself. */
+    wrapped = d2i_ASN1_OCTET_STRING(NULL, &p, (long)point_len);
+    curve = curve_of(params, params_len);
+    if (wrapped && curve) {
+        OSSL_PARAM list[] = {
+            OSSL_PARAM_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, (char *)(uintptr_t)curve, 0),
+            OSSL_PARAM_octet_string(OSSL_PKEY_PARAM_PUB_KEY,
+                                    (void *)(uintptr_t)ASN1_STRING_get0_data(wrapped),
+                                    (size_t)ASN1_STRING_length(wrapped)),
+            OSSL_PARAM_END,
+        };
+
+        *ret_key = from_params("EC", list);
+    }
+    ASN1_OCTET_STRING_free(wrapped);
+    return 0;
+}
+
+/* OpenSSL wants numbers in the host's order. */
+static bool read_number(struct token *t, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_TYPE type,
+                        uint8_t out[static RSA_MAX], size_t *ret_len)
+{
+    uint8_t raw[RSA_MAX];
+    size_t len = 0;
+
+    if (token_attr_octets(t, o, type, (struct token_octets){raw, sizeof(raw)}, &len) < 0)
+        return false;
+    for (size_t i = 0; i < len; i++)
+        out[i] = raw[len - 1 - i];
+    *ret_len = len;
+    return true;
+}
+
+static int read_rsa(struct token *t, CK_OBJECT_HANDLE o, EVP_PKEY **ret_key)
+{
+    uint8_t n[RSA_MAX], e[RSA_MAX];
+    size_t n_len = 0, e_len = 0;
+
+    if (read_number(t, o, CKA_MODULUS, n, &n_len) &&
+        read_number(t, o, CKA_PUBLIC_EXPONENT, e, &e_len)) {
+        OSSL_PARAM list[] = {
+            OSSL_PARAM_BN(OSSL_PKEY_PARAM_RSA_N, n, n_len),
+            OSSL_PARAM_BN(OSSL_PKEY_PARAM_RSA_E, e, e_len),
+            OSSL_PARAM_END,
+        };
+
+        *ret_key = from_params("RSA", list);
+    }
     return 0;
 }
 
 int token_key_public(struct token *t, const char *label, EVP_PKEY **ret_key)
 {
-    PKCS11_KEY *keys, *found = NULL;
-    EVP_PKEY *key;
-    unsigned n;
+    const struct token_query q = {.class = CKO_PUBLIC_KEY, .label = label};
+    CK_KEY_TYPE type = CK_UNAVAILABLE_INFORMATION;
+    CK_OBJECT_HANDLE o = 0;
+    EVP_PKEY *key = NULL;
     int r;
 
-    if (PKCS11_enumerate_public_keys(t->slot->token, &keys, &n) != 0) {
-        ERR_clear_error();
-        return token_say(t, TEKD_EHSM, "the public keys of the token cannot be listed");
-    }
-    for (unsigned i = 0; i < n; i++) {
-        if (!keys[i].label || strcmp(keys[i].label, label) != 0)
-            continue;
-        if (found)
-            return token_say(t, TEKD_EEXIST, "the token has more than one public key \"%s\"",
-                             label);
-        found = &keys[i];
-    }
-    if (!found)
-        return token_say(t, TEKD_ENOTFOUND, "the token has no public key \"%s\"", label);
-    key = PKCS11_get_public_key(found);
-    if (!key) {
-        ERR_clear_error();
+    r = token_key_one(t, &q, &o);
+    if (r == 0)
+        r = token_attr_number(t, o, CKA_KEY_TYPE, &type);
+    if (r == 0 && type == CKK_EC)
+        r = read_ec(t, o, &key);
+    if (r == 0 && type == CKK_RSA)
+        r = read_rsa(t, o, &key);
+    if (r < 0)
+        return r;
+    if (!key)
         return token_say(t, TEKD_EHSM, "the public key \"%s\" cannot be read", label);
-    }
-    r = detach(t, key, ret_key);
-    EVP_PKEY_free(key);
-    return r;
+    *ret_key = key;
+    return 0;
 }
