@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 #include <fcntl.h>
+#include <openssl/rand.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -328,7 +329,7 @@ static const struct file_case note_cases[] = {
     {"a note with an extension", "checkpoints", "expected a note and an empty line", NULL,
      notes_garbage, NULL},
     {"notes cut off", "checkpoints", "expected a note and an empty line", NULL, notes_cut, NULL},
-    {"no notes", "recovered", "under no checkpoint, from 0", NULL, no_notes, NULL},
+    {"no notes", "checkpoints", "expected at least one note", NULL, no_notes, NULL},
 };
 
 static void sum_changed(struct fixture *x)
@@ -516,6 +517,36 @@ static void verify__checks_anchors(void **state)
     run_file_cases(anchor_cases, ARRAY_SIZE(anchor_cases));
 }
 
+/* Whatever octet of the log, the notes or the checkpoint is another: new sums do not help. */
+static void verify__refuses_any_changed_octet(void **state)
+{
+    static const char *const names[] = {"audit.jsonl", "checkpoints.txt", "checkpoint"};
+    struct fixture *x = export_new();
+    uint32_t random[2];
+
+    (void)state;
+    export_make(x);
+    for (size_t i = 0; i < 300; i++) {
+        struct file *f = export_file(x, names[i % ARRAY_SIZE(names)]);
+        struct audit *a;
+        char *octet, before;
+
+        assert_int_equal(RAND_bytes((uint8_t *)random, sizeof random), 1);
+        octet = &f->octets[random[0] % f->len];
+        before = *octet;
+        *octet = (char)(before ^ (char)(1 + random[1] % 255));
+        export_make_sums(x);
+        export_write(x);
+        a = look(x);
+        if (a->n_failures == 0)
+            fail_msg("verified: octet %u of %s as %02x", random[0] % (unsigned)f->len, f->name,
+                     (uint8_t)*octet);
+        audit_free(a);
+        *octet = before;
+    }
+    export_free(x);
+}
+
 /* A pipe must not hold the verifier up, a link not lead it elsewhere. */
 static void verify__reads_regular_files_only(void **state)
 {
@@ -547,6 +578,7 @@ int main(void)
         cmocka_unit_test(verify__checks_all_notes),
         cmocka_unit_test(verify__checks_sums_and_files),
         cmocka_unit_test(verify__checks_anchors),
+        cmocka_unit_test(verify__refuses_any_changed_octet),
         cmocka_unit_test(verify__reads_regular_files_only),
     };
 

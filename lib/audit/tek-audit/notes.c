@@ -171,6 +171,9 @@ int notes_open(struct audit *a, struct notes **ret_notes)
         load(a, n);
     if (a->error < 0)
         return a->error;
+    if (n->lines && n->number == 0)
+        audit_fail_at(a, "checkpoints.txt", "checkpoints",
+                      "expected at least one note, found none");
     *ret_notes = TAKE(n);
     return 0;
 }
