@@ -102,11 +102,14 @@ static int record_rotated(struct store_tx *tx, const struct rotation *x)
     return r < 0 ? r : admin_record(tx, x->actor, "key rotate", x->content.id);
 }
 
-/* From here on the old TEK is not current: requests that were decided on it are decided again. */
+/*
+ * From here on the old TEK is not current: requests that were decided on it are decided again.  In
+ * this order: who takes the new generation before it asks the cache cannot find the old TEK there.
+ */
 static void tek_changed(struct keys *k, const char *content_id)
 {
-    atomic_fetch_add(&k->tek_generation, 1);
     cache_drop(k->cache, content_id);
+    atomic_fetch_add(&k->tek_generation, 1);
 }
 
 static int apply_rotate(void *arg, struct store_tx *tx)

@@ -63,7 +63,8 @@ static void reject(struct keys_work *w, const struct reply_problem *problem,
 
     atomic_fetch_add(&w->k->refused, 1);
     keys_record_refusal(w->k, &what, LIMIT_REFUSED_PER_MINUTE);
-    if (err && err->tag == CP3_REQUEST && err->message_id[0] && problem->status == 400) {
+    /* What is no XML or JSON at all is not answered as a message, whatever was read before. */
+    if (err && err->code == CP3_EFORMAT && err->tag == CP3_REQUEST && err->message_id[0]) {
         const struct reply_refusal refusal = {.media = w->media,
                                               .form = CP3_EFFICIENT,
                                               .reason = CP3_REASON_MALFORMED,
@@ -168,7 +169,18 @@ struct lookup {
     struct key_material *ret;
 };
 
-static int read_tek(struct store_tx *tx, const struct lookup *l)
+/* Of a known TEK, whether it was wrapped for this KEK before. */
+static int read_export(void *arg, struct store_tx *tx)
+{
+    struct lookup *l = arg;
+    struct key_material *m = l->ret;
+    int r = store_tx_export_find(tx, m->key.tek, l->kek, &m->data);
+
+    m->new_export = r == TEKD_ENOTFOUND;
+    return m->new_export ? 0 : r;
+}
+
+static int read_tek(struct store_tx *tx, struct lookup *l)
 {
     struct key_material *m = l->ret;
     struct store_tek t;
@@ -187,14 +199,12 @@ static int read_tek(struct store_tx *tx, const struct lookup *l)
     m->key.storage_kek = t.storage_kek;
     m->key.stored = t.stored;
     memcpy(m->key.key_id, t.key_id, sizeof(t.key_id));
-    r = store_tx_export_find(tx, t.row, l->kek, &m->data);
-    m->new_export = r == TEKD_ENOTFOUND;
-    return m->new_export ? 0 : r;
+    return read_export(l, tx);
 }
 
 static int read_content(void *arg, struct store_tx *tx)
 {
-    const struct lookup *l = arg;
+    struct lookup *l = arg;
     struct store_content c;
     int r = store_tx_content_find(tx, l->content_id, strlen(l->content_id), &c);
 
@@ -205,6 +215,17 @@ static int read_content(void *arg, struct store_tx *tx)
     return read_tek(tx, l);
 }
 
+static int read_store(struct keys_work *w, int (*read)(void *arg, struct store_tx *tx),
+                      struct lookup *l)
+{
+    int r;
+
+    keys_waits(w->k, true);
+    r = store_call(w->k->store, STORE_READ, read, l);
+    keys_waits(w->k, false);
+    return r;
+}
+
 /*
  * What is known of the content without the HSM: made.data is there, or new_export is set, or
  * new_tek.  Errors: TEKD_ENOTFOUND: there is no such content; of store_call().
@@ -213,20 +234,17 @@ static int look_up(struct keys_work *w)
 {
     struct key_material *m = &w->made;
     struct lookup l = {.content_id = w->request.content_id, .kek = m->kek, .ret = m};
-    int r;
 
     if (cache_get(w->k->cache, l.content_id, &m->key)) {
         atomic_fetch_add(&w->k->tek_hits, 1);
-        m->new_export = !cache_get_export(w->k->cache, m->key.tek, m->kek, &m->data);
-        return 0;
+        return cache_get_export(w->k->cache, m->key.tek, m->kek, &m->data)
+                   ? 0
+                   : read_store(w, read_export, &l);
     }
     atomic_fetch_add(&w->k->tek_misses, 1);
     if (!bloom_may_have(w->k->bloom, l.content_id))
         return TEKD_ENOTFOUND;
-    keys_waits(w->k, true);
-    r = store_call(w->k->store, STORE_READ, read_content, &l);
-    keys_waits(w->k, false);
-    return r;
+    return read_store(w, read_content, &l);
 }
 
 static bool may_make_content(const struct keys_work *w)

@@ -321,6 +321,27 @@ static int apply_repeat(struct keys_work *w, struct store_tx *tx, const struct s
     return 0;
 }
 
+/*
+ * Another request may have stored this TEK's wrap for this KEK meanwhile.  With AES key wrap it is
+ * the same; RSA-OAEP gives others each time, and the stored one is the one that repeats will give.
+ */
+static int insert_export(struct keys_work *w, struct store_tx *tx)
+{
+    struct hsm_blob stored = {.len = 0};
+    int r = store_tx_export_insert(tx, w->made.key.tek, w->made.kek, &w->made.data);
+
+    if (r != TEKD_EEXIST)
+        return r;
+    r = store_tx_export_find(tx, w->made.key.tek, w->made.kek, &stored);
+    if (r < 0)
+        return r;
+    if (stored.len == w->made.data.len &&
+        memcmp(stored.octets, w->made.data.octets, stored.len) == 0)
+        return 0;
+    cache_put_export(w->k->cache, w->made.key.tek, w->made.kek, &stored);
+    return TEKD_ESTALE;
+}
+
 static int apply_new_rows(struct keys_work *w, struct store_tx *tx)
 {
     int r = 0;
@@ -329,16 +350,34 @@ static int apply_new_rows(struct keys_work *w, struct store_tx *tx)
         r = insert_content(w, tx);
     if (r == 0 && w->made.new_tek)
         r = insert_tek(w, tx);
-    if (r == 0 && w->made.new_export) {
-        r = store_tx_export_insert(tx, w->made.key.tek, w->made.kek, &w->made.data);
-        r = r == TEKD_EEXIST ? 0 : r; /* the same wrap by another request, or ours after a repeat */
-    }
-    return r;
+    return r == 0 && w->made.new_export ? insert_export(w, tx) : r;
 }
 
-static bool is_stale(const struct keys_work *w)
+/*
+ * Whether what the request was decided by has changed.  After a change of any TEK the store is
+ * asked whether it was this one, so that rotations of many contents do not send all requests round.
+ * (A TEK that was just made needs no question: its version is unique.)
+ */
+static int check_fresh(struct keys_work *w, struct store_tx *tx)
 {
-    return !bsa_state_current(w->bsa) || w->tek_generation != atomic_load(&w->k->tek_generation);
+    uint64_t generation = atomic_load(&w->k->tek_generation);
+    struct store_tek now;
+    int r;
+
+    if (!bsa_state_current(w->bsa))
+        return TEKD_ESTALE;
+    if (w->tek_generation == generation || w->made.new_tek)
+        return 0;
+    r = w->repeated ? store_tx_tek_get(tx, w->made.key.tek, &now)
+                    : store_tx_tek_current(tx, w->made.key.content, 0, &now);
+    if (r == TEKD_ENOTFOUND)
+        return TEKD_ESTALE;
+    if (r < 0)
+        return r;
+    if (now.row != w->made.key.tek || now.destroyed)
+        return TEKD_ESTALE;
+    w->tek_generation = generation;
+    return 0;
 }
 
 static int apply_answer(struct store_item *item, struct store_tx *tx)
@@ -348,8 +387,9 @@ static int apply_answer(struct store_item *item, struct store_tx *tx)
     struct store_message m;
     int r;
 
-    if (is_stale(w))
-        return TEKD_ESTALE;
+    r = check_fresh(w, tx);
+    if (r < 0)
+        return r;
     if (!w->made.new_tek) { /* the usual repeat: found before anything is written */
         r = store_tx_message_find(tx, w->bsa->row->row, id, strlen(id), &m);
         if (r != TEKD_ENOTFOUND)
@@ -371,8 +411,6 @@ static int apply_answer(struct store_item *item, struct store_tx *tx)
 static void remember(struct keys_work *w)
 {
     cache_put_export(w->k->cache, w->made.key.tek, w->made.kek, &w->made.data);
-    if (w->made.new_content && w->bsa->bsa)
-        atomic_fetch_add(&w->bsa->bsa->auto_contents, 1);
     if (w->tek_generation == atomic_load(&w->k->tek_generation))
         cache_put(w->k->cache, w->request.content_id, &w->made.key);
 }
@@ -398,6 +436,14 @@ static void reply_answer(struct keys_work *w)
     work_reply(w, &reply);
 }
 
+/* Also a content whose answer came too late: it is committed if it was applied. */
+static void count_content(struct keys_work *w, int result)
+{
+    if (w->made.new_content && w->made.key.content != 0 &&
+        (result == 0 || result == TEKD_ETIMEDOUT))
+        atomic_fetch_add(&w->bsa->bsa->auto_contents, 1);
+}
+
 /*
  * A BSA that was disabled after its answer was committed and before it left gets nothing: the
  * decision is made anew, and says why.
@@ -406,6 +452,7 @@ static void done_answer(struct store_item *item, int result)
 {
     struct keys_work *w = (struct keys_work *)item;
 
+    count_content(w, result);
     if (result == 0 && bsa_state_current(w->bsa))
         reply_answer(w);
     else if (result == 0 || result == TEKD_ESTALE || result == TEKD_EEXIST)
@@ -431,9 +478,10 @@ void work_submit(struct keys_work *w)
 static int apply_stored(struct store_item *item, struct store_tx *tx)
 {
     struct keys_work *w = (struct keys_work *)item;
+    int r = check_fresh(w, tx);
 
-    if (is_stale(w))
-        return TEKD_ESTALE;
+    if (r < 0)
+        return r;
     w->epoch = store_tx_epoch(tx);
     store_tx_wait_for(tx, w->answered_seq);
     return 0;
