@@ -102,15 +102,16 @@ class Tekd:
     def pid(self):
         return self.process.pid
 
-    def start(self, wait="ready", wrapper=()):
+    def start(self, wait="ready", wrapper=(), pass_fds=()):
         """wait: "ready" /readyz says so; "alive" /healthz does; None: not at all."""
         assert self.process is None
-        # Dies with us whatever happens; ASan's own messages go into the log.
-        argv = [tool("setpriv"), "--pdeathsig", "KILL", *wrapper, program("tekd"), "--config",
+        # Dies with us whatever happens to us.
+        argv = [*wrapper, tool("setpriv"), "--pdeathsig", "KILL", program("tekd"), "--config",
                 self.path("tekd.yaml")]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            env={**os.environ, **self.env}, cwd="/")
+                                            env={**os.environ, **self.env}, cwd="/",
+                                            pass_fds=pass_fds)
         if wait:
             self.wait_for("/readyz" if wait == "ready" else "/healthz")
         return self
