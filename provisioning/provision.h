@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tekd/enc.h"
 #include "tekd/secret.h"
 #include "token/token.h"
 
@@ -127,7 +128,12 @@ int session_fail(const struct token *t, int r);
 int session_has(struct token *t, const struct token_key_name *name);
 
 /* The key as a JSON object: what list, kek and key print. */
-json_t *session_key_json(const struct token_key *k);
+json_t *session_key_json(struct token *t, const struct token_key *k);
+
+/* The fingerprint by which a KEK is bound, in hex; false if it is no KEK, or one we would refuse.
+ */
+bool session_fingerprint(struct token *t, const struct token_key *k,
+                         char ret_hex[static ENC_HEX_LEN(32) + 1]);
 
 /* Reads the key of this name back and says that it is there; made: whether just now. */
 enum session_outcome { SESSION_MADE, SESSION_WAS_THERE };

@@ -160,18 +160,33 @@ static json_t *label_json(const struct token_key *k)
     return json_sprintf("hex:%s", hex);
 }
 
-json_t *session_key_json(const struct token_key *k)
+bool session_fingerprint(struct token *t, const struct token_key *k,
+                         char ret_hex[static ENC_HEX_LEN(32) + 1])
+{
+    enum hsm_kek_use use = k->kind == TOKEN_STORAGE_KEK ? HSM_KEK_STORAGE : HSM_KEK_BSA;
+    struct hsm_kek_report report;
+
+    if (!k->wrap || k->findings.n || token_kek_describe(t, k->label, use, k->wrap, &report) < 0)
+        return false;
+    enc_hex(report.kek.fingerprint, sizeof(report.kek.fingerprint), ret_hex);
+    return true;
+}
+
+json_t *session_key_json(struct token *t, const struct token_key *k)
 {
     char id[ENC_HEX_LEN(HSM_ID_MAX) + 1];
+    char fingerprint[ENC_HEX_LEN(32) + 1];
     json_t *findings = json_array();
     const char *wrap = k->wrap ? hsm_wrap_name(k->wrap) : NULL;
 
     enc_hex(k->id, k->id_len, id);
     for (size_t i = 0; i < k->findings.n; i++)
         json_array_append_new(findings, json_string(k->findings.text[i]));
-    return json_pack("{s:s, s:s, s:o, s:s, s:s*, s:b, s:s, s:o}", "kind", token_kind_name(k->kind),
-                     "type", k->type, "label", label_json(k), "id", id, "wrap", wrap, "imported",
-                     k->imported, "check_value", k->check_value, "findings", findings);
+    return json_pack("{s:s, s:s, s:o, s:s, s:s*, s:b, s:s, s:s*, s:o}", "kind",
+                     token_kind_name(k->kind), "type", k->type, "label", label_json(k), "id", id,
+                     "wrap", wrap, "imported", k->imported, "check_value", k->check_value,
+                     "fingerprint", session_fingerprint(t, k, fingerprint) ? fingerprint : NULL,
+                     "findings", findings);
 }
 
 int session_report(const struct options *o, struct token *t, const struct token_key_name *name,
@@ -183,7 +198,7 @@ int session_report(const struct options *o, struct token *t, const struct token_
 
     if (r < 0)
         return session_fail(t, r);
-    doc = session_key_json(&k);
+    doc = session_key_json(t, &k);
     json_object_set_new(doc, "created", json_boolean(outcome == SESSION_MADE));
     return options_done(o, doc, "key \"%s\" (%s): %s", k.label, token_kind_name(k.kind),
                         outcome == SESSION_MADE ? "made" : "exists and agrees");

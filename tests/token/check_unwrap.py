@@ -72,10 +72,9 @@ class Unwrap(unittest.TestCase):
     @classmethod
     def run_provision(cls, *words, token=True):
         more = ("--token", "pkcs11:token=t") if token else ()
-        subprocess.run([cls.provision, *words, *more, "--module", cls.module, "--profile",
-                        "softhsm", "--pin-file", cls.path("hsm.pin")],
-                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                       timeout=60)
+        return subprocess.run([cls.provision, *words, *more, "--module", cls.module, "--profile",
+                               "softhsm", "--pin-file", cls.path("hsm.pin")],
+                              check=True, capture_output=True, timeout=60)
 
     def unwrap(self, label, blob):
         if label == "rsa":
@@ -119,6 +118,8 @@ class Unwrap(unittest.TestCase):
         spki = self.rsa.public_key().public_bytes(serialization.Encoding.DER,
                                                   serialization.PublicFormat.SubjectPublicKeyInfo)
         self.assertEqual(hashlib.sha256(spki).hexdigest(), prints["rsa"])
+        listed = json.loads(self.run_provision("list", "--json").stdout)
+        self.assertEqual({k["label"]: k["fingerprint"] for k in listed}, prints)
 
 
 if __name__ == "__main__":
