@@ -29,14 +29,23 @@ struct front_request {
     _Atomic bool known; /* media and message_id may be read by the loop */
 };
 
+static struct http_reply http_of(const struct keys_reply *k)
+{
+    struct http_reply reply = {.status = k->status,
+                               .media = k->media,
+                               .reason = k->reason,
+                               .retry_after_s = k->retry_after_s,
+                               .close = k->close,
+                               .body = k->body};
+
+    _Static_assert(sizeof(reply.correlation) == sizeof(k->correlation), "a UUID");
+    memcpy(reply.correlation, k->correlation, sizeof(reply.correlation));
+    return reply;
+}
+
 static void answer(struct http_exchange *x, const struct keys_reply *k)
 {
-    const struct http_reply reply = {.status = k->status,
-                                     .media = k->media,
-                                     .reason = k->reason,
-                                     .retry_after_s = k->retry_after_s,
-                                     .close = k->close,
-                                     .body = k->body};
+    const struct http_reply reply = http_of(k);
 
     http_reply(x, &reply);
 }
@@ -117,11 +126,7 @@ static void on_timed_out(void *arg, struct http_exchange *x, struct http_reply *
 
     (void)arg;
     keys_busy_reply(known ? fr->media : CP3_XML, known ? fr->message_id : NULL, &k);
-    *ret_reply = (struct http_reply){.status = k.status,
-                                     .media = k.media,
-                                     .reason = k.reason,
-                                     .retry_after_s = k.retry_after_s,
-                                     .body = k.body};
+    *ret_reply = http_of(&k);
 }
 
 static void on_sent(void *arg, struct http_exchange *x, bool whole)
@@ -195,7 +200,6 @@ int front_start(struct keys *k, unsigned threads, unsigned queue, struct front *
     f->queue_limit = queue;
     f->route[0] = (struct http_route){.path = "/cp3",
                                       .method = "POST",
-                                      .needs_body = true,
                                       .handle = on_handle,
                                       .timed_out = on_timed_out,
                                       .sent = on_sent,

@@ -34,6 +34,7 @@ struct tekd {
     struct admin *admin;
     _Atomic int fatal;            /* an error of the store that ends tekd */
     _Atomic bool hsm_changed;     /* hsm_on_state() said so; the main thread looks */
+    bool check_keks;              /* the token was away: its keys are to be looked at again */
     int64_t certificates_next_us; /* when the main thread looks at their ends again */
     enum hsm_state hsm_state;     /* as the main thread last saw it */
 };

@@ -32,9 +32,11 @@ static void bind_again(struct tekd *t)
     int r;
 
     keys_status_get(t->keys, &s);
-    if (s.bound)
+    if (s.bound && !t->check_keks)
         return;
     r = keys_bind(t->keys, clock_mono_us() + KEYS_HSM_US);
+    if (r == 0)
+        t->check_keks = false;
     if (r == TEKD_EWEAK || r == TEKD_ENOTFOUND || r == TEKD_EEXIST || r == TEKD_ETAMPER)
         atomic_store(&t->fatal, r);
 }
@@ -43,6 +45,9 @@ static void watch_hsm(struct tekd *t)
 {
     struct hsm_status s;
 
+    /* Also a token that went and came back between two looks. */
+    if (atomic_exchange(&t->hsm_changed, false))
+        t->check_keks = true;
     hsm_status_get(t->hsm, &s);
     if (s.state != t->hsm_state && s.state != HSM_STARTING) {
         if (t->hsm_state != HSM_STARTING || s.state != HSM_READY)

@@ -19,11 +19,11 @@
 
 #include "tekd/buf.h"
 
-#define HTTP_BODY_MAX    65536 /* as the codec reads at most */
-#define HTTP_ADDR_MAX    64    /* [IPv6]:port */
-#define HTTP_LISTEN_MAX  16
-#define HTTP_REASON_MAX  40    /* a CP3-Reason token */
-#define HTTP_STOP_US     10000000 /* how long requests under way get at a graceful stop */
+#define HTTP_BODY_MAX        65536 /* as the codec reads at most */
+#define HTTP_ADDR_MAX        64    /* [IPv6]:port */
+#define HTTP_LISTEN_MAX      16
+#define HTTP_CORRELATION_MAX 36       /* a UUID */
+#define HTTP_STOP_US         10000000 /* how long requests under way get at a graceful stop */
 
 struct http;
 struct http_exchange;
@@ -36,12 +36,13 @@ struct http_peer {
 
 struct http_reply {
     int status;
-    const char *media;  /* static string; NULL without a body */
-    const char *reason; /* CP3-Reason; static string or NULL */
-    const char *allow;  /* Allow of a 405; static string or NULL */
-    int retry_after_s;  /* 0: no such header */
-    bool close;         /* the connection ends after this answer */
-    struct buf *body;   /* NULL: none */
+    const char *media;                          /* static string; NULL without a body */
+    const char *reason;                         /* CP3-Reason; static string or NULL */
+    const char *allow;                          /* Allow of a 405; static string or NULL */
+    int retry_after_s;                          /* 0: no such header */
+    bool close;                                 /* the connection ends after this answer */
+    char correlation[HTTP_CORRELATION_MAX + 1]; /* CP3-Correlation, as in the log; or empty */
+    struct buf *body;                           /* NULL: none */
 };
 
 /*
@@ -52,10 +53,10 @@ struct http_reply {
 struct http_route {
     const char *path; /* exact */
     const char *method;
-    bool needs_body;  /* POST with a media type that handle looks at */
     void (*handle)(void *arg, struct http_exchange *take_x);
     void (*timed_out)(void *arg, struct http_exchange *x, struct http_reply *ret_reply);
-    void (*sent)(void *arg, struct http_exchange *x, bool whole); /* may be NULL: after the answer */
+    /* After the answer left, or not whole; may be NULL. */
+    void (*sent)(void *arg, struct http_exchange *x, bool whole);
     void *arg;
 };
 
@@ -79,10 +80,10 @@ struct http_options {
     const char *certificate; /* PEM chain */
     const char *key_file;    /* PEM, mode 0600; NULL with a signer */
     struct http_signer signer;
-    const char *client_ca; /* PEM, one or more */
-    const char *crl;       /* PEM; NULL: none is checked */
-    unsigned loops;        /* h2o threads */
-    unsigned connections;  /* over all loops; more are closed at accept */
+    const char *client_ca;   /* PEM, one or more */
+    const char *crl;         /* PEM; NULL: none is checked */
+    unsigned loops;          /* h2o threads */
+    unsigned connections;    /* over all loops; more are closed at accept */
     int request_timeout_ms;  /* to read one request, and idle between two */
     int request_deadline_ms; /* from its last octet to the answer */
     const struct http_route *routes;
@@ -111,7 +112,7 @@ void http_stop(struct http *h);
 /* Numbers for status. */
 struct http_status {
     uint64_t connections, accepted, handshakes_failed, requests, replies, dropped, timed_out;
-    int64_t crl_next_update_s;      /* Unix time; 0: no CRL */
+    int64_t crl_next_update_s; /* Unix time; 0: no CRL */
     int64_t certificate_not_after_s;
 };
 void http_status_get(struct http *h, struct http_status *ret_status);
@@ -133,7 +134,7 @@ void *http_exchange_note(struct http_exchange *x);
 /* Answers and gives the exchange up; takes reply->body. */
 void http_reply(struct http_exchange *take_x, const struct http_reply *reply);
 
-/* ---- a plain listener for probes and metrics, on 127.0.0.1 by default ------------------------- */
+/* ---- a plain listener for probes and metrics, on 127.0.0.1 by default ------------------------ */
 
 struct http_plain;
 /* get() fills the body for a path (Content-Type text/plain) and returns the status, e.g. 404. */

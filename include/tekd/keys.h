@@ -18,6 +18,7 @@
 
 #include "cp3.h"
 #include "tekd/buf.h"
+#include "tekd/enc.h"
 #include "tekd/hsm.h"
 #include "tekd/store.h"
 
@@ -57,7 +58,8 @@ void keys_on_wait(struct keys *k, void (*wait)(void *arg, bool begins), void *ar
  * Loads BSAs and KEKs from the store and binds the storage KEK: at the first start it is described
  * and recorded (kek.added).  When the HSM does not answer by deadline_us the service starts without
  * and binds with keys_bind().  Errors: TEKD_EWEAK, TEKD_ENOTFOUND (the token has no such key),
- * TEKD_EEXIST (more than one), TEKD_ETAMPER (another key under the bound label): all end tekd; and
+ * TEKD_EEXIST (more than one), TEKD_ETAMPER (another key under the bound label),
+ * TEKD_EINVAL (storage_kek is not the label that was bound at the first start): all end tekd; and
  * those of store_call().
  */
 int keys_new(const struct keys_options *o, int64_t deadline_us, struct keys **ret_keys);
@@ -65,7 +67,10 @@ int keys_new(const struct keys_options *o, int64_t deadline_us, struct keys **re
 void keys_free(struct keys *k);
 AUTO_DEFINE(keys)
 
-/* Checks every bound KEK on the token: at start, and when an HSM that was away is back. */
+/*
+ * Checks every bound KEK on the token: at start, and when an HSM that was away is back.  While it
+ * does not answer what was bound before stays so.  Errors: as keys_new().
+ */
 int keys_bind(struct keys *k, int64_t deadline_us);
 
 /* An answer: what http_reply() takes, without h2o or sockets. */
@@ -75,7 +80,8 @@ struct keys_reply {
     const char *reason; /* CP3-Reason or NULL */
     int retry_after_s;
     bool close;
-    struct buf *body; /* the receiver's */
+    char correlation[ENC_UUID_LEN + 1]; /* of a fault of ours, as in the log; else empty */
+    struct buf *body;                   /* the receiver's */
 };
 
 /*

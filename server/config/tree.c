@@ -81,7 +81,7 @@ void tree_show(const yaml_node_t *node, char out[static TREE_SHOWN_MAX])
 {
     const size_t max = TREE_SHOWN_MAX - sizeof("\"...\"");
     const char *quote;
-    char text[TREE_SHOWN_MAX] = "";
+    char text[TREE_SHOWN_MAX - sizeof("\"...\"") + 1] = "";
     size_t len;
 
     if (node->type != YAML_SCALAR_NODE) {

@@ -67,6 +67,8 @@ static void fill_response(h2o_req_t *req, const struct http_reply *reply)
         add_header(req, "content-type", reply->media);
     if (reply->reason)
         add_header(req, "cp3-reason", reply->reason);
+    if (reply->correlation[0])
+        add_header(req, "cp3-correlation", reply->correlation);
     if (reply->allow)
         add_header(req, "allow", reply->allow);
     if (reply->retry_after_s) {

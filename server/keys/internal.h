@@ -330,6 +330,7 @@ struct keys_work {
     bool look_first;       /* the store has something under this MessageID: read it */
     bool counted;          /* in_flight was raised */
     bool repeated;         /* the stored answer is given again */
+    bool joined;           /* entered the flight of its MessageID, or waited for it */
     bool announced;        /* known() was called */
     bool gave_key;         /* replied with Status 0: answer.sent may follow */
     uint64_t answered_seq; /* of request.answered */

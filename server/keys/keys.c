@@ -72,6 +72,10 @@ static int bind_storage(struct keys *k, int64_t deadline_us, struct keys_error *
     (void)pthread_mutex_lock(&k->lock);
     bound = k->storage;
     (void)pthread_mutex_unlock(&k->lock);
+    if (bound.row && strcmp(bound.kek.label, k->storage_label) != 0)
+        return admin_fail(err, TEKD_EINVAL,
+                          "hsm.storage_kek is \"%s\", but the TEKs are stored under \"%s\"",
+                          k->storage_label, bound.kek.label);
     if (bound.row)
         return kek_check(k, &bound, deadline_us, err);
 
@@ -136,7 +140,8 @@ int keys_bind(struct keys *k, int64_t deadline_us)
     if (r == 0)
         r = bind_bsas(k, deadline_us, &err);
     (void)pthread_mutex_lock(&k->lock);
-    k->bound = r == 0;
+    if (r == 0 || !is_state(r))
+        k->bound = r == 0;
     (void)snprintf(k->reason, sizeof(k->reason), "%.*s", (int)sizeof(k->reason) - 1, err.what);
     (void)pthread_mutex_unlock(&k->lock);
     if (r < 0)

@@ -415,12 +415,20 @@ static struct keys_work *work_begin(struct keys *k, struct keys_request *r)
     return w;
 }
 
-/* A repeat that comes while the first is under way joins it. */
+/*
+ * A repeat that comes while the first is under way joins it.  Who has waited once does not again:
+ * the first has been answered then, or else they do the same work and the store takes one of them.
+ */
 static int enter_message(struct keys_work *w)
 {
     char name[STORE_ID_MAX + 40];
-    int n = snprintf(name, sizeof(name), "m%lld/%s", (long long)w->bsa->row->row,
-                     w->request.message_id);
+    int n;
+
+    if (w->joined)
+        return 0;
+    w->joined = true; /* before it can be another thread's */
+    n = snprintf(name, sizeof(name), "m%lld/%s", (long long)w->bsa->row->row,
+                 w->request.message_id);
 
     return flights_enter(w->k->flights, name, (size_t)n, w->r, &w->message_flight);
 }

@@ -117,6 +117,7 @@ void work_internal(struct keys_work *w, const char *what, int r)
         reply_refuse(&refusal, &reply);
     else
         reply_problem(&problem, &reply);
+    memcpy(reply.correlation, correlation, sizeof(reply.correlation));
     work_reply(w, &reply);
 }
 
