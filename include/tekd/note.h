@@ -17,11 +17,11 @@
 #include "tekd/buf.h"
 #include "tekd/merkle.h"
 
-#define NOTE_ORIGIN_MAX   300  /* a bsm_id of 255 octets and the rest */
-#define NOTE_TEXT_MAX     400  /* origin, 20 digits, 44 characters, line ends */
-#define NOTE_MAX          2048 /* the text and its signatures */
-#define NOTE_SIGS_MAX     4
-#define NOTE_SIG_MAX      80 /* DER of an ECDSA P-256 signature: at most 72; Ed25519: 64 */
+#define NOTE_ORIGIN_MAX 300  /* a bsm_id of 255 octets and the rest */
+#define NOTE_TEXT_MAX   400  /* origin, 20 digits, 44 characters, line ends */
+#define NOTE_MAX        2048 /* the text and its signatures */
+#define NOTE_SIGS_MAX   4
+#define NOTE_SIG_MAX    80 /* DER of an ECDSA P-256 signature: at most 72; Ed25519: 64 */
 
 struct note_signature {
     uint8_t key_id[4];

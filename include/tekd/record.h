@@ -1,7 +1,7 @@
 /*
  * Audit records: one flat JSON object in the form of RFC 8785 (JCS), keys of [a-z_] sorted by
- * octet, values strings (without U+0000), integers of 0..2^53-1, true or false; no null, no nesting, no space.
- * The octets are what is hashed, stored and exported.
+ * octet, values strings (without U+0000), integers of 0..2^53-1, true or false; no null, no
+ * nesting, no space. The octets are what is hashed, stored and exported.
  *
  * Every record has
  *     v     1

@@ -77,18 +77,18 @@ enum store_release { STORE_RELEASE_SIGNED, STORE_RELEASE_DURABLE };
 
 /* Strings are copied. */
 struct store_options {
-    const char *path;        /* of the SQLite file; made with mode 0600 if it is not there */
-    const char *bsm_id;      /* of the origin; another one than the log was opened with: refused */
-    const char *instance;    /* "inst" of the records */
-    const char *version;     /* of the program, for log.started */
+    const char *path;     /* of the SQLite file; made with mode 0600 if it is not there */
+    const char *bsm_id;   /* of the origin; another one than the log was opened with: refused */
+    const char *instance; /* "inst" of the records */
+    const char *version;  /* of the program, for log.started */
     uint8_t config_sha256[32];
     enum store_release release;
     int checkpoint_max_delay_ms; /* with STORE_RELEASE_DURABLE */
     int heartbeat_s;
     const char *anchor_file; /* the newest note, written every anchor_interval_s; NULL: none */
     int anchor_interval_s;
-    uint64_t free_warn;      /* octets of free disk space: below, an alarm */
-    uint64_t free_stop;      /* below, keys are refused; confirmations and admin go on */
+    uint64_t free_warn;        /* octets of free disk space: below, an alarm */
+    uint64_t free_stop;        /* below, keys are refused; confirmations and admin go on */
     int64_t message_window_us; /* messages older than this may be forgotten */
     unsigned cache_mb;         /* pages of the database in memory; 0: 16 */
     struct store_signer signer;
@@ -125,15 +125,15 @@ int store_ready(struct store *s, char reason[static HSM_TEXT_MAX]);
 
 struct store_status {
     uint64_t epoch;
-    uint64_t records;        /* leaves committed */
-    uint64_t signed_size;    /* of the newest committed checkpoint */
+    uint64_t records;     /* leaves committed */
+    uint64_t signed_size; /* of the newest committed checkpoint */
     int64_t checkpoint_utc_us;
     uint64_t batches, items, losers; /* since the start */
     uint64_t db_octets, free_octets;
-    uint64_t rehashed;       /* leaves of the background check so far */
-    uint64_t anchor_size;    /* of the note in the anchor file; 0: none */
+    uint64_t rehashed;    /* leaves of the background check so far */
+    uint64_t anchor_size; /* of the note in the anchor file; 0: none */
     bool latched, full;
-    bool anchor_failing; /* the last attempt to write it failed */
+    bool anchor_failing;       /* the last attempt to write it failed */
     char reason[HSM_TEXT_MAX]; /* why not ready; empty if it is */
 };
 void store_status_get(struct store *s, struct store_status *ret_status);
@@ -150,8 +150,8 @@ int store_tx_record(struct store_tx *tx, struct record *take_r, uint64_t *ret_se
 uint64_t store_tx_epoch(struct store_tx *tx);
 
 /*
- * A STORE_SIGNED item that only repeats (apply wrote nothing and added no record) waits for an older
- * record: seq of that record.  It costs no sync and no signature of its own.
+ * A STORE_SIGNED item that only repeats (apply wrote nothing and added no record) waits for an
+ * older record: seq of that record.  It costs no sync and no signature of its own.
  */
 void store_tx_wait_for(struct store_tx *tx, uint64_t seq);
 
@@ -162,8 +162,8 @@ int64_t store_tx_utc_us(struct store_tx *tx);
 struct store_content {
     int64_t row;
     char id[STORE_CONTENT_MAX + 1];
-    unsigned bits;      /* of its TEKs */
-    int64_t period_s;   /* 0: no crypto-periods */
+    unsigned bits;    /* of its TEKs */
+    int64_t period_s; /* 0: no crypto-periods */
     int64_t lead_s;
     int64_t epoch_utc_us; /* start of period 0 */
     int64_t created_us;
@@ -187,7 +187,7 @@ struct store_tek {
     int64_t period;     /* index; 0 for contents without */
     uint32_t version;   /* rising within (content, period); the newest not destroyed is current */
     unsigned bits;
-    int64_t storage_kek; /* row */
+    int64_t storage_kek;    /* row */
     struct hsm_blob stored; /* empty once destroyed */
     int64_t created_us;
     bool destroyed;
