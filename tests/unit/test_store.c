@@ -75,6 +75,7 @@ static void store_submit__losers_get_their_error_and_leave_no_record(void **stat
     unsigned entered;
 
     open_held(f);
+    fixture_turn(f);
     store_status_get(f->store, &before);
     entered = store_signer_entered(f->signer);
     probe_init(&blocker, STORE_SIGNED, "urn:x:0", 1);
@@ -99,6 +100,7 @@ static void store_submit__losers_get_their_error_and_leave_no_record(void **stat
     }
     log = fixture_check_log(f, "config.changed");
     assert_int_equal(log.count, 2 + 10 * 2);
+    fixture_turn(f);
     store_status_get(f->store, &after);
     assert_int_equal(after.losers - before.losers, 10);
     assert_int_equal(after.batches - before.batches, 3); /* blocker, all twenty, their checkpoint */
@@ -215,6 +217,7 @@ static void store_submit__lazy_rides_and_goes_alone_after_a_second(void **state)
     fake_clock_advance(STORE_LAZY_US);
     fixture_turn(f);
     assert_int_equal(probe_wait(&lazy), 0);
+    fixture_turn(f);
     store_status_get(f->store, &after);
     assert_true(after.batches > before.batches);
 }
