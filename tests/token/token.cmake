@@ -32,3 +32,9 @@ foreach(name check_unwrap check_provision)
                      $<TARGET_FILE:tek-provision> $<TARGET_FILE:token_roundtrip> ${TEKD_SOFTHSM})
     set_tests_properties(token/${name} PROPERTIES TIMEOUT 120)
 endforeach()
+
+# All the programs together, as the README's first command plays them.
+add_test(NAME token/check_quickstart
+         COMMAND /usr/bin/python3 ${CMAKE_CURRENT_SOURCE_DIR}/check_quickstart.py
+                 ${PROJECT_BINARY_DIR})
+set_tests_properties(token/check_quickstart PROPERTIES TIMEOUT 300)
