@@ -272,6 +272,10 @@ enum cp3_reason policy_check(const struct keys *k, const struct bsa_state *s,
 /* The HTTP status of a refusal. */
 int reply_refusal_status(enum keys_refusal_http how, enum cp3_reason reason);
 
+/* A message as octets.  Errors: TEKD_EINTERNAL (it is none), TEKD_ENOMEM. */
+int reply_write(enum cp3_media media, enum cp3_form form, const struct cp3_message *m,
+                struct buf **ret_body);
+
 /* Tag 2, Status 1. */
 struct reply_refusal {
     enum cp3_media media;
@@ -318,7 +322,6 @@ struct keys_work {
     struct flight *message_flight;
     struct flight *content_flight;
     struct cp3_message request;
-    struct cp3_message answer;
     enum cp3_media media;
     enum cp3_form form;
     uint8_t req_sha256[32];

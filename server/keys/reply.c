@@ -35,6 +35,26 @@ int reply_refusal_status(enum keys_refusal_http how, enum cp3_reason reason)
     return 422;
 }
 
+/* By way of the stack: a body is some 700 octets, and waits for its signature in no more than that.
+ */
+int reply_write(enum cp3_media media, enum cp3_form form, const struct cp3_message *m,
+                struct buf **ret_body)
+{
+    AUTO(buf) struct buf *body = NULL;
+    char text[CP3_WRITTEN_MAX];
+    size_t len = 0;
+    int r;
+
+    if (cp3_write(media, form, m, text, sizeof(text), &len) < 0)
+        return TEKD_EINTERNAL;
+    r = buf_new(len, &body);
+    if (r == 0)
+        r = buf_append(body, text, len);
+    if (r == 0)
+        *ret_body = TAKE(body);
+    return r;
+}
+
 static void fill_refusal(const struct reply_refusal *what, struct cp3_message *m)
 {
     int64_t now = clock_utc_us();
@@ -55,10 +75,7 @@ static void fill_refusal(const struct reply_refusal *what, struct cp3_message *m
 /* A body that cannot be made is left out: the status and the reason say enough. */
 void reply_refuse(const struct reply_refusal *what, struct keys_reply *ret_reply)
 {
-    AUTO(buf) struct buf *body = NULL;
     struct cp3_message m;
-    size_t len = 0;
-    uint8_t *to;
 
     *ret_reply = (struct keys_reply){.status = what->status,
                                      .media = cp3_media_content_type(what->media),
@@ -66,13 +83,7 @@ void reply_refuse(const struct reply_refusal *what, struct keys_reply *ret_reply
     if (what->status == 503)
         ret_reply->retry_after_s = RETRY_AFTER_S;
     fill_refusal(what, &m);
-    if (buf_new(CP3_WRITTEN_MAX, &body) < 0)
-        return;
-    to = buf_reserve(body, CP3_WRITTEN_MAX);
-    if (!to || cp3_write(what->media, what->form, &m, (char *)to, CP3_WRITTEN_MAX, &len) < 0)
-        return;
-    buf_commit(body, len);
-    ret_reply->body = TAKE(body);
+    (void)reply_write(what->media, what->form, &m, &ret_reply->body);
 }
 
 static void add(json_t *o, const char *key, json_t *value)

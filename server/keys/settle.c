@@ -149,22 +149,20 @@ void work_error(struct keys_work *w, const char *what, int r)
 
 /* ---- the answer ------------------------------------------------------------------------------ */
 
-static void set_key_info(struct keys_work *w)
+static void set_key_info(const struct keys_work *w, struct cp3_message *m)
 {
-    struct cp3_key_info *info = &w->answer.key_info;
+    struct cp3_key_info *info = &m->key_info;
 
     info->has = 0;
     memcpy(info->key_id, w->made.key.key_id, sizeof(info->key_id));
     (void)snprintf(info->kek_id, sizeof(info->kek_id), "%s", w->made.kek_name);
     if (cp3_wrap_from_name(hsm_wrap_name(w->made.wrap), &info->wrap) == 0)
-        w->answer.has |= CP3_HAS_KEY_INFO;
+        m->has |= CP3_HAS_KEY_INFO;
     info->bits = w->made.key.bits;
 }
 
-static void fill_answer(struct keys_work *w)
+static void fill_answer(const struct keys_work *w, struct cp3_message *m)
 {
-    struct cp3_message *m = &w->answer;
-
     cp3_message_init(m, CP3_RESPONSE);
     m->status = CP3_STATUS_OK;
     memcpy(m->message_id, w->request.message_id, sizeof(m->message_id));
@@ -177,31 +175,22 @@ static void fill_answer(struct keys_work *w)
     memcpy(m->data, w->made.data.octets, w->made.data.len);
     (void)cp3_time_set(&m->time, w->time_us / 1000000, (uint32_t)(w->time_us % 1000000) * 1000);
     if (w->bsa->row->key_info && w->form == CP3_FULL)
-        set_key_info(w);
+        set_key_info(w, m);
 }
 
 int work_encode(struct keys_work *w)
 {
-    size_t len = 0;
-    uint8_t *to;
+    struct cp3_message m;
+    struct buf *body = NULL;
     int r;
 
-    fill_answer(w);
-    if (w->body) {
-        buf_reset(w->body);
-    } else {
-        r = buf_new(CP3_WRITTEN_MAX, &w->body);
-        if (r < 0)
-            return r;
-    }
-    to = buf_reserve(w->body, CP3_WRITTEN_MAX);
-    if (!to)
-        return TEKD_ENOMEM;
-    r = cp3_write(w->media, w->form, &w->answer, (char *)to, CP3_WRITTEN_MAX, &len);
+    fill_answer(w, &m);
+    r = reply_write(w->media, w->form, &m, &body);
     if (r < 0)
-        return TEKD_EINTERNAL;
-    buf_commit(w->body, len);
-    SHA256(buf_data(w->body), buf_len(w->body), w->out_sha256);
+        return r;
+    buf_free(w->body);
+    w->body = body;
+    SHA256(buf_data(body), buf_len(body), w->out_sha256);
     return 0;
 }
 
