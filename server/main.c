@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <stdnoreturn.h>
 #include <string.h>
 
 #include "tekd/clock.h"
@@ -111,18 +112,7 @@ static int load_config(struct tekd *t, const char *path)
     return hash_file(path, t->config_sha256);
 }
 
-typedef int setup_step(struct tekd *t);
-
-static int run_steps(struct tekd *t, setup_step *const *steps, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        int r = steps[i](t);
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
+/* Of an error of the store. */
 static int exit_status(int r)
 {
     return r == TEKD_EIO || r == TEKD_ETAMPER || r == TEKD_EFULL ? EXIT_IO : EXIT_FAILED;
@@ -143,6 +133,17 @@ static void block_signals(sigset_t *ret_set)
 /* ---- serving -----------------------------------------------------------------------------------
  */
 
+/* The store failed under us: nothing more can be recorded, so nothing is finished either. */
+static noreturn void end_at_once(struct tekd *t)
+{
+    int error = atomic_load(&t->fatal);
+    int status = exit_status(error);
+
+    log_event(LOG_ERROR, "tekd", "ended", LOG_STR("error", tekd_errname(error)),
+              LOG_INT("status", status));
+    _exit(status);
+}
+
 static int serve(struct tekd *t, const sigset_t *set)
 {
     const struct timespec second = {.tv_sec = 1};
@@ -154,37 +155,45 @@ static int serve(struct tekd *t, const sigset_t *set)
         if (sig == SIGHUP)
             (void)http_reload(t->http);
         if (atomic_load(&t->fatal))
-            return exit_status(atomic_load(&t->fatal));
+            end_at_once(t);
         watch_tick(t);
+        if (t->wrong_key)
+            return EXIT_FAILED;
     }
 }
 
-/* The store failed under us: nothing more can be recorded, so nothing is finished either. */
-static void end_at_once(struct tekd *t, int status)
+/* Part after part; a SIGTERM that comes meanwhile ends it between two. */
+static int start(struct tekd *t)
 {
-    log_event(LOG_ERROR, "tekd", "ended", LOG_STR("error", tekd_errname(atomic_load(&t->fatal))),
-              LOG_INT("status", status));
-    _exit(status);
+    static int (*const steps[])(struct tekd *) = {setup_keys, setup_front, setup_http, setup_probe,
+                                                  setup_admin};
+    int r;
+
+    if (setup_hsm(t) < 0)
+        return EXIT_FAILED;
+    r = setup_store(t);
+    if (r < 0)
+        return exit_status(r);
+    for (size_t i = 0; i < ARRAY_SIZE(steps) && !setup_stop_asked(); i++) {
+        if (steps[i](t) < 0)
+            return atomic_load(&t->fatal) ? exit_status(atomic_load(&t->fatal)) : EXIT_FAILED;
+    }
+    return EXIT_OK;
 }
 
 static int run(struct tekd *t, const sigset_t *set)
 {
-    static setup_step *const steps[] = {setup_hsm,  setup_store, setup_keys, setup_front,
-                                        setup_http, setup_probe, setup_admin};
-    int r = run_steps(t, steps, ARRAY_SIZE(steps));
+    int status = start(t);
     struct hsm_status s;
-    int status;
 
-    if (r < 0)
-        return exit_status(r);
+    if (status != EXIT_OK || setup_stop_asked())
+        return status;
     hsm_status_get(t->hsm, &s);
     t->hsm_state = s.state;
     log_event(LOG_INFO, "tekd", "serving", LOG_STR("version", TEKD_VERSION),
               LOG_STR("bsm", t->config->bsm_id), LOG_INT("port", http_port(t->http, 0)),
               LOG_STR("token", s.token_label));
     status = serve(t, set);
-    if (status != EXIT_OK)
-        end_at_once(t, status);
     log_event(LOG_INFO, "tekd", "stopping");
     return status;
 }

@@ -12,7 +12,8 @@
 #include "tekd/log.h"
 
 #define MEGABYTE           1048576u
-#define THREADS_PER_WORKER 2 /* one prepares a call while the other's is served */
+#define THREADS_PER_WORKER 2      /* one prepares a call while the other's is served */
+#define LOOK_US            200000 /* a SIGTERM is noticed so often while the HSM is waited for */
 
 static int failed(const char *part, int r)
 {
@@ -60,6 +61,25 @@ static void on_hsm_state(void *arg, enum hsm_state state)
     atomic_store(&t->hsm_changed, true);
 }
 
+bool setup_stop_asked(void)
+{
+    sigset_t pending;
+
+    return sigpending(&pending) == 0 &&
+           (sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1);
+}
+
+/* Until the token answers or is known not to; a start with a hung module can be stopped. */
+static void wait_for_hsm(struct tekd *t)
+{
+    int64_t give_up = clock_mono_us() + TEKD_HSM_START_US;
+    int64_t now;
+
+    while ((now = clock_mono_us()) < give_up && !setup_stop_asked() &&
+           hsm_wait(t->hsm, now + LOOK_US) == TEKD_ETIMEDOUT)
+        ;
+}
+
 static int start_hsm(struct tekd *t, const char *const *env, const char *latch)
 {
     const struct config_hsm *c = &t->config->hsm;
@@ -80,13 +100,17 @@ static int start_hsm(struct tekd *t, const char *const *env, const char *latch)
         .timeout_ms = (int)c->timeout_ms,
         .recycle_after = c->recycle_after,
         .max_waiting = t->config->limits.request_threads,
+        .tls_timeout_ms = (int)c->tls_timeout_ms,
+        .keepalive_s = c->keepalive_s,
+        .log_format = t->config->log.format,
+        .log_level = t->config->log.level,
     };
     int r = hsm_new(&o, &t->hsm);
 
     if (r < 0)
         return r;
     hsm_on_state(t->hsm, on_hsm_state, t);
-    (void)hsm_wait(t->hsm, clock_mono_us() + TEKD_HSM_START_US);
+    wait_for_hsm(t);
     return 0;
 }
 
@@ -157,6 +181,15 @@ int setup_store(struct tekd *t)
 /* ---- keys and request threads ------------------------------------------------------------------
  */
 
+/* At most half of the threads wait for the HSM: who needs none of it always finds one. */
+static unsigned threads_at_hsm(const struct config *c)
+{
+    unsigned half = c->limits.request_threads / 2;
+    unsigned wanted = c->hsm.workers * THREADS_PER_WORKER;
+
+    return wanted < half ? wanted : half;
+}
+
 int setup_keys(struct tekd *t)
 {
     const struct config *c = t->config;
@@ -171,7 +204,7 @@ int setup_keys(struct tekd *t)
                                                                         : KEYS_REFUSAL_200,
         .per_bsa_concurrency = c->limits.per_bsa_concurrency,
         .per_bsa_auto_contents = c->limits.per_bsa_auto_contents,
-        .hsm_inside = c->hsm.workers * THREADS_PER_WORKER,
+        .hsm_inside = threads_at_hsm(c),
         .hsm_waiting = c->limits.queue,
     };
     int r = keys_new(&o, clock_mono_us() + KEYS_HSM_US, &t->keys);

@@ -34,6 +34,7 @@ struct tekd {
     struct admin *admin;
     _Atomic int fatal;            /* an error of the store that ends tekd */
     _Atomic bool hsm_changed;     /* hsm_on_state() said so; the main thread looks */
+    bool wrong_key;               /* a KEK is not what was bound: ends tekd */
     bool check_keks;              /* the token was away: its keys are to be looked at again */
     int64_t certificates_next_us; /* when the main thread looks at their ends again */
     enum hsm_state hsm_state;     /* as the main thread last saw it */
@@ -50,6 +51,8 @@ int setup_front(struct tekd *t);
 int setup_http(struct tekd *t);
 int setup_probe(struct tekd *t);
 int setup_admin(struct tekd *t);
+/* Whether a SIGTERM or SIGINT waits for the main thread, which blocks both. */
+bool setup_stop_asked(void);
 void setup_undo(struct tekd *t);
 
 /* ---- probe.c: alive, and ready -----------------------------------------------------------------

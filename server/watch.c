@@ -38,7 +38,7 @@ static void bind_again(struct tekd *t)
     if (r == 0)
         t->check_keks = false;
     if (r == TEKD_EWEAK || r == TEKD_ENOTFOUND || r == TEKD_EEXIST || r == TEKD_ETAMPER)
-        atomic_store(&t->fatal, r);
+        t->wrong_key = true;
 }
 
 static void watch_hsm(struct tekd *t)

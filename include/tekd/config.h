@@ -78,7 +78,7 @@ struct config_hsm {
     uint32_t timeout_ms;     /* of one call */
     uint32_t tls_timeout_ms; /* of a handshake signature */
     uint32_t recycle_after;  /* operations of a worker before a fresh one; 0: never */
-    uint32_t keepalive_s;    /* a health check this often */
+    uint32_t keepalive_s;    /* an idle worker is given something to do this often */
     char *storage_kek;       /* CKA_LABEL of the KEK of stored TEKs */
     char *checkpoint_key;    /* CKA_LABEL of the key that signs checkpoints */
 };
@@ -136,7 +136,7 @@ struct config_admin {
     char *socket;         /* path of the Unix socket */
     char *group;          /* group that may change things; NULL: only tekd's user and root */
     char *readonly_group; /* group that may look; NULL: none */
-    char *http;           /* ADDRESS:PORT of /healthz, /readyz, /metrics; NULL: none */
+    char *http;           /* ADDRESS:PORT of /healthz and /readyz; NULL: none */
     char *http_address;   /* the same in its parts */
     uint32_t http_port;
 };

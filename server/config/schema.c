@@ -95,7 +95,7 @@ static const struct setting tls_settings[] = {
 
 static const struct setting hsm_settings[] = {
     TEXT(hsm, program, .max = PATH_OCTETS, .form = FORM_PATH, .flags = SETTING_OFF,
-         .sample = "/usr/libexec/tekd/tekd-hsm",
+         .sample = "/usr/sbin/tekd-hsm",
          .meaning = "The tekd-hsm to start; without it the one installed with tekd."),
     TEXT(hsm, module, .max = PATH_OCTETS, .form = FORM_PATH, .flags = SETTING_REQUIRED,
          .sample = "/usr/lib/softhsm/libsofthsm2.so",
@@ -146,8 +146,8 @@ static const struct setting hsm_settings[] = {
            "Operations after which a worker is replaced by a fresh one, for vendors' modules leak; "
            "0: never."),
     NUMBER(hsm, keepalive_s, 1, 3600, 30,
-           "A key is generated and wrapped this often to see that the HSM is well, and to keep "
-           "links alive that get cut when idle."),
+           "An idle worker makes a key and destroys it this often, to see that the HSM is well and "
+           "to keep links alive that get cut when idle."),
     TEXT(hsm, storage_kek, .max = LABEL_OCTETS, .def = "tekd-storage",
          .meaning = "CKA_LABEL of the KEK under which TEKs are stored."),
     TEXT(hsm, checkpoint_key, .max = LABEL_OCTETS, .def = "tekd-checkpoint",
@@ -198,8 +198,10 @@ static const struct setting policy_settings[] = {
 static const struct setting limits_settings[] = {
     NUMBER(limits, connections, 1, 65536, 1024, "Connections open at once."),
     NUMBER(limits, http_threads, 1, 16, 1, "Threads that read and write HTTP."),
-    NUMBER(limits, request_threads, 2, 1024, 128,
-           "Threads that work on requests; at most half of them wait for the HSM."),
+    NUMBER(limits, request_threads, 2, 512, 128,
+           "Threads that work on requests: two for each HSM worker, but at most half of them, wait "
+           "for "
+           "the HSM."),
     NUMBER(limits, queue, 1, 65536, 1024,
            "Requests that may wait for such a thread; more get 503 at once."),
     NUMBER(limits, per_bsa_concurrency, 1, 65536, 64, "Requests of one BSA under way at once."),
@@ -236,8 +238,8 @@ static const struct setting admin_settings[] = {
          .sample = "tekd-read", .meaning = "Group that may look but not change."),
     TEXT(admin, http, .max = 64, .form = FORM_ENDPOINT, .flags = SETTING_OFF,
          .sample = "127.0.0.1:9464",
-         .meaning = "ADDRESS:PORT where /healthz, /readyz and /metrics are served, without TLS "
-                    "and to whoever can connect."),
+         .meaning = "ADDRESS:PORT where /healthz and /readyz are served, without TLS and to "
+                    "whoever can connect."),
     END,
 };
 

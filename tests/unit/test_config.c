@@ -170,7 +170,7 @@ static const struct bad {
     {END_OF_BASE, END_OF_BASE "limits:\n  queue: 5\n\n  connections: 0\n",
      "18:16: limits.connections: expected 1..65536, found 0"},
     {END_OF_BASE, END_OF_BASE "limits: {request_threads: 1}\n",
-     "15:27: limits.request_threads: expected 2..1024, found 1"},
+     "15:27: limits.request_threads: expected 2..512, found 1"},
     {END_OF_BASE, END_OF_BASE "policy: {message_window_s: 59}\n",
      "15:28: policy.message_window_s: expected 60..315360000, found 59"},
     {"pin_file:", "workers: 33\n  pin_file:", "12:12: hsm.workers: expected 1..32, found 33"},
