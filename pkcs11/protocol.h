@@ -89,9 +89,9 @@ struct protocol_request {
 };
 
 struct protocol_reply {
-    uint8_t verb;
     uint64_t id;
-    int error;    /* 0 or a code of err.h; with one there is no body, but for PROTOCOL_DESCRIBE */
+    int error; /* 0 or a code of err.h; with one there is no body, but for PROTOCOL_DESCRIBE */
+    uint8_t verb;
     bool leaving; /* the worker ends after this reply: its module is not to be trusted any more */
     union {
         struct hsm_issued issued;

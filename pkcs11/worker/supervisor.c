@@ -31,7 +31,7 @@
 #include "worker.h"
 
 /* Every slot of the pool may have a worker and its replacement, and some that are ending. */
-#define CHILDREN_MAX (3 * (HSM_WORKERS_MAX + 2))
+#define CHILDREN_MAX ((size_t)3 * (HSM_WORKERS_MAX + 2))
 /* What workers have to finalise their modules when the pool has gone. */
 #define END_MS 2000
 
@@ -492,7 +492,7 @@ static int idle_ms(const struct supervisor *s, int64_t now)
             earliest(&at, c->started_us + (int64_t)s->configure.start_timeout_ms * 1000);
     }
     if (s->configured && pin_state(s->pin) != CONTROL_PIN_HAVE)
-        earliest(&at, now + PIN_POLL_MS * 1000);
+        earliest(&at, now + (int64_t)PIN_POLL_MS * 1000);
     if (at == INT64_MAX)
         return -1;
     return at <= now ? 0 : (int)((at - now) / 1000 + 1);
@@ -535,7 +535,7 @@ static void end_children(struct supervisor *s)
         struct child *c = &s->child[i];
 
         c->wanted = false;
-        c->kill_at = now + END_MS * 1000;
+        c->kill_at = now + (int64_t)END_MS * 1000;
         if (c->state == CHILD_WAITING)
             child_clear(c);
     }

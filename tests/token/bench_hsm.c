@@ -127,7 +127,7 @@ static double cpu_of_processes(const pid_t *pid, unsigned n)
 static struct result bare_round(struct bench *b)
 {
     double before, children = cpu_of(RUSAGE_CHILDREN);
-    pid_t pid[HSM_WORKERS_MAX];
+    pid_t pid[HSM_WORKERS_MAX] = {0};
     int status;
 
     atomic_store(b->until, 0);
@@ -169,7 +169,7 @@ static void *caller(void *arg)
 static struct result pool_round(struct bench *b)
 {
     pthread_t thread[THREADS_MAX];
-    pid_t pid[HSM_WORKERS_MAX];
+    pid_t pid[HSM_WORKERS_MAX] = {0};
     double before;
 
     for (unsigned i = 0; i < b->workers; i++)
