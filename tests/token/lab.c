@@ -162,6 +162,15 @@ static void add_flag(struct attributes *t, CK_ATTRIBUTE_TYPE type, bool value)
     add(t, type, &t->flag[t->n], 1);
 }
 
+static bool flag_of(const struct lab_kek *spec, CK_ATTRIBUTE_TYPE type, bool good)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(spec->flags) && spec->flags[i].type; i++) {
+        if (spec->flags[i].type == type)
+            return spec->flags[i].value;
+    }
+    return good;
+}
+
 CK_OBJECT_HANDLE lab_make_kek(struct lab *l, const struct lab_kek *spec)
 {
     CK_MECHANISM gen = {.mechanism = CKM_AES_KEY_GEN};
@@ -187,12 +196,11 @@ CK_OBJECT_HANDLE lab_make_kek(struct lab *l, const struct lab_kek *spec)
     }
     if (spec->storage && spec->left_out != CKA_UNWRAP_TEMPLATE)
         add(&t, CKA_UNWRAP_TEMPLATE, inner.a, inner.n * sizeof(inner.a[0]));
-    add_flag(&t, CKA_UNWRAP, spec->flag.type == CKA_UNWRAP ? spec->flag.value : spec->storage);
+    add_flag(&t, CKA_UNWRAP, flag_of(spec, CKA_UNWRAP, spec->storage));
     for (size_t i = 0; i < ARRAY_SIZE(kek_flags); i++) {
         if (kek_flags[i].type == spec->left_out)
             continue;
-        add_flag(&t, kek_flags[i].type,
-                 kek_flags[i].type == spec->flag.type ? spec->flag.value : kek_flags[i].value);
+        add_flag(&t, kek_flags[i].type, flag_of(spec, kek_flags[i].type, kek_flags[i].value));
     }
     assert_int_equal(l->f->C_GenerateKey(l->raw, &gen, t.a, t.n, &o), CKR_OK);
     return o;

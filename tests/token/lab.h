@@ -59,7 +59,7 @@ struct lab_kek {
     const char *label;
     bool storage;                    /* UNWRAP, and an UNWRAP_TEMPLATE */
     CK_ULONG octets;                 /* 0: 32 */
-    struct lab_flag flag;            /* set otherwise than it should be; type 0: none */
+    struct lab_flag flags[4];        /* set otherwise than they should be; type 0 ends them */
     CK_ATTRIBUTE_TYPE left_out;      /* not given at all: the token's default */
     CK_ATTRIBUTE_TYPE inner_out;     /* left out of the UNWRAP_TEMPLATE */
     CK_MECHANISM_TYPE mechanisms[2]; /* {0}: CKM_AES_KEY_WRAP alone */

@@ -161,19 +161,19 @@ static const struct {
     struct lab_kek kek;
     const char *text;
 } weak[] = {
-    {{.flag = {CKA_DECRYPT, true}}, "CKA_DECRYPT is true, must be false"},
-    {{.flag = {CKA_ENCRYPT, true}}, "CKA_ENCRYPT is true, must be false"},
-    {{.flag = {CKA_SIGN, true}}, "CKA_SIGN is true, must be false"},
-    {{.flag = {CKA_VERIFY, true}}, "CKA_VERIFY is true, must be false"},
-    {{.flag = {CKA_DERIVE, true}}, "CKA_DERIVE is true, must be false"},
-    {{.flag = {CKA_EXTRACTABLE, true}}, "CKA_EXTRACTABLE is true, must be false"},
-    {{.flag = {CKA_SENSITIVE, false}}, "CKA_SENSITIVE is false, must be true"},
-    {{.flag = {CKA_PRIVATE, false}}, "CKA_PRIVATE is false, must be true"},
-    {{.flag = {CKA_MODIFIABLE, true}}, "CKA_MODIFIABLE is true, must be false"},
+    {{.flags = {{CKA_DECRYPT, true}}}, "CKA_DECRYPT is true, must be false"},
+    {{.flags = {{CKA_ENCRYPT, true}}}, "CKA_ENCRYPT is true, must be false"},
+    {{.flags = {{CKA_SIGN, true}}}, "CKA_SIGN is true, must be false"},
+    {{.flags = {{CKA_VERIFY, true}}}, "CKA_VERIFY is true, must be false"},
+    {{.flags = {{CKA_DERIVE, true}}}, "CKA_DERIVE is true, must be false"},
+    {{.flags = {{CKA_EXTRACTABLE, true}}}, "CKA_EXTRACTABLE is true, must be false"},
+    {{.flags = {{CKA_SENSITIVE, false}}}, "CKA_SENSITIVE is false, must be true"},
+    {{.flags = {{CKA_PRIVATE, false}}}, "CKA_PRIVATE is false, must be true"},
+    {{.flags = {{CKA_MODIFIABLE, true}}}, "CKA_MODIFIABLE is true, must be false"},
     {{.left_out = CKA_MODIFIABLE}, "CKA_MODIFIABLE is true, must be false"},
-    {{.flag = {CKA_COPYABLE, true}}, "CKA_COPYABLE is true, must be false"},
-    {{.flag = {CKA_UNWRAP, true}}, "CKA_UNWRAP is true, must be false"},
-    {{.flag = {CKA_WRAP, false}}, "CKA_WRAP is false, must be true"},
+    {{.flags = {{CKA_COPYABLE, true}}}, "CKA_COPYABLE is true, must be false"},
+    {{.flags = {{CKA_UNWRAP, true}}}, "CKA_UNWRAP is true, must be false"},
+    {{.flags = {{CKA_WRAP, false}}}, "CKA_WRAP is false, must be true"},
     {{.octets = 16}, "it is no AES-256 key"},
     {{.left_out = CKA_ALLOWED_MECHANISMS}, "CKA_ALLOWED_MECHANISMS is not set"},
     {{.mechanisms = {CKM_AES_CBC_PAD}}, "CKA_ALLOWED_MECHANISMS is 0x1085, must be 0x2109"},
@@ -182,7 +182,7 @@ static const struct {
     {{.storage = true, .inner_out = CKA_SENSITIVE}, "TEMPLATE does not enforce CKA_SENSITIVE"},
     {{.storage = true, .inner_out = CKA_DECRYPT}, "TEMPLATE does not enforce CKA_DECRYPT"},
     {{.storage = true, .inner_out = CKA_MODIFIABLE}, "TEMPLATE does not enforce CKA_MODIFIABLE"},
-    {{.storage = true, .flag = {CKA_UNWRAP, false}}, "CKA_UNWRAP is false, must be true"},
+    {{.storage = true, .flags = {{CKA_UNWRAP, false}}}, "CKA_UNWRAP is false, must be true"},
 };
 
 static void token_kek_describe__refuses_every_weak_kek(void **state)
@@ -205,10 +205,35 @@ static void token_kek_describe__refuses_every_weak_kek(void **state)
     }
 }
 
+/* Readable when it was made, then put right as far as SoftHSM lets one: its past stays. */
+static void token_kek_describe__refuses_a_kek_that_was_readable_once(void **state)
+{
+    struct lab *l = *state;
+    const struct lab_kek spec = {.label = "reformed",
+                                 .flags = {{CKA_SENSITIVE, false},
+                                           {CKA_EXTRACTABLE, true},
+                                           {CKA_MODIFIABLE, true},
+                                           {CKA_COPYABLE, true}}};
+    CK_BBOOL yes = CK_TRUE, no = CK_FALSE;
+    CK_ATTRIBUTE better[] = {{CKA_SENSITIVE, &yes, 1}, {CKA_EXTRACTABLE, &no, 1}};
+    CK_ATTRIBUTE best[] = {{CKA_MODIFIABLE, &no, 1}};
+    CK_OBJECT_HANDLE o = lab_make_kek(l, &spec), copy;
+    struct hsm_kek_report r;
+
+    assert_int_equal(l->f->C_SetAttributeValue(l->raw, o, better, 2), CKR_OK);
+    assert_int_equal(l->f->C_CopyObject(l->raw, o, best, 1, &copy), CKR_OK);
+    assert_int_equal(l->f->C_DestroyObject(l->raw, o), CKR_OK);
+    assert_int_equal(describe(l, "reformed", HSM_KEK_BSA, &r), TEKD_EWEAK);
+    assert_null(strstr(r.text, "CKA_SENSITIVE"));
+    assert_null(strstr(r.text, "CKA_EXTRACTABLE"));
+    assert_non_null(strstr(r.text, "CKA_ALWAYS_SENSITIVE is false, must be true"));
+    assert_non_null(strstr(r.text, "CKA_NEVER_EXTRACTABLE is false, must be true"));
+}
+
 static void token_kek_find__refuses_a_weak_kek_although_bound(void **state)
 {
     struct lab *l = *state;
-    const struct lab_kek spec = {.label = "weak", .flag = {CKA_DECRYPT, true}};
+    const struct lab_kek spec = {.label = "weak", .flags = {{CKA_DECRYPT, true}}};
     AUTO(token_kek) struct token_kek *k = NULL;
     struct hsm_kek want = {.label = "weak", .wrap = HSM_WRAP_AES_KW, .use = HSM_KEK_BSA};
 
@@ -255,7 +280,7 @@ static int collect(void *arg, const struct token_key *key)
 static void token_key_each__shows_every_key_once(void **state)
 {
     struct lab *l = *state;
-    const struct lab_kek spec = {.label = "w", .flag = {CKA_DECRYPT, true}};
+    const struct lab_kek spec = {.label = "w", .flags = {{CKA_DECRYPT, true}}};
     char seen[512] = "";
 
     lab_make_key(l, TOKEN_SIGNING_KEY, "sign");
@@ -283,6 +308,7 @@ int main(void)
         LAB_TEST(token_kek_find__refuses_two_keys_of_label_and_id),
         LAB_TEST(lab_make_kek__makes_good_ones),
         LAB_TEST(token_kek_describe__refuses_every_weak_kek),
+        LAB_TEST(token_kek_describe__refuses_a_kek_that_was_readable_once),
         LAB_TEST(token_kek_find__refuses_a_weak_kek_although_bound),
         LAB_TEST(token_kek_describe__a_bsa_kek_is_no_storage_kek),
         LAB_TEST(token_kek_describe__wants_trusted_where_the_profile_does),
