@@ -1,0 +1,1 @@
+tekd_unit_test(provision_files tekd_provision_base tekd_token tekd_base)
