@@ -19,8 +19,8 @@ static void print_key(struct token *t, const struct token_key *k)
     char fingerprint[ENC_HEX_LEN(32) + 1];
 
     enc_hex(k->id, k->id_len, id);
-    printf("%-12s %-4s %-28s id %s%s%s%s%s%s\n", token_kind_name(k->kind), k->type, k->label, id,
-           k->wrap ? ", " : "", k->wrap ? hsm_wrap_name(k->wrap) : "",
+    printf("%-12s %-4s %-28s id %s%s%s%s%s%s\n", token_key_kind_name(k->kind), k->type, k->label,
+           id, k->wrap ? ", " : "", k->wrap ? hsm_wrap_name(k->wrap) : "",
            k->imported ? ", imported" : "", k->check_value[0] ? ", check value " : "",
            k->check_value);
     if (session_fingerprint(t, k, fingerprint))

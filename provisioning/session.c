@@ -183,8 +183,8 @@ json_t *session_key_json(struct token *t, const struct token_key *k)
     for (size_t i = 0; i < k->findings.n; i++)
         json_array_append_new(findings, json_string(k->findings.text[i]));
     return json_pack("{s:s, s:s, s:o, s:s, s:s*, s:b, s:s, s:s*, s:o}", "kind",
-                     token_kind_name(k->kind), "type", k->type, "label", label_json(k), "id", id,
-                     "wrap", wrap, "imported", k->imported, "check_value", k->check_value,
+                     token_key_kind_name(k->kind), "type", k->type, "label", label_json(k), "id",
+                     id, "wrap", wrap, "imported", k->imported, "check_value", k->check_value,
                      "fingerprint", session_fingerprint(t, k, fingerprint) ? fingerprint : NULL,
                      "findings", findings);
 }
@@ -200,6 +200,6 @@ int session_report(const struct options *o, struct token *t, const struct token_
         return session_fail(t, r);
     doc = session_key_json(t, &k);
     json_object_set_new(doc, "created", json_boolean(outcome == SESSION_MADE));
-    return options_done(o, doc, "key \"%s\" (%s): %s", k.label, token_kind_name(k.kind),
+    return options_done(o, doc, "key \"%s\" (%s): %s", k.label, token_key_kind_name(k.kind),
                         outcome == SESSION_MADE ? "made" : "exists and agrees");
 }

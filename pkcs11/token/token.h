@@ -213,7 +213,7 @@ enum token_kind {
     TOKEN_SIGNING_KEY,     /* EC P-256 pair, SIGN only: checkpoint key, TLS key */
 };
 /* "storage-kek" … */
-const char *token_kind_name(enum token_kind kind);
+const char *token_key_kind_name(enum token_kind kind);
 
 /*
  * Initialises the first token of the module that was never initialised, with this label, and sets

@@ -15,7 +15,7 @@
 /* Octets of an RSA-4096 modulus. */
 #define RSA_MAX 512
 
-const char *token_kind_name(enum token_kind kind)
+const char *token_key_kind_name(enum token_kind kind)
 {
     static const char *const names[] = {
         [TOKEN_STORAGE_KEK] = "storage-kek",

@@ -21,7 +21,7 @@
 #define CLOUDHSM_KWP 0x8000216fUL
 
 /*
- * Only softhsm and opencryptoki were run against; the others are from their makers' documents.
+ * Only softhsm was run against; the others are from their makers' documents.
  * That is why every code is tried with a known answer, and what is played at the start decides.
  */
 static const struct token_profile profiles[] = {

@@ -60,7 +60,7 @@ static void token_kek_describe__fingerprint_is_that_of_openssl(void **state)
     expected_fingerprint((const uint8_t *)value, want);
     for (size_t i = 0; i < 2; i++) {
         const struct token_key_name name = {
-            .kind = kinds[i], .label = token_kind_name(kinds[i]), .wrap = HSM_WRAP_AES_KW};
+            .kind = kinds[i], .label = token_key_kind_name(kinds[i]), .wrap = HSM_WRAP_AES_KW};
         struct hsm_kek_report r;
 
         assert_int_equal(token_make_import(l->token, &name, s), 0);
@@ -272,7 +272,7 @@ static int collect(void *arg, const struct token_key *key)
     char *out = arg;
     size_t used = strlen(out);
 
-    snprintf(out + used, 512 - used, "%s:%s:%zu ", token_kind_name(key->kind), key->label,
+    snprintf(out + used, 512 - used, "%s:%s:%zu ", token_key_kind_name(key->kind), key->label,
              key->findings.n);
     return 0;
 }
