@@ -157,9 +157,21 @@ static int serve(struct tekd *t, const sigset_t *set)
         if (atomic_load(&t->fatal))
             end_at_once(t);
         watch_tick(t);
-        if (t->wrong_key)
+        if (t->unsafe)
             return EXIT_FAILED;
     }
+}
+
+/* A token on which TEKs can be stolen is not served with; one that is away is waited for. */
+static bool token_is_weak(struct tekd *t)
+{
+    struct hsm_status s;
+
+    hsm_status_get(t->hsm, &s);
+    if (s.state != HSM_DOWN || s.error != TEKD_EWEAK)
+        return false;
+    log_event(LOG_ERROR, "start", "token-refused", LOG_STR("reason", s.reason));
+    return true;
 }
 
 /* Part after part; a SIGTERM that comes meanwhile ends it between two. */
@@ -169,7 +181,7 @@ static int start(struct tekd *t)
                                                   setup_admin};
     int r;
 
-    if (setup_hsm(t) < 0)
+    if (setup_hsm(t) < 0 || token_is_weak(t))
         return EXIT_FAILED;
     r = setup_store(t);
     if (r < 0)
@@ -220,8 +232,7 @@ static int check(struct tekd *t)
                    hs.token_serial, hs.reason);
     say("token", hs.state == HSM_READY, text);
     if (hs.state == HSM_READY && !hs.prevents_wrap_out)
-        say("token", true,
-            "note: whoever has the PIN can wrap a TEK under a key of his own (see docs)");
+        say("token", true, "note: " TEKD_WRAP_OUT);
     r = setup_store(t);
     if (r < 0) {
         say("store", false, tekd_strerror(r));
@@ -232,7 +243,7 @@ static int check(struct tekd *t)
                    (unsigned long long)ss.records, (unsigned long long)ss.signed_size);
     say("store", true, text);
     if (hs.state != HSM_READY)
-        return EXIT_NO_HSM;
+        return hs.error == TEKD_EWEAK ? EXIT_FAILED : EXIT_NO_HSM;
     r = setup_keys(t);
     say("keys", r == 0, r == 0 ? "the storage KEK and the BSAs' KEKs agree" : tekd_strerror(r));
     return r < 0 ? EXIT_FAILED : EXIT_OK;

@@ -22,6 +22,9 @@
  */
 #define TEKD_HSM_START_US 15000000
 
+/* What is said of a token without CKA_WRAP_WITH_TRUSTED for private keys. */
+#define TEKD_WRAP_OUT "whoever has the PIN can wrap a TEK under a key of his own"
+
 struct tekd {
     struct config *config;
     uint8_t config_sha256[32];
@@ -32,10 +35,11 @@ struct tekd {
     struct http *http;
     struct http_plain *probe;
     struct admin *admin;
-    _Atomic int fatal;            /* an error of the store that ends tekd */
-    _Atomic bool hsm_changed;     /* hsm_on_state() said so; the main thread looks */
-    bool wrong_key;               /* a KEK is not what was bound: ends tekd */
-    bool check_keks;              /* the token was away: its keys are to be looked at again */
+    _Atomic int fatal;        /* an error of the store that ends tekd */
+    _Atomic bool hsm_changed; /* hsm_on_state() said so; the main thread looks */
+    bool unsafe;              /* a KEK is not what was bound, or weak; or the token: ends tekd */
+    bool weakness_said;       /* hsm.weakness is in the log, or there is nothing to say */
+    bool check_keks;          /* the token was away: its keys are to be looked at again */
     int64_t certificates_next_us; /* when the main thread looks at their ends again */
     enum hsm_state hsm_state;     /* as the main thread last saw it */
 };

@@ -38,7 +38,22 @@ static void bind_again(struct tekd *t)
     if (r == 0)
         t->check_keks = false;
     if (r == TEKD_EWEAK || r == TEKD_ENOTFOUND || r == TEKD_EEXIST || r == TEKD_ETAMPER)
-        t->wrong_key = true;
+        t->unsafe = true;
+}
+
+/* A token that lets a PIN holder wrap TEKs for himself is used, and the log says so. */
+static void record_weakness(struct tekd *t, const struct hsm_status *s)
+{
+    struct record *rec = NULL;
+
+    t->weakness_said = true;
+    if (s->prevents_wrap_out || record_new("hsm.weakness", &rec) < 0)
+        return;
+    log_event(LOG_WARN, "hsm", "weakness", LOG_STR("token", s->token_label),
+              LOG_STR("detail", TEKD_WRAP_OUT));
+    record_str(rec, "token", s->token_label);
+    record_str(rec, "detail", TEKD_WRAP_OUT);
+    keys_note(t->keys, rec);
 }
 
 static void watch_hsm(struct tekd *t)
@@ -54,8 +69,13 @@ static void watch_hsm(struct tekd *t)
             record_hsm(t, &s);
         t->hsm_state = s.state;
     }
+    if (s.state == HSM_READY && !t->weakness_said)
+        record_weakness(t, &s);
     if (s.state == HSM_READY)
         bind_again(t);
+    /* The workers' part of the attacks succeeded, or a signing key is weak. */
+    if (s.state == HSM_DOWN && s.error == TEKD_EWEAK)
+        t->unsafe = true;
 }
 
 /* ---- what runs out -----------------------------------------------------------------------------

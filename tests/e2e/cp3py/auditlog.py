@@ -32,6 +32,7 @@ EVENTS = {
     "kek.added": "kekid label wrap fp imported", "kek.retired": "kekid actor",
     "bsa.enrolled": "bsa cert kekid entitle actor", "bsa.disabled": "bsa actor",
     "content.added": "content bits actor", "hsm.lost": "reason", "hsm.back": "reason",
+    "hsm.weakness": "token detail",
     "request.answered": "mid peer cert addr dir content keyid kekid out req",
     "answer.sent": "ref mid peer out",
     "request.repeated": "ref mid peer out addr cert",
@@ -145,22 +146,27 @@ class Log:
         need(self.records[0]["origin"] == self.checkpoint.origin, "log.opened: another origin")
 
     def _check_life(self):
-        """opened, then started ... stopped; after a crash recovered before started."""
+        """opened, then started ... stopped; after a crash recovered before started.
+
+        A stop whose record no checkpoint covered any more is a crash like others.
+        """
         self.unattested = set()
-        state = "new"
+        state, stopped = "new", None
         for r in self.records[1:]:
             ev, where = r["ev"], f"record {r['seq']} {r['ev']}"
             if ev == "log.started":
                 need(state in ("new", "stopped", "recovered"), f"{where} in a log that is {state}")
                 state = "running"
             elif ev == "log.recovered":
-                need(state in ("new", "running"), f"{where} in a log that is {state}")
+                need(state in ("new", "running", "recovered") or
+                     (state == "stopped" and r["from"] <= stopped),
+                     f"{where} in a log that is {state}")
                 need(r["to"] == r["seq"] - 1 and r["from"] <= r["seq"], where)
                 self.unattested.update(range(r["from"], r["to"] + 1))
                 state = "recovered"
             elif ev == "log.stopped":
                 need(state == "running", f"{where} in a log that is {state}")
-                state = "stopped"
+                state, stopped = "stopped", r["seq"]
             elif ev != "log.signkey":
                 need(state == "running", f"{where} in a log that is {state}")
 
