@@ -149,16 +149,18 @@ static int serve(struct tekd *t, const sigset_t *set)
     const struct timespec second = {.tv_sec = 1};
 
     for (;;) {
-        int sig = sigtimedwait(set, NULL, &second);
+        int sig;
+
+        watch_tick(t);
+        if (t->unsafe)
+            return EXIT_FAILED;
+        sig = sigtimedwait(set, NULL, &second);
         if (sig == SIGTERM || sig == SIGINT)
             return EXIT_OK;
         if (sig == SIGHUP)
             (void)http_reload(t->http);
         if (atomic_load(&t->fatal))
             end_at_once(t);
-        watch_tick(t);
-        if (t->unsafe)
-            return EXIT_FAILED;
     }
 }
 
