@@ -1,0 +1,544 @@
+"""Operators: tekctl, its exit statuses and documents, who may; tekd's options, signals, probes."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+
+import pytest
+
+from cp3py.messages import request
+from cp3py.note import Note
+from cp3py.auditlog import load_key
+from harness import pki, procs, state
+from harness.answers import given
+from harness.load import Load
+from harness.procs import run, wait_until
+from harness.programs import program, softhsm, tool
+from harness.tekd import free_port
+
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="other users can be tried by root only")
+OPERATORS, READERS = "users", "games"  # groups of every Debian
+
+
+def gid(name):
+    import grp
+    return grp.getgrnam(name).gr_gid
+
+
+def user(group=None):
+    """The words before a command that make it one of nobody's, in that group."""
+    return [tool("setpriv"), "--reuid", "65534", "--regid", str(gid(group or "nogroup")),
+            "--clear-groups"]
+
+
+def failing(tekd, *words, **more):
+    """A command that is refused: exit status 1, a sentence on stderr, nothing on stdout."""
+    done = tekd.tekctl(*words, check=False, **more)
+    assert done.returncode == 1, done
+    assert done.stderr.startswith("tekctl: ") and done.stderr.endswith("\n"), done
+    assert done.stdout == "", done
+    return done.stderr
+
+
+# ---- documents and exit statuses -------------------------------------------------------------------
+
+def test_empty_lists_are_arrays(new_tekd):
+    tekd = new_tekd(fresh=True).start()
+    assert tekd.ctl("bsa", "list") == []
+    assert tekd.ctl("content", "list") == []
+    assert tekd.ctl("audit", "ledger") == []
+
+
+def test_status(tekd, mid, content):
+    assert tekd.ask(mid, content).status == 200
+    assert tekd.ask(mid, content).status == 200
+    s = tekd.ctl("status")
+    assert (s["bsm_id"], s["instance"], s["ready"], s["reason"]) == \
+        (state.BSM, "tekd-a", True, "")
+    assert s["counts"] == {"bsas": 4, "contents": 1, "teks": 1, "messages": 1}
+    assert (s["keys"]["answered"], s["keys"]["repeated"], s["keys"]["refused"]) == (1, 1, 0)
+    assert s["hsm"]["state"] == "ready" and s["hsm"]["token"] == "tekd"
+    assert s["hsm"]["prevents_wrap_out"] is False  # SoftHSM cannot, and that is said
+    assert s["store"]["epoch"] == 1 and s["store"]["signed"] <= s["store"]["records"]
+    text = tekd.tekctl("status").stdout
+    assert "tekd" in text and not text.startswith("{")
+    h = tekd.ctl("hsm", "status")
+    assert sorted(w["role"] for w in h["workers"]) == ["audit", "key", "key"]
+    assert all(w["ready"] and procs.is_alive(w["pid"]) for w in h["workers"])
+
+
+@pytest.mark.parametrize("words", [
+    [], ["nonsense"], ["bsa"], ["bsa", "show"], ["bsa", "show", "a", "b"], ["status", "x"],
+    ["status", "--what"], ["content", "add", "c", "--bits", "many"], ["bsa", "add", "--cert"],
+    ["key", "rotate"], ["--nonsense", "status"]])
+def test_usage_is_2(shared, words):
+    done = shared.tekctl(*words, check=False)
+    assert done.returncode == 2 and done.stderr and done.stdout == "", done
+
+
+def test_no_server_is_3(folder):
+    done = run([program("tekctl"), "--socket", os.path.join(folder, "none.sock"), "status"],
+               check=False)
+    assert done.returncode == 3 and "is tekd running" in done.stderr, done
+
+
+def test_help_and_version_are_0():
+    for name in ("tekd", "tekctl", "tek-audit", "tek-provision", "tek-bsa", "tekd-hsm"):
+        done = run([program(name), "--help"])
+        assert "usage" in done.stdout.lower() or name in done.stdout
+        assert done.stderr == ""
+
+
+def test_bsa_documents(tekd):
+    ids = [b["id"] for b in tekd.ctl("bsa", "list")]
+    assert sorted(ids) == ["bsa-1", "bsa-2", "bsa-3", "bsa-4"]
+    b = tekd.ctl("bsa", "show", "bsa-3")
+    assert (b["enabled"], b["form"], b["media"], b["entitle"]) == \
+        (True, "efficient", "xml", ["urn:three:*"])
+    assert b["certs"] == [pki.fingerprint(tekd.path("pki", "bsa-3.crt"))]
+    assert b["kek"]["label"] == "bsa-3-kek" and b["kek"]["wrap"] == "aes-kwp"
+    tekd.tekctl("bsa", "set", "bsa-3", "--media", "json", "--form", "full", "--url",
+                "https://localhost:1/x", "--ca", tekd.path("pki", "ca.crt"), "--entitle", "a",
+                "--entitle", "b")
+    b = tekd.ctl("bsa", "show", "bsa-3")
+    assert (b["form"], b["media"], b["entitle"], b["url"], b["has_ca"]) == \
+        ("full", "json", ["a", "b"], "https://localhost:1/x", True)
+    before = tekd.ctl("bsa", "list")
+    tekd.restart()
+    assert tekd.ctl("bsa", "list") == before
+
+
+# ---- what is refused -------------------------------------------------------------------------------
+
+def test_enrolments_that_are_refused_change_nothing(tekd):
+    cert = tekd.path("pki", "stranger.crt")
+    before = tekd.ctl("bsa", "list")
+    run([tool("pkcs11-tool"), "--module", softhsm(), "--token-label", "tekd", "--login", "--pin",
+         tekd.template.pin, "--keygen", "--key-type", "AES:32", "--label", "weak", "--id", "77"],
+        env={**os.environ, "SOFTHSM2_CONF": tekd.path("softhsm2.conf")})
+    base = ["--kek", "bsa-1-kek", "--cert", cert]
+    long = [word for n in range(65) for word in ("--entitle", f"x{n}")]
+    for words, says in [
+            (["bsa-1", *base], "enrolled already"),
+            (["bsa-5", *base], "enrolled already"),  # its KEK is that of bsa-1
+            (["bsa-5", "--kek", "bsa-1-kek", "--cert", tekd.path("pki", "bsa-2.crt")], "already"),
+            (["bsa-5", "--kek", "no-such-kek", "--cert", cert], "no-such-kek"),
+            (["bsa-5", "--kek", "weak", "--cert", cert], "weak"),
+            (["bsa-5", "--kek", "tekd-storage", "--cert", cert], "tekd-storage"),
+            (["bsa-5", "--kek", "bsa-1-kek"], "certificate"),
+            (["bsa-5", "--cert", cert], "KEK"),
+            (["bsa-5", "--kek", "bsa-1-kek", "--cert", tekd.path("hsm.pin")], "certificate"),
+            (["", *base], "ID"), ([" x", *base], "ID"), (["x\ny", *base], "ID"),
+            (["x" * 256, *base], "ID"),
+            (["bsa-5", *base, "--wrap", "rot13"], "rot13"),
+            (["bsa-5", *base, "--url", "http://localhost/"], "https"),
+            (["bsa-5", *base, "--form", "short"], "form"),
+            (["bsa-5", *base, *long], "64"),
+            (["bsa-5", *base, "--cert", cert, "--cert", cert], "certificates")]:
+        assert says in failing(tekd, "bsa", "add", *words), words
+    for words in (["bsa", "show", "bsa-9"], ["bsa", "disable", "bsa-9"],
+                  ["bsa", "set", "bsa-9", "--form", "full"]):
+        assert "no such BSA" in failing(tekd, *words)
+    assert tekd.ctl("bsa", "list") == before
+    assert len(tekd.audit().of("bsa.enrolled")) == 4
+    # Files are read by tekctl, as its caller; tekd never opens what is named to it.
+    done = tekd.tekctl("bsa", "set", "bsa-1", "--cert", tekd.path("nowhere.crt"), check=False)
+    assert done.returncode in (1, 2) and "nowhere.crt" in done.stderr
+
+
+def test_contents_and_keys_that_are_refused(tekd, content):
+    tekd.tekctl("content", "add", content)
+    assert "already" in failing(tekd, "content", "add", content)
+    assert "128, 192 or 256" in failing(tekd, "content", "add", "other", "--bits", "64")
+    for bad in ("", " x", "x\x01", "x" * 1025):
+        assert "ContentID" in failing(tekd, "content", "add", bad)
+    assert "no such content" in failing(tekd, "content", "show", "none")
+    assert "no such content" in failing(tekd, "key", "list", "none")
+    assert "none" in failing(tekd, "key", "rotate", "none")
+    assert "UUID" in failing(tekd, "key", "destroy", "none")
+    unknown = "01a2040e-6f0e-7759-8f2c-70db47d2de91"
+    assert "no TEK has this key ID" in failing(tekd, "key", "destroy", unknown)
+    assert [c["content_id"] for c in tekd.ctl("content", "list")] == [content]
+
+
+# ---- who may ---------------------------------------------------------------------------------------
+
+READS = [["status"], ["hsm", "status"], ["bsa", "list"], ["bsa", "show", "bsa-1"],
+         ["content", "list"], ["content", "show", "urn:c"], ["key", "list", "urn:c"],
+         ["audit", "ledger"]]
+
+
+def changes(tekd):
+    cert = tekd.path("pki", "stranger.crt")
+    return [["hsm", "retry"], ["bsa", "add", "bsa-5", "--cert", cert, "--kek", "bsa-1-kek"],
+            ["bsa", "set", "bsa-1", "--form", "efficient"], ["bsa", "disable", "bsa-1"],
+            ["bsa", "enable", "bsa-1"], ["content", "add", "urn:new"], ["key", "rotate", "urn:c"],
+            ["key", "destroy", "01a2040e-6f0e-7759-8f2c-70db47d2de91"], ["audit", "checkpoint"],
+            ["audit", "export", tekd.path("export-x")]]
+
+
+@as_root
+def test_other_users_may_nothing_readers_may_look_operators_may_all(new_tekd):
+    tekd = new_tekd(admin={"group": OPERATORS, "readonly_group": READERS}).start()
+    tekd.tekctl("content", "add", "urn:c")
+    before = tekd.ctl("status")["store"]["records"]
+    for words in READS:
+        assert "may not use this socket" in failing(tekd, *words, prefix=user())
+        assert tekd.tekctl(*words, prefix=user(READERS)).returncode == 0
+    for words in changes(tekd):
+        assert "may not use this socket" in failing(tekd, *words, prefix=user())
+        assert "may look, but not" in failing(tekd, *words, prefix=user(READERS))
+    assert tekd.ctl("status")["store"]["records"] == before
+    tekd.tekctl("content", "add", "urn:new", prefix=user(OPERATORS))
+    added = tekd.audit().of("content.added")
+    assert [(r["content"], r["actor"], r["uid"]) for r in added] == \
+        [("urn:c", "root", 0), ("urn:new", "nobody", 65534)]
+
+
+@as_root
+def test_without_groups_only_tekds_user_and_root_may(tekd):
+    for group in (None, OPERATORS, READERS):
+        assert "may not use this socket" in failing(tekd, "status", prefix=user(group))
+
+
+def test_every_change_is_a_record_with_its_actor(tekd, mid, content):
+    import getpass
+    me = getpass.getuser()
+    start = len(tekd.audit().records)
+    for words, action in [
+            (["content", "add", content], "content.added"),
+            (["bsa", "set", "bsa-1", "--form", "efficient"], "bsa set"),
+            (["bsa", "disable", "bsa-1"], "bsa disable"),
+            (["bsa", "enable", "bsa-1"], "bsa enable"),
+            (["key", "rotate", content], "key rotate"),
+            (["key", "destroy", content], "tek.destroyed"),
+            (["audit", "checkpoint"], "audit checkpoint"),
+            (["hsm", "retry"], "hsm retry")]:
+        if words[:2] == ["key", "destroy"]:
+            words = words[:2] + [tekd.ctl("key", "list", content)[0]["key_id"]]
+        tekd.tekctl(*words)
+        new = tekd.audit().records[start:]
+        start += len(new)
+        by = [r for r in new if "actor" in r and r.get("action") != "audit export"]
+        assert by and all(r["actor"] == me and r["uid"] == os.getuid() for r in by), (words, new)
+        assert action in [r.get("action", r["ev"]) for r in by], (words, new)
+    # What failed changed nothing and is no record.
+    tekd.tekctl("bsa", "disable", "bsa-9", check=False)
+    assert [r["ev"] for r in tekd.audit().records[start:] if r.get("action") != "audit export"] \
+        == []
+
+
+# ---- the socket itself -----------------------------------------------------------------------------
+
+def talk(tekd, octets, half_close=True):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(30)
+        s.connect(tekd.path("tekd.sock"))
+        s.sendall(octets)
+        if half_close:
+            s.shutdown(socket.SHUT_WR)
+        answer = b""
+        while True:
+            part = s.recv(65536)
+            if not part:
+                return answer
+            answer += part
+
+
+@pytest.mark.parametrize("octets", [
+    b"\n", b"nonsense\n", b"[]\n", b"{}\n", b'{"command":7}\n', b'{"command":"nonsense"}\n',
+    b'{"command":"status","command":"bsa list"}\n', b'{"command":"bsa show"}\n',
+    b'{"command":"bsa show","id":7}\n', b'{"command":"bsa add","id":"x","certs":7}\n',
+    b'{"command":"bsa add","id":"x","certs":[7],"kek":"y"}\n',
+    b'{"command":"content add","content":"c","bits":-1}\n', b"\xff\xfe\n", b"[" * 5000 + b"\n"],
+    ids=lambda o: repr(o)[:40])
+def test_bad_requests_on_the_socket_get_an_error(shared, octets):
+    answer = json.loads(talk(shared, octets))
+    assert answer["ok"] is False and answer["error"] and answer["code"].startswith("TEKD_E")
+
+
+def test_requests_without_end_or_too_long_are_dropped(shared):
+    assert talk(shared, b'{"command":') == b""
+    assert talk(shared, b"") == b""
+    try:
+        assert talk(shared, b'{"x":"' + b"y" * 400000, half_close=False) == b""
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    assert shared.ctl("status")["ready"]
+
+
+# ---- the log ---------------------------------------------------------------------------------------
+
+def test_checkpoint_and_anchor_verify(tekd, mid, content):
+    assert tekd.ask(mid, content).status == 200
+    key = load_key(tekd.path("checkpoint.pem"))
+    note = Note(tekd.tekctl("audit", "checkpoint").stdout.encode())
+    note.verify(key)
+    assert tekd.ctl("audit", "checkpoint")["size"] > note.size
+
+    def anchored():
+        with open(tekd.path("anchor", "checkpoint"), "rb") as f:
+            anchor = Note(f.read())
+        anchor.verify(key)
+        return anchor.size >= note.size
+    wait_until(anchored, "the anchor")
+
+
+def test_ledger_lists_what_was_answered(tekd, mid):
+    for name in ("bsa-1", "bsa-2"):
+        for content in ("urn:a", "urn:b"):
+            assert tekd.ask(f"{mid}-{content}", content, name).status == 200
+    ledger = tekd.ctl("audit", "ledger")
+    found = {(e["bsa"], e["message_id"]): e for e in ledger}
+    log = tekd.audit()
+    assert set(found) == set(log.ledger) and len(ledger) == 4
+    for key, e in found.items():
+        assert (e["key_id"], e["content_id"]) == (log.ledger[key]["keyid"],
+                                                  log.ledger[key]["content"])
+    assert len(tekd.ctl("audit", "ledger", "--bsa", "bsa-1")) == 2
+    assert len(tekd.ctl("audit", "ledger", "--bsa", "bsa-1", "--content", "urn:b")) == 1
+    assert tekd.ctl("audit", "ledger", "--bsa", "bsa-9") == []
+
+
+def test_export_is_never_written_over(tekd):
+    folder = tekd.export()
+    with open(os.path.join(folder, "audit.jsonl"), "rb") as f:
+        before = f.read()
+    assert "is there already" in failing(tekd, "audit", "export", folder)
+    with open(os.path.join(folder, "audit.jsonl"), "rb") as f:
+        assert f.read() == before
+
+
+# ---- tekd's own options ----------------------------------------------------------------------------
+
+def tekd_run(*arguments):
+    return run([program("tekd"), *arguments], check=False)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--nonsense"], ["--config"], ["--check"],
+                                       ["--config", "x", "y"]])
+def test_usage_of_tekd_is_2(arguments):
+    done = tekd_run(*arguments)
+    assert done.returncode == 2 and "usage" in done.stderr, done
+
+
+def test_check_says_what_was_found(tekd, mid, content):
+    assert tekd.ask(mid, content).status == 200
+    check = ["--config", tekd.path("tekd.yaml"), "--check"]
+    done = tekd_run(*check)  # another tekd has the store
+    assert done.returncode != 0 and "store" in done.stdout + done.stderr, done
+    tekd.stop()
+    done = tekd_run(*check)
+    assert done.returncode == 0, done
+    assert re.search(r"^token +ok +tekd", done.stdout, re.M), done.stdout
+    assert re.search(r"^store +ok +\d+ records", done.stdout, re.M), done.stdout
+    assert re.search(r"^keys +ok", done.stdout, re.M), done.stdout
+    assert "BAD" not in done.stdout
+    tekd.start()
+    tekd.audit()
+
+
+@pytest.mark.parametrize("old, new, says", [
+    ("bsm_id:", "bsm_idd:", "bsm_idd"),
+    ("policy:", "policy: {}\npolicy:", "policy"),
+    ("workers", "wrokers", "wrokers"),
+    ('"workers": 2', '"workers": 0', "1..32"),
+    ('"workers": 2', '"workers": "many"', "many"),
+    ('"release": "signed"', '"release": "never"', "never"),
+    ("store:", "#", "store"),
+    ("tls:", "tls: [", "not YAML"),
+    ('"pin_file": "hsm.pin", ', "", "pin"),
+    ('"token": "pkcs11:token=tekd"', '"token": "pkcs11:token=tekd;pin-value=1"', "token"),
+])
+def test_config_errors_name_the_place_and_what_is_expected(new_tekd, old, new, says):
+    tekd = new_tekd()
+    path = tekd.path("tekd.yaml")
+    with open(path, encoding="utf-8") as f:
+        text = f.read()
+    assert old in text
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text.replace(old, new, 1))
+    done = tekd_run("--config", path)
+    assert done.returncode == 1, done
+    first = done.stderr.splitlines()[0]
+    assert re.match(rf"tekd: {re.escape(path)}(:\d+:\d+)?: ", first) and says in first, done.stderr
+
+
+def test_sample_config_is_taken(folder):
+    text = tekd_run("--sample-config").stdout
+    path = os.path.join(folder, "tekd.yaml")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text.replace("bsm_id:", "bsm_id_:", 1))
+    assert "bsm_id_" in tekd_run("--config", path).stderr
+    for required in ("bsm_id", "listen", "tls", "hsm", "store"):
+        assert re.search(rf"^{required}:", text, re.M)
+
+
+def test_files_that_are_no_good_stop_the_start(new_tekd):
+    for name, keys in [("no certificate", {"certificate": "hsm.pin"}),
+                       ("key of another", {"key": "pki/bsa-1.key"}),
+                       ("no CA", {"client_ca": "nowhere.pem"}), ("no CRL", {"crl": "hsm.pin"}),
+                       ("key for all to read", {"key": "open.key"})]:
+        tekd = new_tekd(tls=keys)
+        shutil.copy(tekd.path("pki", "tekd.key"), tekd.path("open.key"))
+        os.chmod(tekd.path("open.key"), 0o644)
+        tekd.start(wait=None)
+        assert tekd.wait_end() == 1, name
+        assert "tls" in tekd.log() or "http" in tekd.log(), name
+
+
+# ---- one at a time ---------------------------------------------------------------------------------
+
+def test_second_tekd_on_the_same_store_is_refused(tekd, mid, content):
+    path = tekd.path("second.yaml")
+    with open(tekd.path("tekd.yaml"), encoding="utf-8") as f:
+        text = f.read()
+    for port in (tekd.port, tekd.admin_port):
+        text = text.replace(str(port), str(free_port()))
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text.replace("tekd.sock", "second.sock"))
+    done = tekd_run("--config", path)
+    assert done.returncode in (1, 74), done
+    assert "store" in done.stderr
+    # Another store, but the same admin socket.
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text.replace("tekd.db", "second.db").replace("anchor/", "second-"))
+    done = tekd_run("--config", path)
+    assert done.returncode == 1 and "socket-in-use" in done.stderr, done
+    assert tekd.ctl("status")["ready"]
+    assert tekd.ask(mid, content).status == 200
+    tekd.audit()
+
+
+def test_port_that_is_taken_stops_the_start(tekd, new_tekd):
+    other = new_tekd(listen=[{"address": "127.0.0.1", "port": tekd.port}])
+    other.start(wait=None)
+    assert other.wait_end() == 1
+    assert "cannot-listen" in other.log()
+
+
+def test_socket_left_by_a_killed_tekd_is_replaced(tekd):
+    tekd.kill()
+    assert os.path.exists(tekd.path("tekd.sock"))
+    tekd.start()
+    assert tekd.ctl("status")["ready"]
+    tekd.stop()
+    assert not os.path.exists(tekd.path("tekd.sock"))
+
+
+# ---- signals ---------------------------------------------------------------------------------------
+
+@pytest.mark.smoke
+@pytest.mark.tsan
+def test_sigterm_under_load_loses_no_request(tekd):
+    """What it took it answers; what is in the log as answered has come."""
+    load = Load(tekd, 32, lambda i, n: (request(f"t-{i}-{n}", f"urn:{i}:{n}", f"bsa-{i % 2 + 1}"),
+                                        "xml"), lambda i: f"bsa-{i % 2 + 1}").start()
+    wait_until(lambda: len(load.answered) > 100, "answers")
+    tekd.stop()
+    load.join()
+    for _, m, media, r in load.answered:
+        if r.status == 200:
+            given(r, m, tekd.template.bsas[m.source], media)
+        else:
+            assert r.status == 503, r
+    came = {(m.source, m.mid) for _, m, _, r in load.answered if r.status == 200}
+    tekd.start()
+    log = tekd.audit()
+    assert set(log.ledger) == came
+    sent = {(r["peer"], r["mid"]) for r in log.of("answer.sent")}
+    assert sent == came
+    assert not log.unattested and not log.of("log.recovered")
+
+
+def test_sigterm_with_everything_hung_takes_at_most_ten_seconds(tekd, mid):
+    _, children = tekd.hsm_processes()
+    tekd.note_family()
+    idle = tekd.connect()
+    half = tekd.connect()
+    half.send(b"POST /cp3 HTTP/1.1\r\nHost: x\r\nContent-Le")
+    for pid in children:
+        procs.kill(pid, signal.SIGSTOP)
+    with tekd.connect() as waiting:
+        waiting.send_message(request(mid, "urn:x", "bsa-1"))
+        wait_until(lambda: tekd.ctl("status")["http"]["requests"] >= 1, "the request")
+        tekd.stop()
+        answer = waiting.read_response()
+        assert (answer.status, answer.header("cp3-reason")) == (503, "busy")
+    idle.close()
+    half.close()
+    tekd.start()
+    tekd.audit()
+
+
+def test_sigint_stops_as_well(tekd):
+    procs.kill(tekd.pid, signal.SIGINT)
+    assert tekd.wait_end() == 0
+    tekd.start()
+    assert tekd.audit().records[-3]["ev"] == "log.stopped"
+
+
+def test_sighup_takes_new_files_and_keeps_the_old_ones_when_they_are_broken(tekd, mid, content):
+    def shown():
+        with tekd.connect("bsa-2") as c:
+            return c.sock.getpeercert(True)
+
+    m = request(mid, content, "bsa-1")
+    first = shown()
+    bsa = tekd.template.bsas["bsa-1"]
+    with tekd.connect() as open_one:
+        given(open_one.ask(m), m, bsa)
+        for name in ("tekd.crt", "tekd.key", "ca.crt", "ca.crl"):
+            path = tekd.path("pki", name)
+            with open(path, "rb") as f:
+                good = f.read()
+            for bad in (b"", b"nonsense", good[:len(good) // 2]):
+                with open(path, "wb") as f:
+                    f.write(bad)
+                tekd.hup()
+                assert shown() == first
+                given(open_one.ask(m), m, bsa)
+            with open(path, "wb") as f:
+                f.write(good)
+        assert "reload-refused" in tekd.log() and "event=reloaded" not in tekd.log()
+        shutil.copy(tekd.path("pki", "bsa-4.crt"), tekd.path("pki", "tekd.crt"))
+        shutil.copy(tekd.path("pki", "bsa-4.key"), tekd.path("pki", "tekd.key"))
+        tekd.hup()
+        assert shown() != first
+        given(open_one.ask(m), m, bsa)
+
+
+def test_sighup_under_load_disturbs_nobody(tekd):
+    load = Load(tekd, 8, lambda i, n: (request(f"h-{i}-{n}", f"urn:{n}", "bsa-1"), "xml")).start()
+    for turn in range(10):
+        wait_until(lambda: len(load.answered) > 20 * (turn + 1), "answers")
+        tekd.hup()
+    load.stop()
+    assert not load.errors and {r.status for *_, r in load.answered} == {200}
+
+
+# ---- probes ----------------------------------------------------------------------------------------
+
+def test_probes(tekd):
+    assert tekd.probe("/healthz") == (200, "alive\n")
+    assert tekd.probe("/readyz") == (200, "ready\n")
+    assert tekd.probe("/readyz?x=y") == (200, "ready\n")
+    for path in ("/", "/cp3", "/nothing", "/healthz/"):
+        assert tekd.probe(path)[0] == 404
+    done = subprocess.run(["/usr/bin/python3", "-c", f"""
+import http.client
+c = http.client.HTTPConnection("127.0.0.1", {tekd.admin_port}, timeout=10)
+c.request("POST", "/readyz", b"")
+print(c.getresponse().status)
+"""], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "405\n"
+
+
+def test_no_probes_unless_configured(new_tekd):
+    tekd = new_tekd(admin={"http": None}).start(wait=None)
+    wait_until(lambda: tekd.tekctl("status", check=False).returncode == 0, "the admin socket")
+    assert tekd.probe("/healthz") is None
