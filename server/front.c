@@ -15,6 +15,7 @@ struct front {
     struct queue *queue;
     unsigned queue_limit; /* of new requests; those that begin anew always find room */
     struct http_route route[FRONT_ROUTES];
+    _Atomic size_t under_way; /* between handle() and sent() */
     unsigned n_threads;
     pthread_t thread[FRONT_THREADS_MAX];
 };
@@ -105,6 +106,7 @@ static struct front_request *request_new(struct front *f, struct http_exchange *
     fr->r.reply = on_reply;
     fr->r.known = on_known;
     fr->r.again = on_again;
+    atomic_fetch_add(&f->under_way, 1);
     return fr;
 }
 
@@ -134,9 +136,11 @@ static void on_sent(void *arg, struct http_exchange *x, bool whole)
     struct front *f = arg;
     struct front_request *fr = http_exchange_note(x);
 
-    if (fr)
-        keys_sent(f->keys, &fr->r, whole);
+    if (!fr)
+        return;
+    keys_sent(f->keys, &fr->r, whole);
     free(fr);
+    atomic_fetch_sub(&f->under_way, 1);
 }
 
 static void on_wait(void *arg, bool begins)
@@ -232,6 +236,9 @@ void front_stop(struct front *f)
         queue_close(f->queue);
     for (unsigned i = 0; i < f->n_threads; i++)
         (void)pthread_join(f->thread[i], NULL);
+    /* The store may still end a request that HTTP has not waited for; it finds the queue closed. */
+    if (atomic_load(&f->under_way) > 0)
+        return;
     queue_free(f->queue);
     free(f);
 }

@@ -12,8 +12,8 @@
 #include "tekd/keys.h"
 
 #define FRONT_THREADS_MAX 512
-#define FRONT_STACK       (256 * 1024) /* straight-line code: a message, a record, two writers */
-#define FRONT_RUNNING     2            /* threads at work that are not waiting for the HSM */
+#define FRONT_STACK       262144 /* straight-line code: a message, a record, two writers */
+#define FRONT_RUNNING     2      /* threads at work that are not waiting for the HSM */
 #define FRONT_ROUTES      1
 
 struct front;

@@ -2,6 +2,8 @@
  * A request and its answer.  An exchange has two holders: the loop, until h2o disposes of the
  * request, and whoever handles it, until http_reply(); it ends when both are through with it.
  * Everything here runs on the loop's thread but http_exchange_*() and http_reply().
+ *
+ * Deadlines are of the monotonic clock; h2o's own timers stand still when UTC is set back.
  */
 #include "internal.h"
 
@@ -100,12 +102,40 @@ static void on_stop(h2o_generator_t *generator, h2o_req_t *req)
     (void)req;
 }
 
+/* The deadlines are as long as one another, so the newest is the last. */
+static void link_deadline(struct http_exchange *x)
+{
+    struct http_loop *l = x->loop;
+
+    x->prev = l->newest;
+    if (x->prev)
+        x->prev->next = x;
+    else
+        l->oldest = x;
+    l->newest = x;
+}
+
+static void unlink_deadline(struct http_exchange *x)
+{
+    struct http_loop *l = x->loop;
+
+    if (x->prev)
+        x->prev->next = x->next;
+    else if (l->oldest == x)
+        l->oldest = x->next;
+    if (x->next)
+        x->next->prev = x->prev;
+    else if (l->newest == x)
+        l->newest = x->prev;
+    x->prev = x->next = NULL;
+}
+
 static void send_answer(struct http_exchange *x, struct http_reply *reply)
 {
     h2o_iovec_t body = body_of(reply);
 
     x->answered = true;
-    h2o_timeout_unlink(&x->deadline);
+    unlink_deadline(x);
     atomic_fetch_add(&x->loop->http->replies, 1);
     if (atomic_load(&x->loop->stop))
         reply->close = true;
@@ -160,7 +190,7 @@ static void on_dispose(void *p)
 {
     struct http_exchange *x = *(struct http_exchange **)p;
 
-    h2o_timeout_unlink(&x->deadline);
+    unlink_deadline(x);
     x->req = NULL;
     end_if_both_are_through(x);
 }
@@ -176,14 +206,36 @@ void exchange_replied(struct http_exchange *x)
     end_if_both_are_through(x);
 }
 
-static void on_deadline(h2o_timeout_entry_t *entry)
+static void time_out(struct http_exchange *x)
 {
-    struct http_exchange *x = H2O_STRUCT_FROM_MEMBER(struct http_exchange, deadline, entry);
     struct http_reply reply = {.status = 503, .retry_after_s = 1};
 
     atomic_fetch_add(&x->loop->http->timed_out, 1);
     x->route->timed_out(x->route->arg, x, &reply);
     send_answer(x, &reply);
+}
+
+bool exchange_expire(struct http_loop *l)
+{
+    bool any = false;
+
+    while (l->oldest && l->oldest->deadline_us <= clock_mono_us()) {
+        time_out(l->oldest);
+        any = true;
+    }
+    return any;
+}
+
+int exchange_wait_ms(const struct http_loop *l, int max)
+{
+    int64_t left_us;
+
+    if (!l->oldest)
+        return max;
+    left_us = l->oldest->deadline_us - clock_mono_us();
+    if (left_us <= 0)
+        return 0;
+    return left_us / 1000 < max ? (int)(left_us / 1000) + 1 : max;
 }
 
 /* ---- a request ---------------------------------------------------------------------------------
@@ -241,8 +293,7 @@ static void start(struct http_exchange *x, const struct http_route *route)
 
     x->route = route;
     x->deadline_us = clock_mono_us() + (int64_t)h->request_deadline_ms * 1000;
-    x->deadline.cb = on_deadline;
-    h2o_timeout_link(x->loop->evloop, &x->loop->deadline, &x->deadline);
+    link_deadline(x);
     route->handle(route->arg, x);
 }
 

@@ -84,7 +84,7 @@ static void on_complete(h2o_socket_t *sock, const char *err)
 
     h2o_timeout_unlink(&c->timeout);
     if (err) {
-        refuse(c, tls_cause(c->ssl));
+        refuse(c, err == h2o_socket_error_closed ? "closed-by-peer" : tls_cause(c->ssl));
         return;
     }
     write_by_h2o(c);

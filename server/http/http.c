@@ -15,13 +15,16 @@
 
 static int port_of(int fd, uint16_t *ret_port)
 {
-    struct sockaddr_storage sa;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } sa = {.in6 = {.sin6_family = AF_UNSPEC}};
     socklen_t len = sizeof(sa);
 
-    if (getsockname(fd, (struct sockaddr *)&sa, &len) < 0)
+    if (getsockname(fd, &sa.any, &len) < 0)
         return TEKD_EIO;
-    *ret_port = ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
-                                               : ((struct sockaddr_in *)&sa)->sin_port);
+    *ret_port = ntohs(sa.any.sa_family == AF_INET6 ? sa.in6.sin6_port : sa.in.sin_port);
     return 0;
 }
 
@@ -95,21 +98,36 @@ static void free_http(struct http *h)
     free(h->client_ca);
     free(h->crl);
     free(h->spki);
+    if (h->configured)
+        h2o_config_dispose(&h->conf);
     (void)pthread_mutex_destroy(&h->lock);
     free(h);
 }
 
-static char *dup_or_null(const char *s)
+static int dup_if(const char *s, char **ret)
 {
-    return s ? strdup(s) : NULL;
+    if (s)
+        *ret = strdup(s);
+    return s && !*ret ? TEKD_ENOMEM : 0;
+}
+
+static int copy_paths(struct http *h, const struct http_options *o)
+{
+    int r = dup_if(o->certificate, &h->certificate);
+
+    if (r == 0)
+        r = dup_if(o->key_file, &h->key_file);
+    if (r == 0)
+        r = dup_if(o->client_ca, &h->client_ca);
+    return r < 0 ? r : dup_if(o->crl, &h->crl);
 }
 
 static int copy_options(struct http *h, const struct http_options *o)
 {
-    h->certificate = dup_or_null(o->certificate);
-    h->key_file = dup_or_null(o->key_file);
-    h->client_ca = dup_or_null(o->client_ca);
-    h->crl = dup_or_null(o->crl);
+    int r = copy_paths(h, o);
+
+    if (r < 0)
+        return r;
     h->signer = o->signer;
     if (o->signer.spki) {
         h->spki = malloc(o->signer.spki_len);
@@ -135,6 +153,7 @@ static void configure(struct http *h, const struct http_options *o)
     h2o_pathconf_t *path;
 
     h2o_config_init(&h->conf);
+    h->configured = true;
     h->conf.server_name = h2o_iovec_init(H2O_STRLIT("tekd"));
     h->conf.http1.req_timeout = (uint64_t)o->request_timeout_ms;
     h->conf.http1.upgrade_to_http2 = 0;
@@ -166,7 +185,7 @@ static bool is_sane(const struct http_options *o)
 
 int http_start(const struct http_options *o, struct http **ret_http)
 {
-    int fds[HTTP_LISTEN_MAX];
+    int fds[HTTP_LISTEN_MAX] = {0};
     struct http *h;
     int r;
 
@@ -236,20 +255,24 @@ int http_reload(struct http *h)
     return 0;
 }
 
-/* The handshaker ends first: what it still hands over is served. */
+/* The handshaker ends first: what it still hands over is served.  What an exchange still needs,
+ * whose answer did not come in time, is left to the end of the process. */
 void http_stop(struct http *h)
 {
+    bool unused = true;
+
     if (!h)
         return;
     if (h->handshaker) {
         loop_stop(h->handshaker);
-        loop_join(h->handshaker);
+        unused = loop_join(h->handshaker);
     }
     for (size_t i = 0; i < h->n_loops; i++)
         loop_stop(&h->loop[i]);
     for (size_t i = 0; i < h->n_loops; i++)
-        loop_join(&h->loop[i]);
-    free_http(h);
+        unused = loop_join(&h->loop[i]) && unused;
+    if (unused)
+        free_http(h);
 }
 
 void http_status_get(struct http *h, struct http_status *ret_status)

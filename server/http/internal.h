@@ -7,6 +7,9 @@
  *
  *   accept -> handshake (conn) -> [export, message, import] -> h2o_http1_accept -> requests
  *   request -> exchange -> handler … http_reply() -> message -> loop: send -> sent()
+ *
+ * A loop's h2o objects are made and disposed of on its thread: h2o keeps buffers for reuse with the
+ * thread that made them.
  */
 #ifndef TEKD_HTTP_INTERNAL_H
 #define TEKD_HTTP_INTERNAL_H
@@ -15,6 +18,7 @@
 #include <h2o/http1.h>
 #include <openssl/ssl.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 
 #include "tekd/http.h"
@@ -102,24 +106,29 @@ struct http_loop {
     struct http *http;
     pthread_t thread;
     bool started;
-    bool serves; /* else: handshakes only */
+    bool serves;    /* else: handshakes only */
+    const int *fds; /* to listen on; while it starts */
+    size_t n_fds;
+    sem_t ready; /* posted once messages can be sent */
     h2o_evloop_t *evloop;
     h2o_multithread_queue_t *queue;
     h2o_multithread_receiver_t receiver[RECEIVE_N];
     h2o_context_t ctx; /* of a serving loop */
     h2o_accept_ctx_t accept;
     h2o_timeout_t handshake_timeout;
-    h2o_timeout_t deadline;
     h2o_socket_t *listener[HTTP_LISTEN_MAX];
+    int64_t accept_again_us; /* no descriptor was free: not before; 0: accepting */
     struct conn *conns;
-    size_t exchanges; /* under way */
+    size_t exchanges;                      /* under way */
+    struct http_exchange *oldest, *newest; /* without an answer, in the order of their deadlines */
     _Atomic bool stop;
+    _Atomic bool told; /* nobody sends a wake-up any more */
 };
 
 int loop_start(struct http_loop *l, struct http *h, bool serves, const int *fds, size_t n_fds);
-/* Asks it to end; loop_join() waits for it. */
+/* Asks it to end; loop_join() waits for it and returns whether nothing of it is in use any more. */
 void loop_stop(struct http_loop *l);
-void loop_join(struct http_loop *l);
+bool loop_join(struct http_loop *l);
 /* Hands a connection, already exported from its loop, to this one.  From any thread. */
 void loop_give(struct http_loop *l, struct conn *c);
 
@@ -131,8 +140,8 @@ struct http_exchange {
     h2o_generator_t generator;
     struct http_loop *loop;
     const struct http_route *route;
-    h2o_req_t *req; /* NULL once h2o has disposed of it */
-    h2o_timeout_entry_t deadline;
+    h2o_req_t *req;                    /* NULL once h2o has disposed of it */
+    struct http_exchange *prev, *next; /* of the loop, until it is answered */
     int64_t deadline_us;
     struct http_peer peer;
     struct http_reply reply;
@@ -151,6 +160,10 @@ struct http_exchange {
 int exchange_on_request(h2o_handler_t *self, h2o_req_t *req);
 /* A reply arrived at its loop. */
 void exchange_replied(struct http_exchange *x);
+/* Answers those whose deadline has passed; whether there were any. */
+bool exchange_expire(struct http_loop *l);
+/* Until the next deadline, at most max. */
+int exchange_wait_ms(const struct http_loop *l, int max);
 /* An answer of the front's own. */
 void exchange_refuse(h2o_req_t *req, const struct http_reply *reply);
 
@@ -159,6 +172,7 @@ void exchange_refuse(h2o_req_t *req, const struct http_reply *reply);
 
 struct http {
     h2o_globalconf_t conf;
+    bool configured;
     struct http_route route[HTTP_ROUTES_MAX];
     size_t n_routes;
     char *certificate, *key_file, *client_ca, *crl;

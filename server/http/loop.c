@@ -1,5 +1,6 @@
 #include "internal.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
 
@@ -7,11 +8,42 @@
 #include "tekd/err.h"
 #include "tekd/log.h"
 
-#define ACCEPT_MAX 16   /* connections taken at once, so that requests are not starved */
-#define TICK_MS    1000 /* the loop looks at its stop flag at least this often */
+#define ACCEPT_MAX   16     /* connections taken at once, so that requests are not starved */
+#define TICK_MS      1000   /* the loop looks at its stop flag at least this often */
+#define DRAIN_MS     10     /* and at what is left when it stops */
+#define NO_ACCEPT_US 100000 /* without a free descriptor: until the next attempt */
 
 /* ---- accepting ---------------------------------------------------------------------------------
  */
+
+static void on_accept(h2o_socket_t *listener, const char *err);
+
+/* A connection stays in the backlog, and the poll would return at once for ever. */
+static void pause_accepting(struct http_loop *l)
+{
+    log_event(LOG_WARN, "http", "cannot-accept", LOG_STR("error", strerror(errno)));
+    for (size_t i = 0; i < HTTP_LISTEN_MAX; i++) {
+        if (l->listener[i])
+            h2o_socket_read_stop(l->listener[i]);
+    }
+    l->accept_again_us = clock_mono_us() + NO_ACCEPT_US;
+}
+
+static void resume_accepting(struct http_loop *l)
+{
+    if (l->accept_again_us == 0 || clock_mono_us() < l->accept_again_us)
+        return;
+    l->accept_again_us = 0;
+    for (size_t i = 0; i < HTTP_LISTEN_MAX; i++) {
+        if (l->listener[i])
+            h2o_socket_read_start(l->listener[i], on_accept);
+    }
+}
+
+static bool is_short_of_something(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
 
 static void on_accept(h2o_socket_t *listener, const char *err)
 {
@@ -21,6 +53,8 @@ static void on_accept(h2o_socket_t *listener, const char *err)
         return;
     for (int i = 0; i < ACCEPT_MAX; i++) {
         h2o_socket_t *sock = h2o_evloop_socket_accept(listener);
+        if (!sock && is_short_of_something(errno))
+            pause_accepting(l);
         if (!sock)
             return;
         conn_accept(l, sock);
@@ -28,10 +62,10 @@ static void on_accept(h2o_socket_t *listener, const char *err)
 }
 
 /* Every accepting loop polls a descriptor of its own of the same socket. */
-static void open_listeners(struct http_loop *l, const int *fds, size_t n)
+static void open_listeners(struct http_loop *l)
 {
-    for (size_t i = 0; i < n; i++) {
-        int fd = fcntl(fds[i], F_DUPFD_CLOEXEC, 3);
+    for (size_t i = 0; i < l->n_fds; i++) {
+        int fd = fcntl(l->fds[i], F_DUPFD_CLOEXEC, 3);
         if (fd < 0)
             continue;
         l->listener[i] = h2o_evloop_socket_create(l->evloop, fd, H2O_SOCKET_FLAG_DONT_READ);
@@ -104,63 +138,100 @@ static void shut_conns(struct http_loop *l, int how)
         (void)shutdown(h2o_socket_get_fd(c->sock), how);
 }
 
-static void drain(struct http_loop *l)
+/* One turn of the loop. */
+static void turn(struct http_loop *l, int max_ms)
+{
+    if (l->accept_again_us != 0 && max_ms > NO_ACCEPT_US / 1000)
+        max_ms = NO_ACCEPT_US / 1000;
+    (void)h2o_evloop_run(l->evloop, exchange_wait_ms(l, max_ms));
+    resume_accepting(l);
+    if (exchange_expire(l)) /* what that wrote is pending, and no event will say so */
+        (void)h2o_evloop_run(l->evloop, 0);
+}
+
+/* Lets requests under way end.  Whether nothing is left. */
+static bool drain(struct http_loop *l)
 {
     int64_t give_up = clock_mono_us() + HTTP_STOP_US;
 
     close_listeners(l);
     if (l->serves)
         l->ctx.shutdown_requested = 1;
+    turn(l, 0); /* connections that the handshakes' loop gave before it ended */
     /* Idle connections first; a request that was read gets its answer. */
     while (l->exchanges > 0 && clock_mono_us() < give_up)
-        (void)h2o_evloop_run(l->evloop, 10);
+        turn(l, DRAIN_MS);
     shut_conns(l, SHUT_RD);
-    while (l->conns && clock_mono_us() < give_up)
-        (void)h2o_evloop_run(l->evloop, 10);
-    if (l->conns)
-        log_event(LOG_WARN, "http", "connections-cut", LOG_INT("exchanges", l->exchanges));
+    while ((l->conns || !atomic_load(&l->told)) && clock_mono_us() < give_up)
+        turn(l, DRAIN_MS);
+    if (!l->conns && l->exchanges == 0)
+        return true;
+    log_event(LOG_WARN, "http", "connections-cut", LOG_INT("exchanges", l->exchanges));
     shut_conns(l, SHUT_RDWR);
+    return false;
+}
+
+static void init(struct http_loop *l)
+{
+    static const h2o_multithread_receiver_cb callbacks[RECEIVE_N] = {
+        [RECEIVE_REPLY] = on_replies, [RECEIVE_CONN] = on_conns, [RECEIVE_WAKE] = on_wake};
+
+    l->evloop = h2o_evloop_create();
+    if (l->serves) {
+        h2o_context_init(&l->ctx, l->evloop, &l->http->conf);
+        l->accept.ctx = &l->ctx;
+        l->accept.hosts = l->http->conf.hosts;
+        l->queue = l->ctx.queue;
+    } else {
+        l->queue = h2o_multithread_create_queue(l->evloop);
+    }
+    for (size_t i = 0; i < RECEIVE_N; i++)
+        h2o_multithread_register_receiver(l->queue, &l->receiver[i], callbacks[i]);
+    h2o_timeout_init(l->evloop, &l->handshake_timeout, HTTP_HANDSHAKE_MS);
+    open_listeners(l);
+}
+
+/* Nobody sends messages any more, no connection is left. */
+static void dispose(struct http_loop *l)
+{
+    for (size_t i = 0; i < RECEIVE_N; i++)
+        h2o_multithread_unregister_receiver(l->queue, &l->receiver[i]);
+    h2o_timeout_dispose(l->evloop, &l->handshake_timeout);
+    if (l->serves)
+        h2o_context_dispose(&l->ctx);
+    else
+        h2o_multithread_destroy_queue(l->queue);
+    h2o_evloop_destroy(l->evloop);
+    l->evloop = NULL;
 }
 
 static void *run(void *arg)
 {
     struct http_loop *l = arg;
 
+    init(l);
+    (void)sem_post(&l->ready);
     while (!atomic_load(&l->stop))
-        (void)h2o_evloop_run(l->evloop, TICK_MS);
-    drain(l);
+        turn(l, TICK_MS);
+    if (drain(l))
+        dispose(l);
     return NULL;
-}
-
-static void init_receivers(struct http_loop *l)
-{
-    static const h2o_multithread_receiver_cb callbacks[RECEIVE_N] = {
-        [RECEIVE_REPLY] = on_replies, [RECEIVE_CONN] = on_conns, [RECEIVE_WAKE] = on_wake};
-
-    for (size_t i = 0; i < RECEIVE_N; i++)
-        h2o_multithread_register_receiver(l->queue, &l->receiver[i], callbacks[i]);
 }
 
 int loop_start(struct http_loop *l, struct http *h, bool serves, const int *fds, size_t n_fds)
 {
     l->http = h;
     l->serves = serves;
-    l->evloop = h2o_evloop_create();
-    if (serves) {
-        h2o_context_init(&l->ctx, l->evloop, &h->conf);
-        l->accept.ctx = &l->ctx;
-        l->accept.hosts = h->conf.hosts;
-        l->queue = l->ctx.queue;
-    } else {
-        l->queue = h2o_multithread_create_queue(l->evloop);
-    }
-    init_receivers(l);
-    h2o_timeout_init(l->evloop, &l->handshake_timeout, HTTP_HANDSHAKE_MS);
-    h2o_timeout_init(l->evloop, &l->deadline, (uint64_t)h->request_deadline_ms);
-    open_listeners(l, fds, n_fds);
-    if (pthread_create(&l->thread, NULL, run, l) != 0)
+    l->fds = fds;
+    l->n_fds = n_fds;
+    (void)sem_init(&l->ready, 0, 0);
+    if (pthread_create(&l->thread, NULL, run, l) != 0) {
+        (void)sem_destroy(&l->ready);
         return TEKD_ENOMEM;
+    }
     l->started = true;
+    while (sem_wait(&l->ready) < 0)
+        ;
     return 0;
 }
 
@@ -170,13 +241,15 @@ void loop_stop(struct http_loop *l)
         return;
     atomic_store(&l->stop, true);
     h2o_multithread_send_message(&l->receiver[RECEIVE_WAKE], NULL);
+    atomic_store(&l->told, true);
 }
 
-/* h2o's context and loop are left to the end of the process: h2o 2.2 cannot free a loop that ever
- * had a connection without a race with its own deferred closing. */
-void loop_join(struct http_loop *l)
+bool loop_join(struct http_loop *l)
 {
-    if (l->started)
-        (void)pthread_join(l->thread, NULL);
+    if (!l->started)
+        return true;
+    (void)pthread_join(l->thread, NULL);
+    (void)sem_destroy(&l->ready);
     l->started = false;
+    return l->evloop == NULL;
 }

@@ -4,29 +4,45 @@
  */
 #include "internal.h"
 
+#include <sys/socket.h>
+
+#include "tekd/clock.h"
 #include "tekd/err.h"
 
-#define PLAIN_BODY_MAX   (1024 * 1024) /* metrics of every BSA */
+#define PLAIN_BODY_MAX   1048576 /* metrics of every BSA */
 #define PLAIN_REQUEST_MS 5000
-#define PLAIN_CONNS_MAX  64 /* a probe, a scraper, a person */
+#define PLAIN_CONNS_MAX  64      /* a probe, a scraper, a person */
+#define PLAIN_STOP_US    1000000 /* connections get to end */
+#define TICK_MS          1000
+#define DRAIN_MS         10
 
 struct plain_handler {
     h2o_handler_t super;
     struct http_plain *plain;
 };
 
+struct plain_conn {
+    struct http_plain *plain;
+    h2o_socket_t *sock;
+    struct plain_conn *prev, *next;
+};
+
+/* Its thread owns everything but stop and told, once ready was posted. */
 struct http_plain {
     struct http_plain_options o;
     uint16_t port;
+    int fd; /* to listen on; while it starts */
+    sem_t ready;
     h2o_globalconf_t conf;
     h2o_evloop_t *evloop;
     h2o_context_t ctx;
     h2o_accept_ctx_t accept;
     h2o_multithread_receiver_t wake;
     h2o_socket_t *listener;
-    size_t conns;
+    struct plain_conn *conns;
+    size_t n_conns;
     pthread_t thread;
-    _Atomic bool stop;
+    _Atomic bool stop, told;
 };
 
 static void reply(h2o_req_t *req, int status, struct buf *body)
@@ -57,23 +73,37 @@ static int on_req(h2o_handler_t *self, h2o_req_t *req)
 
 static void on_close(void *arg)
 {
-    ((struct http_plain *)arg)->conns--;
+    struct plain_conn *c = arg;
+
+    if (c->prev)
+        c->prev->next = c->next;
+    else
+        c->plain->conns = c->next;
+    if (c->next)
+        c->next->prev = c->prev;
+    c->plain->n_conns--;
+    free(c);
 }
 
 static void on_accept(h2o_socket_t *listener, const char *err)
 {
     struct http_plain *p = listener->data;
     h2o_socket_t *sock = err ? NULL : h2o_evloop_socket_accept(listener);
+    struct plain_conn *c = sock && p->n_conns < PLAIN_CONNS_MAX ? calloc(1, sizeof(*c)) : NULL;
 
     if (!sock)
         return;
-    if (p->conns >= PLAIN_CONNS_MAX) {
+    if (!c) {
         h2o_socket_close(sock);
         return;
     }
-    p->conns++;
+    *c = (struct plain_conn){.plain = p, .sock = sock, .next = p->conns};
+    if (c->next)
+        c->next->prev = c;
+    p->conns = c;
+    p->n_conns++;
     sock->on_close.cb = on_close;
-    sock->on_close.data = p;
+    sock->on_close.data = c;
     h2o_http1_accept(&p->accept, sock, *h2o_get_timestamp(&p->ctx, NULL, NULL));
 }
 
@@ -83,15 +113,57 @@ static void on_wake(h2o_multithread_receiver_t *receiver, h2o_linklist_t *messag
     (void)messages;
 }
 
+/* ---- the thread --------------------------------------------------------------------------------
+ */
+
+static void init(struct http_plain *p)
+{
+    p->evloop = h2o_evloop_create();
+    h2o_context_init(&p->ctx, p->evloop, &p->conf);
+    p->accept = (h2o_accept_ctx_t){.ctx = &p->ctx, .hosts = p->conf.hosts};
+    h2o_multithread_register_receiver(p->ctx.queue, &p->wake, on_wake);
+    p->listener = h2o_evloop_socket_create(p->evloop, p->fd, H2O_SOCKET_FLAG_DONT_READ);
+    p->listener->data = p;
+    h2o_socket_read_start(p->listener, on_accept);
+}
+
+/* Whether all connections have ended. */
+static bool drain(struct http_plain *p)
+{
+    int64_t give_up = clock_mono_us() + PLAIN_STOP_US;
+
+    h2o_socket_close(p->listener);
+    p->ctx.shutdown_requested = 1;
+    for (struct plain_conn *c = p->conns; c; c = c->next)
+        (void)shutdown(h2o_socket_get_fd(c->sock), SHUT_RD);
+    while ((p->conns || !atomic_load(&p->told)) && clock_mono_us() < give_up)
+        (void)h2o_evloop_run(p->evloop, DRAIN_MS);
+    return !p->conns;
+}
+
+static void dispose(struct http_plain *p)
+{
+    h2o_multithread_unregister_receiver(p->ctx.queue, &p->wake);
+    h2o_context_dispose(&p->ctx);
+    h2o_evloop_destroy(p->evloop);
+    p->evloop = NULL;
+}
+
 static void *run(void *arg)
 {
     struct http_plain *p = arg;
 
+    init(p);
+    (void)sem_post(&p->ready);
     while (!atomic_load(&p->stop))
-        (void)h2o_evloop_run(p->evloop, 1000);
-    h2o_socket_close(p->listener);
+        (void)h2o_evloop_run(p->evloop, TICK_MS);
+    if (drain(p))
+        dispose(p);
     return NULL;
 }
+
+/* ---- starting and stopping ---------------------------------------------------------------------
+ */
 
 static void configure(struct http_plain *p)
 {
@@ -111,10 +183,18 @@ static void configure(struct http_plain *p)
     handler->plain = p;
 }
 
+static void free_plain(struct http_plain *p)
+{
+    h2o_config_dispose(&p->conf);
+    (void)sem_destroy(&p->ready);
+    free(p);
+}
+
 int http_plain_start(const struct http_plain_options *o, struct http_plain **ret_plain)
 {
     struct http_plain *p = calloc(1, sizeof(*p));
-    int fd, r;
+    AUTO_FD int fd = -1;
+    int r;
 
     if (!p)
         return TEKD_ENOMEM;
@@ -125,15 +205,15 @@ int http_plain_start(const struct http_plain_options *o, struct http_plain **ret
         return r;
     }
     configure(p);
-    p->evloop = h2o_evloop_create();
-    h2o_context_init(&p->ctx, p->evloop, &p->conf);
-    p->accept = (h2o_accept_ctx_t){.ctx = &p->ctx, .hosts = p->conf.hosts};
-    h2o_multithread_register_receiver(p->ctx.queue, &p->wake, on_wake);
-    p->listener = h2o_evloop_socket_create(p->evloop, fd, H2O_SOCKET_FLAG_DONT_READ);
-    p->listener->data = p;
-    h2o_socket_read_start(p->listener, on_accept);
-    if (pthread_create(&p->thread, NULL, run, p) != 0)
+    p->fd = fd;
+    (void)sem_init(&p->ready, 0, 0);
+    if (pthread_create(&p->thread, NULL, run, p) != 0) {
+        free_plain(p);
         return TEKD_ENOMEM;
+    }
+    (void)TAKE_FD(fd);
+    while (sem_wait(&p->ready) < 0)
+        ;
     *ret_plain = p;
     return 0;
 }
@@ -143,12 +223,14 @@ uint16_t http_plain_port(const struct http_plain *p)
     return p->port;
 }
 
-/* The loop itself is left to the end of the process, as in loop_join(). */
 void http_plain_stop(struct http_plain *p)
 {
     if (!p)
         return;
     atomic_store(&p->stop, true);
     h2o_multithread_send_message(&p->wake, NULL);
+    atomic_store(&p->told, true);
     (void)pthread_join(p->thread, NULL);
+    if (!p->evloop)
+        free_plain(p);
 }

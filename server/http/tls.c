@@ -185,6 +185,7 @@ static const struct cause handshake_causes[] = {
     {SSL_R_NO_SHARED_CIPHER, "cipher"},
     {SSL_R_HTTP_REQUEST, "plain-http"},
     {SSL_R_WRONG_VERSION_NUMBER, "not-tls"},
+    {ERR_R_EVP_LIB, "server-key"}, /* it did not sign */
 };
 
 static const char *find(const struct cause *table, size_t n, long code)
@@ -206,12 +207,14 @@ static const char *verify_token(long code)
 const char *tls_cause(const SSL *ssl)
 {
     long code = ssl ? SSL_get_verify_result(ssl) : X509_V_OK;
+    long reason = ERR_GET_REASON(ERR_peek_last_error());
     const char *token;
 
     if (code != X509_V_OK)
         return verify_token(code);
-    token =
-        find(handshake_causes, ARRAY_SIZE(handshake_causes), ERR_GET_REASON(ERR_peek_last_error()));
+    if (reason > SSL_AD_REASON_OFFSET && reason <= SSL_AD_REASON_OFFSET + UINT8_MAX)
+        return "alert-from-peer"; /* it refused us */
+    token = find(handshake_causes, ARRAY_SIZE(handshake_causes), reason);
     return token ? token : "handshake";
 }
 
@@ -222,6 +225,7 @@ const char *tls_recheck(const struct tls *t, X509 *leaf, STACK_OF(X509) * chain)
 
     if (ctx && X509_STORE_CTX_init(ctx, t->store, leaf, chain) == 1) {
         (void)X509_STORE_CTX_set_default(ctx, "ssl_client");
+        X509_STORE_CTX_set_depth(ctx, HTTP_CHAIN_MAX);
         why = X509_verify_cert(ctx) == 1 ? NULL : verify_token(X509_STORE_CTX_get_error(ctx));
     }
     X509_STORE_CTX_free(ctx);
