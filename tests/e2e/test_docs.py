@@ -1,0 +1,302 @@
+"""README and docs/: their commands do what they say, what they name is there.
+
+Every block of shell and every "$ command" of the documents is run, in the order of RUN, in the state
+directory of a quickstart that serves; a block that nobody runs fails test_every_block_is_run.
+"""
+
+import fcntl
+import glob
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+from dataclasses import dataclass
+
+import pytest
+
+from harness.procs import run, wait_until
+from harness.programs import BUILD, TOP, program, softhsm
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+CONSOLE = re.compile(r"^    \$ .*(?:\n    .*)*", re.M)
+
+DOCUMENTS = sorted([os.path.join(TOP, "README.md"), *glob.glob(os.path.join(TOP, "docs", "*.md"))])
+
+
+@dataclass(frozen=True)
+class Block:
+    """Of a document: shell to be run, or a console with commands and what they print."""
+    file: str
+    number: int  # from 1, among those of its kind
+    kind: str
+    text: str
+
+    @property
+    def key(self):
+        return f"{self.file} {self.kind} {self.number}"
+
+
+def read(path):
+    with open(path, encoding="utf-8") as f:
+        return f.read()
+
+
+def blocks_of(path):
+    text = read(path)
+    name = os.path.basename(path)
+    shells = [m[2] for m in FENCE.finditer(text) if m[1] in ("sh", "bash", "shell", "console")]
+    consoles = CONSOLE.findall(FENCE.sub("", text))
+    return [Block(name, i, "shell", t) for i, t in enumerate(shells, 1)] + \
+           [Block(name, i, "console", t) for i, t in enumerate(consoles, 1)]
+
+
+BLOCKS = {b.key: b for path in DOCUMENTS for b in blocks_of(path)}
+
+# Run here, in this order, in the state directory.
+RUN = ["README.md shell 2", "operations.md shell 1", "operations.md shell 2",
+       "provisioning.md shell 1", "provisioning.md console 1", "tek-bsa.md console 1",
+       "tek-audit.md console 1", "tek-audit.md console 2"]
+# Not run here, and why.
+ELSEWHERE = {
+    "README.md shell 1": "test_two_commands_of_the_readme; whole: the token tests, and every test",
+    "README.md shell 3": "test_presets_of_the_readme; the installation: unit/install",
+    "audit.md shell 1": "tests/unit/test_audit_docs.c",
+    "audit.md shell 2": "tests/unit/test_audit_docs.c",
+}
+
+
+@pytest.fixture(scope="module")
+def place():
+    """A folder with a quickstart that serves; place.state is its state directory."""
+    folder = tempfile.mkdtemp(prefix="tekd-docs-")
+    # The README's tour starts where the build and the state directory are.
+    os.symlink(BUILD, os.path.join(folder, "build"))
+    place = Place(folder)
+    try:
+        # Another test process may want one: they look for free ports one after the other.
+        with open(__file__, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            place.start()
+        yield place
+        place.stop()
+    finally:
+        place.close()
+        shutil.rmtree(folder)
+
+
+class Place:
+    """A quickstart under way."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.state = os.path.join(folder, "demo")
+        self.log = os.path.join(folder, "quickstart.log")
+        self.process = None
+
+    def start(self):
+        argv = [os.path.join(TOP, "provisioning", "quickstart"), "--build", BUILD, "--dir",
+                self.state]
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            cwd=self.folder)
+
+        def serves():
+            assert self.process.poll() is None, self.said()
+            return "serving until Ctrl-C" in self.said()
+
+        try:
+            wait_until(serves, "the quickstart serves", 120)
+        except AssertionError as e:
+            raise AssertionError(f"{e}\n{self.said()}") from None
+
+    def said(self):
+        return read(self.log)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(60) == 143, self.said()
+
+    def close(self):
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()  # it stops its tekd
+            self.process.wait(60)
+
+    def port(self):
+        return re.search(r"port: (\d+)", read(os.path.join(self.state, "tekd.yaml")))[1]
+
+    def fit(self, text):
+        """With the places of this machine in the text."""
+        folders = re.findall(r"https://localhost:(\d+)/", text)
+        for port in folders:
+            text = text.replace(f"localhost:{port}/", f"localhost:{self.port()}/")
+        return text.replace("/usr/lib/softhsm/libsofthsm2.so", softhsm()) \
+                   .replace("MODULE", softhsm()).replace("LABEL", "tekd-checkpoint")
+
+    def shell(self, text, cwd=None, check=True):
+        """By bash, with the programs in PATH; stops at the first that fails."""
+        path = ":".join([*{os.path.dirname(program(p)) for p in
+                           ("tekctl", "tek-audit", "tek-bsa", "tek-provision")},
+                         os.environ["PATH"]])
+        env = {**os.environ, "PATH": path,
+               "SOFTHSM2_CONF": os.path.join(self.state, "softhsm2.conf")}
+        return run(["bash", "-euo", "pipefail", "-c", self.fit(text)], cwd=cwd or self.state,
+                   env=env, check=check, timeout=120)
+
+    def ctl(self, *words):
+        return json.loads(run([program("tekctl"), "--socket",
+                               os.path.join(self.state, "tekd.sock"), "--json", *words]).stdout)
+
+
+def console_commands(text):
+    """[(command, [lines it prints])] of a console."""
+    lines = [line[4:] for line in text.splitlines()]
+    found = []
+    for line in lines:
+        if line.startswith("$ "):
+            found.append([line[2:], []])
+        elif found[-1][0].endswith("\\"):
+            found[-1][0] = found[-1][0][:-1] + line
+        else:
+            found[-1][1].append(line)
+    return found
+
+
+def shape(lines):
+    """What does not change from run to run: the first words of the lines, without numbers."""
+    return {re.sub(r"\d+", "N", line.split()[0]) for line in lines if line.split()}
+
+
+def test_every_block_is_run():
+    assert set(BLOCKS) == {*RUN, *ELSEWHERE}
+
+
+def run_block(place, block):
+    if block.kind == "shell":
+        # The tour begins above the state directory.
+        place.shell(block.text, place.folder if "cd demo" in block.text else None)
+        return
+    for command, printed in console_commands(block.text):
+        out = place.shell(command).stdout.splitlines()
+        if printed:
+            assert shape(out) == shape(printed), f"{block.key}: {command}\n" + "\n".join(out)
+
+
+def prepare(place, block):
+    """What the text before a block supposes."""
+    if block.file == "tek-audit.md":
+        name = re.search(r"tek-audit verify (\S+)", block.text)[1]
+        place.shell(f"tekctl --socket tekd.sock audit export {shlex.quote(name)}")
+
+
+def test_blocks_run_one_after_the_other(place):
+    for key in RUN:
+        block = BLOCKS[key]
+        prepare(place, block)
+        try:
+            run_block(place, block)
+        except AssertionError as e:
+            raise AssertionError(f"{key}\n{block.text}\n{e}") from None
+
+
+def test_fingerprint_of_the_documents_is_that_of_the_server(place):
+    out = place.shell(BLOCKS["provisioning.md shell 1"].text).stdout.split()[0]
+    assert out == place.ctl("bsa", "show", "bsa-1")["kek"]["fingerprint"]
+
+
+def test_commands_to_try_next_work(place):
+    """Those that the quickstart ends with, as they stand there."""
+    said = place.said()
+    text = said[said.index("commands to try next") + len("commands to try next"):]
+    text = text[:text.index("==>")]
+    done = place.shell("shopt -s expand_aliases\n" + text)
+    assert "check_value" in done.stdout  # tek-bsa's, the last of them
+    assert "bsa-1" in done.stdout
+
+
+def test_readme_says_true_of_this_token(place):
+    """A PIN holder can wrap keys out of SoftHSM: status and the audit log say so."""
+    assert place.ctl("status")["hsm"]["prevents_wrap_out"] is False
+    folder = os.path.join(place.state, "weakness")
+    place.shell("tekctl --socket tekd.sock audit export weakness")
+    with open(os.path.join(folder, "audit.jsonl"), encoding="utf-8") as f:
+        events = [json.loads(line)["ev"] for line in f]
+    assert events.count("hsm.weakness") == 1
+
+
+def test_two_commands_of_the_readme():
+    commands = [line.split("#")[0].split() for line in
+                BLOCKS["README.md shell 1"].text.splitlines()]
+    assert [c[0] for c in commands] == ["provisioning/quickstart", "tests/run"]
+    for command in commands:
+        path = os.path.join(TOP, command[0])
+        usage = run([path, "--help"]).stdout
+        assert os.access(path, os.X_OK)
+        assert all(option in usage for option in command[1:])
+
+
+def test_presets_of_the_readme():
+    with open(os.path.join(TOP, "CMakePresets.json"), encoding="utf-8") as f:
+        presets = [p["name"] for p in json.load(f)["configurePresets"]]
+    said = re.search(r"^Presets: (.*?)\. ", read(os.path.join(TOP, "README.md")), re.M)[1]
+    assert re.findall(r"`(\w+)`", said) == presets
+    used = re.findall(r"--preset (\w+)", BLOCKS["README.md shell 3"].text)
+    assert used and set(used) <= set(presets)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=os.path.basename)
+def test_files_that_are_named_are_there(path):
+    tops = "|".join(sorted(os.listdir(TOP)))
+    named = re.findall(rf"`((?:{tops})/[\w./*-]*)`", read(path))
+    # What a build, a quickstart or an installation makes is not in the tree.
+    missing = [n for n in named if not glob.glob(os.path.join(TOP, n)) and
+               not n.startswith(("build/", "demo/", "lib/systemd/", "lib/sysusers.d/"))]
+    tests = re.findall(r"`(test_\w+\.(?:py|c))`", read(path))
+    missing += [t for t in tests if not glob.glob(os.path.join(TOP, "tests", "*", t))]
+    assert missing == []
+
+
+MANUALS = {"tek-audit.md": "tek-audit", "tek-bsa.md": "tek-bsa", "provisioning.md": "tek-provision"}
+
+
+def helps(name):
+    """All that a program says of itself."""
+    text = run([program(name), "--help"]).stdout
+    for word in set(re.findall(r"^  +([a-z]+(?: +[a-z]+)?)  ", text, re.M)):
+        done = run([program(name), *word.split(), "--help"], check=False)
+        text += done.stdout + done.stderr
+    return text
+
+
+@pytest.mark.parametrize("manual", MANUALS)
+def test_options_of_the_manuals_are_those_of_the_programs(manual):
+    text = read(os.path.join(TOP, "docs", manual))
+    usage = "\n".join(line for line in FENCE.sub("", text).splitlines()
+                      if line.startswith(f"    {MANUALS[manual]} ") or line.startswith("         "))
+    said = set(re.findall(r"--[a-z-]+", usage))
+    known = set(re.findall(r"--[a-z-]+", helps(MANUALS[manual])))
+    assert said and said <= known | {"--help"}, said - known
+
+
+def test_sample_is_what_tekd_prints():
+    assert run([program("tekd"), "--sample-config"]).stdout == \
+        read(os.path.join(TOP, "docs", "tekd.yaml.sample"))
+
+
+def test_settings_that_are_named_exist():
+    section, keys = "", set()
+    for line in read(os.path.join(TOP, "docs", "tekd.yaml.sample")).splitlines():
+        outer, inner = re.match(r"([a-z_]+):", line), re.match(r"  #?([a-z_0-9]+):", line)
+        section = outer[1] if outer else section
+        if inner:
+            keys.add(f"{section}.{inner[1]}")
+    sections = "|".join({k.split(".")[0] for k in keys})
+    # Events of the audit log look alike.
+    events = set(re.findall(r'"([a-z.]+)"', read(os.path.join(TOP, "lib", "audit", "events.def"))))
+    for path in DOCUMENTS:
+        named = set(re.findall(rf"`((?:{sections})\.[a-z_]+)`", read(path)))
+        assert named <= keys | events | {"audit.jsonl"}, path
+
