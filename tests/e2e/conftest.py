@@ -1,5 +1,7 @@
 """Fixtures.  `tekd` is a running server of the test's own; `shared` one for many tests that only ask."""
 
+import contextlib
+import fcntl
 import os
 import shutil
 import sys
@@ -13,6 +15,7 @@ sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position
 from harness import state  # noqa: E402
+from harness.programs import TOP  # noqa: E402
 from harness.tekd import Tekd  # noqa: E402
 
 
@@ -100,3 +103,15 @@ def mid():
 def content():
     """A ContentID that nobody used."""
     return f"urn:x:{uuid.uuid4()}"
+
+
+@pytest.fixture(scope="session")
+def quickstart_turn():
+    """with quickstart_turn(): no other test process starts one: they look for free ports alike."""
+    @contextlib.contextmanager
+    def turn():
+        with open(os.path.join(TOP, "provisioning", "quickstart"), "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    return turn

@@ -4,7 +4,6 @@ Every block of shell and every "$ command" of the documents is run, in the order
 directory of a quickstart that serves; a block that nobody runs fails test_every_block_is_run.
 """
 
-import fcntl
 import glob
 import json
 import os
@@ -70,16 +69,14 @@ ELSEWHERE = {
 
 
 @pytest.fixture(scope="module")
-def place():
+def place(quickstart_turn):
     """A folder with a quickstart that serves; place.state is its state directory."""
     folder = tempfile.mkdtemp(prefix="tekd-docs-")
     # The README's tour starts where the build and the state directory are.
     os.symlink(BUILD, os.path.join(folder, "build"))
     place = Place(folder)
     try:
-        # Another test process may want one: they look for free ports one after the other.
-        with open(__file__, "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with quickstart_turn():
             place.start()
         yield place
         place.stop()

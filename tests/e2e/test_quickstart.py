@@ -62,7 +62,12 @@ def values(text, name):
     return re.findall(rf"^ +{name} +(\S+)$", text, re.M)
 
 
-def test_once_and_again_and_serving(demo):
+def test_once_and_again_and_serving(demo, quickstart_turn):
+    with quickstart_turn():
+        once_and_again_and_serving(demo)
+
+
+def once_and_again_and_serving(demo):
     done = run(demo.argv("--once"), timeout=300)
     for step in STEPS:
         assert re.search(rf"^==> .*{step}", done.stdout, re.M), (step, done.stdout)
