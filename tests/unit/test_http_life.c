@@ -1,0 +1,202 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "fake_clock.h"
+#include "http_fixture.h"
+#include "tekd/auto.h"
+#include "tekd/err.h"
+
+/* ---- starting and stopping ------------------------------------------------------------------- */
+
+static int start_with(struct fixture *f, void (*change)(struct fixture *f, struct fixture_setup *s))
+{
+    struct fixture_setup s;
+
+    fixture_setup(f, &s);
+    change(f, &s);
+    return fixture_start(f, &s);
+}
+
+static void no_certificate(struct fixture *f, struct fixture_setup *s)
+{
+    s->o.certificate = pki_path(f->pki, "none.crt");
+}
+
+static void other_key(struct fixture *f, struct fixture_setup *s)
+{
+    (void)s;
+    assert_int_equal(rename(pki_path(f->pki, "server.key"), pki_path(f->pki, "old.key")), 0);
+    assert_int_equal(rename(pki_path(f->pki, "server.crt"), pki_path(f->pki, "old.crt")), 0);
+    pki_renew_server(f->pki);
+    assert_int_equal(rename(pki_path(f->pki, "old.crt"), pki_path(f->pki, "server.crt")), 0);
+}
+
+static void open_key(struct fixture *f, struct fixture_setup *s)
+{
+    (void)s;
+    pki_renew_server(f->pki);
+    assert_int_equal(chmod(pki_path(f->pki, "server.key"), 0640), 0);
+}
+
+static void locked_key(struct fixture *f, struct fixture_setup *s)
+{
+    (void)s;
+    pki_renew_server(f->pki);
+    pki_write(
+        f->pki, "server.key",
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIGbMA==\n-----END ENCRYPTED PRIVATE KEY-----\n");
+}
+
+static void no_ca(struct fixture *f, struct fixture_setup *s)
+{
+    pki_renew_server(f->pki);
+    s->o.client_ca = pki_path(f->pki, "none.crt");
+}
+
+static void no_crl(struct fixture *f, struct fixture_setup *s)
+{
+    s->o.crl = pki_path(f->pki, "none.crl");
+}
+
+static void bad_address(struct fixture *f, struct fixture_setup *s)
+{
+    (void)f;
+    s->listen.address = "localhost"; /* names would need a resolver */
+}
+
+static void no_loops(struct fixture *f, struct fixture_setup *s)
+{
+    (void)f;
+    s->o.loops = 0;
+}
+
+static void http_start__refuses_what_cannot_serve(void **state)
+{
+    struct fixture *f = fixture_new();
+
+    (void)state;
+    assert_int_equal(start_with(f, no_certificate), TEKD_EINVAL);
+    assert_int_equal(start_with(f, other_key), TEKD_EINVAL);
+    assert_int_equal(start_with(f, open_key), TEKD_EDENIED);
+    assert_int_equal(start_with(f, locked_key), TEKD_EINVAL);
+    assert_int_equal(start_with(f, no_ca), TEKD_EINVAL);
+    assert_int_equal(start_with(f, no_crl), TEKD_EINVAL);
+    assert_int_equal(start_with(f, bad_address), TEKD_EINVAL);
+    assert_int_equal(start_with(f, no_loops), TEKD_EINVAL);
+    fixture_free(f);
+}
+
+static void http_start__refuses_a_port_in_use(void **state)
+{
+    struct fixture *f = *state;
+    struct fixture *g = fixture_new();
+    struct fixture_setup s;
+
+    fixture_setup(g, &s);
+    s.listen.port = f->port;
+    assert_int_equal(fixture_start(g, &s), TEKD_EIO);
+    fixture_free(g);
+}
+
+static void http_stop__lets_requests_under_way_end(void **state)
+{
+    struct fixture *f = *state;
+    struct client *busy = fixture_connect(f), *idle = fixture_connect(f);
+    uint16_t port = f->port;
+    pthread_t thread;
+    struct http_exchange *x;
+    char value[256];
+    struct answer a;
+
+    client_request(busy, "");
+    x = fixture_take(f);
+    assert_int_equal(pthread_create(&thread, NULL, fixture_stop_thread, f), 0);
+    /* It has stopped accepting when a new connection is refused. */
+    for (;;) {
+        struct client *c = client_connect(port, f->pki, f->me, 0);
+        if (!c)
+            break;
+        client_close(c);
+    }
+    fixture_reply(x, 200, "<last/>");
+    assert_true(client_read(busy, &a));
+    assert_string_equal(a.body, "<last/>");
+    assert_string_equal(answer_header(&a, "connection", value), "close");
+    assert_true(client_ended(idle));
+    (void)pthread_join(thread, NULL);
+    assert_int_equal(f->whole, 1);
+    client_close(busy);
+    client_close(idle);
+}
+
+static void http_stop__with_a_signer_lets_requests_end(void **state)
+{
+    struct fixture *f = fixture_with_signer();
+    struct client *c = fixture_connect(f);
+    struct http_exchange *x;
+    pthread_t thread;
+    struct answer a;
+
+    (void)state;
+    client_request(c, "");
+    x = fixture_take(f);
+    assert_int_equal(pthread_create(&thread, NULL, fixture_stop_thread, f), 0);
+    fixture_reply(x, 200, "<last/>");
+    assert_true(client_read(c, &a));
+    assert_string_equal(a.body, "<last/>");
+    (void)pthread_join(thread, NULL);
+    client_close(c);
+    fixture_free(f);
+}
+
+static struct http_exchange *left; /* and what it refers to, for the leak checker */
+
+static void http_stop__waits_no_longer_than_it_says(void **state)
+{
+    struct fixture *f = *state;
+    struct client *c = fixture_connect(f);
+    pthread_t thread;
+    struct answer a;
+
+    client_request(c, "");
+    left = fixture_take(f);
+    fake_clock_advance(4000000); /* its deadline: the client is not kept waiting */
+    assert_true(client_read(c, &a));
+    assert_int_equal(a.status, 503);
+    assert_int_equal(pthread_create(&thread, NULL, fixture_stop_thread, f), 0);
+    for (;;) {
+        struct client *other = client_connect(f->port, f->pki, f->me, 0);
+        if (!other)
+            break;
+        client_close(other);
+    }
+    fake_clock_advance(HTTP_STOP_US);
+    (void)pthread_join(thread, NULL);
+    /* Far too late, and still nothing breaks. */
+    fixture_reply(left, 200, NULL);
+    assert_int_equal(f->whole + f->not_whole, 0);
+    client_close(c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(http_start__refuses_what_cannot_serve),
+        FIXTURE_TEST(http_start__refuses_a_port_in_use),
+        FIXTURE_TEST(http_stop__lets_requests_under_way_end),
+        cmocka_unit_test(http_stop__with_a_signer_lets_requests_end),
+        FIXTURE_TEST(http_stop__waits_no_longer_than_it_says),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
