@@ -59,6 +59,13 @@ static void set_reason_locked(struct hsm *h, int error, const char *text)
     (void)snprintf(h->reason, sizeof(h->reason), "%s", text);
 }
 
+/* What was wrong is mended; but for a PIN that the next start would need. */
+static void clear_reason_locked(struct hsm *h)
+{
+    if (!h->pin_known || h->pin == CONTROL_PIN_HAVE)
+        set_reason_locked(h, 0, "");
+}
+
 /* ---------------------------------------------------------------- workers ---------- */
 
 static void send_locked(struct hsm *h, const struct control_message *m, int fd)
@@ -287,8 +294,8 @@ static void on_ready_locked(struct hsm *h, const struct control_message *m)
     f.slot->failing = false;
     f.slot->second = (struct attempts){0};
     h->token = m->ready;
-    if (h->pin == CONTROL_PIN_HAVE)
-        set_reason_locked(h, 0, "");
+    if (h->state == HSM_READY)
+        clear_reason_locked(h);
     if (f.slot->use == SLOT_FREE)
         pool_offer_locked(h, f.slot);
 }
@@ -518,7 +525,9 @@ static bool update_state_locked(struct hsm *h)
     if (state == h->state)
         return false;
     h->state = state;
-    if (state != HSM_READY && h->reason[0] == 0)
+    if (state == HSM_READY)
+        clear_reason_locked(h);
+    else if (h->reason[0] == 0)
         set_reason_locked(h, TEKD_EHSM, "no worker answers");
     log_event(state == HSM_READY ? LOG_INFO : LOG_ERROR, "hsm", "state",
               LOG_STR("state", state_name(state)), LOG_STR("reason", h->reason));

@@ -403,6 +403,22 @@ static void hsm_status_get__shows_token_and_workers(void **state)
     assert_string_equal(st.worker[3].role, "tls");
 }
 
+/* With a profile that makes TEKs wrappable by trusted KEKs only, and KEKs that are not. */
+static void hsm_status_get__shows_a_token_that_keeps_teks_in(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_kek_report report;
+    struct hsm_status st;
+
+    f->options.profile = "nshield";
+    assert_int_equal(fixture_start_any(f), HSM_READY);
+    hsm_status_get(f->hsm, &st);
+    assert_true(st.prevents_wrap_out);
+    assert_int_equal(hsm_describe_kek(f->hsm, FIXTURE_BSA, HSM_KEK_BSA, HSM_WRAP_AES_KW,
+                                      fixture_in(10), &report),
+                     TEKD_EWEAK);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -424,6 +440,7 @@ int main(void)
         TEST(hsm_sign_checkpoint__refuses_a_range_of_another_log),
         TEST(hsm_sign_checkpoint__refuses_a_note_not_its_own),
         TEST(hsm_status_get__shows_token_and_workers),
+        TEST(hsm_status_get__shows_a_token_that_keeps_teks_in),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
