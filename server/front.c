@@ -162,6 +162,7 @@ static void *run(void *arg)
     struct cp3_reader *reader = NULL;
     void *entry;
 
+    (void)pthread_setname_np(pthread_self(), "request");
     if (cp3_reader_new(&reader) < 0) {
         log_event(LOG_ERROR, "front", "no-memory-for-a-reader");
         return NULL;

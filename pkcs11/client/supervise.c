@@ -614,6 +614,7 @@ void *supervise_run(void *arg)
 {
     struct hsm *h = arg;
 
+    (void)pthread_setname_np(pthread_self(), "hsm-pool");
     (void)pthread_mutex_lock(&h->lock);
     h->begin_error = program_begin_locked(h, clock_mono_us());
     h->begun = true;

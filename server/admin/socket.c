@@ -296,6 +296,7 @@ static void *run(void *arg)
     struct admin *a = arg;
     struct pollfd p[2] = {{.fd = a->fd, .events = POLLIN}, {.fd = a->wake[0], .events = POLLIN}};
 
+    (void)pthread_setname_np(pthread_self(), "admin");
     for (;;) {
         int fd;
 

@@ -209,6 +209,7 @@ static void *run(void *arg)
 {
     struct http_loop *l = arg;
 
+    (void)pthread_setname_np(pthread_self(), l->serves ? "http" : "handshake");
     init(l);
     (void)sem_post(&l->ready);
     while (!atomic_load(&l->stop))

@@ -153,6 +153,7 @@ static void *run(void *arg)
 {
     struct http_plain *p = arg;
 
+    (void)pthread_setname_np(pthread_self(), "probe");
     init(p);
     (void)sem_post(&p->ready);
     while (!atomic_load(&p->stop))

@@ -104,6 +104,7 @@ static void *anchor_thread(void *arg)
 {
     struct anchor *a = &((struct store *)arg)->anchor;
 
+    (void)pthread_setname_np(pthread_self(), "anchor");
     pthread_mutex_lock(&a->lock);
     for (;;) {
         struct note n;

@@ -320,6 +320,7 @@ void *loop_thread(void *arg)
     void *entries[POP_MAX];
     int r;
 
+    (void)pthread_setname_np(pthread_self(), "store");
     do {
         size_t n = 0;
 

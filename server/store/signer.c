@@ -148,6 +148,7 @@ static void *signer_thread(void *arg)
     struct store *s = arg;
     struct signer *g = &s->signer;
 
+    (void)pthread_setname_np(pthread_self(), "signer");
     while (wait_for_job(g)) {
         int r = do_job(s, &g->job);
 

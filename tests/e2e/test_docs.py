@@ -297,3 +297,13 @@ def test_settings_that_are_named_exist():
         named = set(re.findall(rf"`((?:{sections})\.[a-z_]+)`", read(path)))
         assert named <= keys | events | {"audit.jsonl"}, path
 
+
+def test_threads_have_the_names_that_are_documented(new_tekd):
+    """With the TLS key in the HSM: there are all of them."""
+    text = read(os.path.join(TOP, "docs", "operations.md"))
+    said = text[text.index("## Threads"):].split("\n\n")[0].split("Processes")[0]
+    documented = set(re.findall(r"`([a-z-]+)`", said))
+    tekd = new_tekd(tls={"certificate": "pki/tekd-tls.crt", "key": "pkcs11:object=tekd-tls"})
+    tekd.start()
+    there = {read(path).strip() for path in glob.glob(f"/proc/{tekd.pid}/task/*/comm")}
+    assert there == documented | {"tekd"}
