@@ -25,7 +25,12 @@
 #define RECENT_MAX 4096
 /* One signature: the same as a call of the HSM pool may take, its repeat included. */
 #define SIGN_US 2000000
-/* How long a batch that only holds STORE_SIGNED items waits for the signature under way. */
+/*
+ * How long a batch that only holds STORE_SIGNED items waits for the signature under way: they
+ * could not be released before the next one anyway, and the checkpoint then shares their sync.
+ * Measured with 64 items outstanding and signatures of 0 to 30 ms, waiting and not waiting are the
+ * same within the noise; what waiting saves are syncs when items come one by one.
+ */
 #define SIGN_PATIENCE_US 2000
 /* Between attempts after the signer failed: doubling. */
 #define SIGN_RETRY_MIN_US 50000

@@ -23,14 +23,17 @@
 #include "tekd/log.h"
 
 /*
- * Pages in the WAL before it is copied back: 16 MiB.  Measured with tests/bench/store_bench: the
- * larger it is, the more often a page is written again before it is copied once; beyond this the
- * gain is in the noise and the file and the wait for its copying only grow.
+ * Pages in the WAL before it is copied back: 16 MiB.  Counted with tests/bench/store_bench, 60,000
+ * new contents: with rising identifiers the writes are the same from 1,000 pages to 16,000; with
+ * random ones 4,096 pages save 12 % of the writes that 1,000 need, and 16,384 only 5 % more, while
+ * each copying keeps the batches waiting longer.
  */
 #define WAL_PAGES      4096
 #define WAL_PAGES_IDLE 256
 
 #define CACHE_MB_DEFAULT 16
+
+#define PIECE (1 << 20) /* of the file, read at once */
 
 /* SQLite's own counters cost a lock for each allocation; it has to be said before its first use. */
 static void configure_once(void)
@@ -69,6 +72,7 @@ static int pragma(struct sqlite *d, const char *text, const char *expect)
 {
     sqlite3_stmt *stmt = NULL;
     bool as_expected = expect == NULL;
+    char found[200] = "";
     int code = sqlite3_prepare_v2(d->handle, text, -1, &stmt, NULL);
 
     while (code == SQLITE_OK || code == SQLITE_ROW) {
@@ -76,7 +80,8 @@ static int pragma(struct sqlite *d, const char *text, const char *expect)
         if (code == SQLITE_ROW && expect != NULL) {
             const unsigned char *is = sqlite3_column_text(stmt, 0);
 
-            as_expected = is != NULL && strcmp((const char *)is, expect) == 0;
+            (void)snprintf(found, sizeof(found), "%s", is != NULL ? (const char *)is : "");
+            as_expected = strcmp(found, expect) == 0;
         }
     }
     (void)sqlite3_finalize(stmt);
@@ -86,7 +91,7 @@ static int pragma(struct sqlite *d, const char *text, const char *expect)
         return sqlite_failed(d->handle, text, code);
     if (!as_expected) {
         log_event(LOG_ERROR, "store", "pragma-refused", LOG_STR("pragma", text),
-                  LOG_STR("expected", expect));
+                  LOG_STR("expected", expect), LOG_STR("found", found));
         return TEKD_EIO;
     }
     return 0;
@@ -188,8 +193,8 @@ int sqlite_open(const struct db_options *o, struct db **ret_db)
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
     if (code != SQLITE_OK)
         return sqlite_failed(d->handle, "sqlite3_open_v2", code);
-    (void)sqlite3_wal_hook(d->handle, on_wal, d);
     r = set_pragmas(d, o->cache_mb);
+    (void)sqlite3_wal_hook(d->handle, on_wal, d); /* wal_autocheckpoint took it away */
     if (r == TEKD_EEXIST)
         log_event(LOG_ERROR, "store", "database-in-use", LOG_STR("path", o->path));
     if (r == 0)
@@ -223,8 +228,31 @@ int sqlite_create(struct db *db)
 
 /* ---- care ------------------------------------------------------------------------------------ */
 
+/*
+ * Reads the file from end to end, so that the check, which jumps about, finds it in the kernel's
+ * cache: measured with 1.3 GB of rows in random order 4 s instead of 19 on a cold cache.  Through
+ * SQLite's own handle: closing another descriptor of the file would drop its locks.
+ */
+static void read_ahead(sqlite3 *handle)
+{
+    sqlite3_file *file = NULL;
+    sqlite3_int64 size = 0;
+    sqlite3_int64 memory = (sqlite3_int64)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    AUTO_MEM char *piece = malloc(PIECE);
+
+    if (piece == NULL ||
+        sqlite3_file_control(handle, "main", SQLITE_FCNTL_FILE_POINTER, &file) != SQLITE_OK ||
+        file->pMethods->xFileSize(file, &size) != SQLITE_OK || size > memory / 2)
+        return;
+    for (sqlite3_int64 at = 0; at + PIECE <= size; at += PIECE) {
+        if (file->pMethods->xRead(file, piece, PIECE, at) != SQLITE_OK)
+            return; /* the check will say what is wrong */
+    }
+}
+
 int sqlite_check(struct db *db)
 {
+    read_ahead(sqlite_of(db)->handle);
     return pragma(sqlite_of(db), "PRAGMA quick_check(1)", "ok");
 }
 

@@ -3,7 +3,9 @@
  * message, two records, one more that nobody waits for), a fixed number outstanding, a signer in
  * this process.  What it prints is the bound that the store sets, without HSM and HTTP.
  *
- *     store_bench DIR [items] [outstanding] [new|known|random|repeat]
+ *     store_bench DIR [items] [outstanding] [new|known|random|repeat] [signer's µs]
+ *
+ * DIR keeps the database, and the signer's key in key.pem: a second run opens what the first left.
  *
  *     new      a new content each time, identifiers rise
  *     known    a new message for one of 100 contents
@@ -267,16 +269,16 @@ static void run(struct bench *b, unsigned long items, unsigned outstanding)
 int main(int argc, char **argv)
 {
     static const char *const kinds[] = {"new", "known", "random", "repeat"};
+    int64_t since_us;
     struct bench b = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
-    struct store_test_signer *signer = store_signer_new();
-    char path[4096];
+    struct store_test_signer *signer;
+    char path[4096], key[4096];
     struct store_options o = {.path = path,
                               .bsm_id = "bench.example",
                               .instance = "bench",
                               .version = "0",
                               .heartbeat_s = 300,
                               .message_window_us = INT64_C(604800) * 1000000,
-                              .signer = store_signer_of(signer),
                               .fatal = fatal};
     unsigned long items = argc > 2 ? strtoul(argv[2], NULL, 10) : 20000;
     unsigned outstanding = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : 64;
@@ -288,8 +290,15 @@ int main(int argc, char **argv)
             b.kind = (enum kind)i;
     }
     (void)snprintf(path, sizeof(path), "%s/store_bench.db", argv[1]);
+    (void)snprintf(key, sizeof(key), "%s/key.pem", argv[1]);
+    signer = store_signer_load(key);
+    o.signer = store_signer_of(signer);
+    if (argc > 5)
+        store_signer_delay(signer, (unsigned)strtoul(argv[5], NULL, 10));
+    since_us = clock_mono_us();
     if (store_open(&o, &b.store) < 0)
         return 1;
+    printf("open_ms=%.0f ", (double)(clock_mono_us() - since_us) / 1000);
     run(&b, items, outstanding);
     store_signer_free(signer);
     return 0;

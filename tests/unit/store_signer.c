@@ -2,11 +2,14 @@
 
 #include <assert.h>
 #include <openssl/ec.h>
+#include <openssl/pem.h>
 #include <openssl/sha.h>
 #include <openssl/x509.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tekd/err.h"
 
@@ -14,6 +17,7 @@ struct store_test_signer {
     EVP_PKEY *key;
     struct hsm_spki spki;
     uint8_t key_id[4];
+    unsigned delay_us;    /* set before the store opens */
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t changed;
     bool held;
@@ -26,15 +30,14 @@ struct store_test_signer {
     struct merkle_hash root;
 };
 
-struct store_test_signer *store_signer_new(void)
+static struct store_test_signer *new_signer(EVP_PKEY *take_key)
 {
     struct store_test_signer *t = calloc(1, sizeof(*t));
     unsigned char *der = NULL;
     int len;
 
-    assert(t != NULL);
-    t->key = EVP_EC_gen("P-256");
-    assert(t->key != NULL);
+    assert(t != NULL && take_key != NULL);
+    t->key = take_key;
     len = i2d_PUBKEY(t->key, &der);
     assert(len > 0 && (size_t)len <= sizeof(t->spki.der));
     memcpy(t->spki.der, der, (size_t)len);
@@ -43,6 +46,28 @@ struct store_test_signer *store_signer_new(void)
     (void)pthread_mutex_init(&t->lock, NULL);
     (void)pthread_cond_init(&t->changed, NULL);
     return t;
+}
+
+struct store_test_signer *store_signer_new(void)
+{
+    return new_signer(EVP_EC_gen("P-256"));
+}
+
+struct store_test_signer *store_signer_load(const char *path)
+{
+    FILE *file = fopen(path, "re");
+    EVP_PKEY *key;
+
+    if (file != NULL) {
+        key = PEM_read_PrivateKey(file, NULL, NULL, NULL);
+    } else {
+        key = EVP_EC_gen("P-256");
+        file = fopen(path, "we");
+        assert(file != NULL);
+        (void)PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL);
+    }
+    (void)fclose(file);
+    return new_signer(key);
 }
 
 void store_signer_free(struct store_test_signer *t)
@@ -137,6 +162,8 @@ static int sign(void *arg, const struct hsm_checkpoint *in, int64_t deadline_us,
 
     (void)deadline_us;
     r = wait_for_leave(t, &damage);
+    if (t->delay_us > 0)
+        (void)usleep(t->delay_us);
     if (r < 0)
         return r;
     memcpy(n.origin, in->last->origin, sizeof(n.origin));
@@ -196,6 +223,11 @@ void store_signer_release(struct store_test_signer *t)
     t->held = false;
     pthread_cond_broadcast(&t->changed);
     pthread_mutex_unlock(&t->lock);
+}
+
+void store_signer_delay(struct store_test_signer *t, unsigned us)
+{
+    t->delay_us = us;
 }
 
 void store_signer_fail(struct store_test_signer *t, int error)

@@ -13,6 +13,8 @@
 struct store_test_signer;
 
 struct store_test_signer *store_signer_new(void);
+/* With the key of this file, which is made if there is none. */
+struct store_test_signer *store_signer_load(const char *path);
 void store_signer_free(struct store_test_signer *t);
 
 /* What store_options want. */
@@ -25,6 +27,8 @@ void store_signer_restart(struct store_test_signer *t);
 /* From now on sign() blocks before it answers; release lets all go on. */
 void store_signer_hold(struct store_test_signer *t);
 void store_signer_release(struct store_test_signer *t);
+/* Before the store opens: sign() takes so long; for measurements. */
+void store_signer_delay(struct store_test_signer *t, unsigned us);
 /* From now on sign() gives this error; 0: it works. */
 void store_signer_fail(struct store_test_signer *t, int error);
 /* public_key() gives this error; 0: it works. */

@@ -335,6 +335,7 @@ static void idle__finds_an_edit_in_the_old_log(void **state)
 {
     struct fixture *f = *state;
     struct store_status st;
+    struct stat file;
 
     fixture_open(f);
     for (int i = 0; i < MANY / STORE_RECORDS_MAX; i += 4) {
@@ -349,6 +350,9 @@ static void idle__finds_an_edit_in_the_old_log(void **state)
         if (i % 100 == 0)
             assert_int_equal(probe_run(f, STORE_SIGNED, NULL, 1), 0);
     }
+    /* SQLite's log was copied back on the way, not only at the end. */
+    assert_int_equal(stat(f->path, &file), 0);
+    assert_true(file.st_size > 4 * 1024 * 1024);
     fixture_close(f);
     fixture_open(f); /* sound: everything is hashed in the end */
     do {
