@@ -151,7 +151,8 @@ static _Noreturn void become_worker(const struct supervisor *s, const struct chi
                                      .configure = &s->configure,
                                      .play_attacks = c->plays_attacks,
                                      .prevents_wrap_out = s->prevents_wrap_out,
-                                     .id = c->id};
+                                     .id = c->id,
+                                     .parent = parent};
     sigset_t none;
 
     (void)sigemptyset(&none);

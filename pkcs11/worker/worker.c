@@ -9,9 +9,11 @@
  */
 #include <errno.h>
 #include <openssl/evp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -22,6 +24,8 @@
 
 /* A module that hangs while it is finalised is not waited for. */
 #define FINALISE_S 3
+/* Nor one that hangs in a login while nobody is left to end it. */
+#define LOGIN_S 30
 
 struct worker {
     const struct worker_options *o;
@@ -201,13 +205,32 @@ static bool serve_one(struct worker *w)
 
 /* ---------------------------------------------------------------- start ------------ */
 
+/*
+ * SoftHSM writes the token's file anew at every login, in place: whoever dies in the middle of it
+ * leaves an empty file and no token.  So the death of our parent ends us a little later, and the
+ * alarm ends us should the module hang meanwhile.
+ */
+static int shielded_login(struct worker *w, const struct secret *pin)
+{
+    int r;
+
+    (void)alarm(LOGIN_S);
+    (void)prctl(PR_SET_PDEATHSIG, 0);
+    r = token_login(w->token, pin);
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    (void)alarm(0);
+    if (getppid() != w->o->parent)
+        _exit(1);
+    return r;
+}
+
 static int log_in(struct worker *w)
 {
     AUTO(secret) struct secret *pin = NULL;
     int r = secret_read_fd(WORKER_PIN_FD, &pin);
 
     (void)close(WORKER_PIN_FD);
-    return r < 0 ? r : token_login(w->token, pin);
+    return r < 0 ? r : shielded_login(w, pin);
 }
 
 static int open_token(struct worker *w)

@@ -86,6 +86,7 @@ struct worker_options {
     bool play_attacks;      /* find out what a PIN holder can do to this token */
     bool prevents_wrap_out; /* else: what was found out before */
     uint32_t id;
+    pid_t parent; /* dies with it */
 };
 
 /* Opens the token, logs in, serves until the pool closes the socket.  Returns the exit status. */
