@@ -156,15 +156,15 @@ def test_what_was_answered_survives_50_kills(tekd):
     kill_many(tekd, 50, seed=random.randrange(2 ** 32))
 
 
-def test_kill_9_during_the_start_and_twice_in_a_row(tekd, mid, content):
-    """Recovery itself may be killed."""
+def test_kill_9_during_the_start_leaves_log_and_token_whole(tekd, mid, content):
+    """Recovery itself may be killed, and a login in the middle of which SoftHSM writes its file."""
     m = request(mid, content, "bsa-1")
     with tekd.connect() as c:
         body = c.ask(m).body
     tekd.kill()
-    for delay in (0.0, 0.01, 0.02, 0.04, 0.08, 0.16):
+    for turn in range(20):
         tekd.start(wait=None)
-        time.sleep(delay)  # a moment of the start
+        time.sleep(random.uniform(0.01, 0.1))  # a moment of the start
         tekd.kill()
     tekd.start()
     with tekd.connect() as c:

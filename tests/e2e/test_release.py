@@ -216,7 +216,7 @@ def test_held_sync_in_the_middle_of_a_load(held_tekd, mid, n):
 
 def test_release_durable_does_not_wait_for_the_signature(held_tekd, mid):
     """The other setting; and that the tests above would see an answer that leaves early."""
-    tekd, hold = held_tekd(release="durable", checkpoint_max_delay_ms=60000)
+    tekd, hold = held_tekd(release="durable", checkpoint_max_delay_ms=3000)
     quiet(tekd, hold)
     hold.arm(REPLY, 1)
     m = request(mid, "urn:three:x", "bsa-1")
@@ -225,6 +225,7 @@ def test_release_durable_does_not_wait_for_the_signature(held_tekd, mid):
     with pytest.raises(AssertionError, match="an octet came"):
         clients.assert_silent(30)
     clients.answers()
+    hold.wait_held(REPLY)
     # But it does wait for the disk.
     hold.arm(SYNC, 1)
     clients.send(m.but(mid=mid + "-2", content="urn:three:y"))
