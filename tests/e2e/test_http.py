@@ -399,7 +399,9 @@ def test_body_of_64_kib_is_read_and_one_octet_more_is_413(shared, mid, content):
     with shared.connect() as c:
         given(c.post(body + b" " * (65536 - len(body))), m, shared.template.bsas["bsa-1"])
     with shared.connect() as c:
-        r = c.post(body + b" " * (65537 - len(body)))
+        c.send(client.head("POST", "/cp3", [("Host", "x"), ("Content-Type", "application/xml"),
+                                            ("Content-Length", "65537")]))
+        r = c.read_response()
         assert r.status == 413, r
 
 
@@ -409,6 +411,24 @@ def test_body_that_is_announced_too_big_is_413_before_it_is_sent(shared):
                                             ("Content-Length", str(10 ** 9))]))
         r = c.read_response()
         assert r.status == 413, r
+
+
+def test_body_that_grows_too_big_in_chunks_is_not_read_to_its_end(shared):
+    """413, or the connection ends under what we still send."""
+    with shared.connect() as c:
+        c.send(client.head("POST", "/cp3", [("Host", "x"), ("Content-Type", "application/xml"),
+                                            ("Transfer-Encoding", "chunked")]))
+        try:
+            for _ in range(10 ** 5):
+                c.send(b"1000\r\n" + b" " * 4096 + b"\r\n")
+                if c.wait_octet(0):
+                    break
+            assert c.read_response().status == 413
+        except (OSError, client.HttpError):
+            pass
+        else:
+            return
+        assert c.is_closed_by_peer()
 
 
 @pytest.mark.parametrize("octets", [b"NONSENSE\r\n\r\n", b"POST /cp3\r\n\r\n",
