@@ -164,16 +164,34 @@ static int serve(struct tekd *t, const sigset_t *set)
     }
 }
 
-/* A token on which TEKs can be stolen is not served with; one that is away is waited for. */
-static bool token_is_weak(struct tekd *t)
+/*
+ * Whether the HSM's workers failed by something that waiting does not mend: a token on which TEKs
+ * can be stolen, a signing key that is missing, double or weak, a setting that cannot be right.
+ */
+static bool is_refused(const struct hsm_status *s)
+{
+    static const int errors[] = {TEKD_EWEAK, TEKD_EINVAL, TEKD_ENOTFOUND, TEKD_EEXIST};
+
+    for (size_t i = 0; i < ARRAY_SIZE(errors); i++) {
+        if (s->state == HSM_DOWN && s->error == errors[i])
+            return true;
+    }
+    return false;
+}
+
+/* One that is away, or refused the PIN, is waited for while tekd serves 503s. */
+static int start_hsm(struct tekd *t)
 {
     struct hsm_status s;
 
+    if (setup_hsm(t) < 0)
+        return EXIT_FAILED;
     hsm_status_get(t->hsm, &s);
-    if (s.state != HSM_DOWN || s.error != TEKD_EWEAK)
-        return false;
-    log_event(LOG_ERROR, "start", "token-refused", LOG_STR("reason", s.reason));
-    return true;
+    if (!is_refused(&s))
+        return EXIT_OK;
+    log_event(LOG_ERROR, "start", "hsm-refused", LOG_STR("error", tekd_errname(s.error)),
+              LOG_STR("reason", s.reason));
+    return EXIT_FAILED;
 }
 
 /* Part after part; a SIGTERM that comes meanwhile ends it between two. */
@@ -183,7 +201,7 @@ static int start(struct tekd *t)
                                                   setup_admin};
     int r;
 
-    if (setup_hsm(t) < 0 || token_is_weak(t))
+    if (start_hsm(t) != EXIT_OK)
         return EXIT_FAILED;
     r = setup_store(t);
     if (r < 0)
@@ -245,7 +263,7 @@ static int check(struct tekd *t)
                    (unsigned long long)ss.records, (unsigned long long)ss.signed_size);
     say("store", true, text);
     if (hs.state != HSM_READY)
-        return hs.error == TEKD_EWEAK ? EXIT_FAILED : EXIT_NO_HSM;
+        return is_refused(&hs) ? EXIT_FAILED : EXIT_NO_HSM;
     r = setup_keys(t);
     say("keys", r == 0, r == 0 ? "the storage KEK and the BSAs' KEKs agree" : tekd_strerror(r));
     return r < 0 ? EXIT_FAILED : EXIT_OK;

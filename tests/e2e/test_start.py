@@ -1,0 +1,75 @@
+"""What ends a start, and what does not: faults that waiting mends and faults that it does not."""
+
+import os
+
+import pytest
+
+from harness import procs
+from harness.procs import run, wait_until
+from harness.programs import program, softhsm, tool
+
+
+def check(tekd):
+    return run([program("tekd"), "--config", tekd.path("tekd.yaml"), "--check"], check=False)
+
+
+def forget_key(tekd, label):
+    """Both halves of a key of the token."""
+    for kind in ("privkey", "pubkey"):
+        run([tool("pkcs11-tool"), "--module", softhsm(), "--token-label", "tekd", "--login", "--pin",
+             tekd.template.pin, "--delete-object", "--type", kind, "--label", label],
+            env={**os.environ, "SOFTHSM2_CONF": tekd.path("softhsm2.conf")})
+
+
+@pytest.mark.parametrize("settings, why", [
+    ({"profile": "nosuch"}, "nosuch"),
+    ({"module": "/nowhere/libhsm.so"}, "/nowhere/libhsm.so"),
+    ({"checkpoint_key": "nosuch-key"}, "nosuch-key"),
+    ({"storage_kek": "nosuch-kek"}, "nosuch-kek"),
+    # It promises that only trusted KEKs wrap, which SoftHSM cannot do.
+    ({"profile": "nshield"}, "CKA_WRAP_WITH_TRUSTED"),
+])
+def test_hsm_settings_that_cannot_be_right_end_the_start(new_tekd, settings, why):
+    tekd = new_tekd(fresh=True, hsm=settings)
+    done = check(tekd)
+    assert done.returncode == 1 and "BAD" in done.stdout, done
+    tekd.start(wait=None)
+    assert tekd.wait_end() == 1
+    assert why in tekd.log()
+
+
+def test_missing_checkpoint_key_ends_the_start(new_tekd, mid, content):
+    tekd = new_tekd().start()
+    assert tekd.ask(mid, content).status == 200
+    tekd.stop()
+    forget_key(tekd, "tekd-checkpoint")
+    assert check(tekd).returncode == 1
+    tekd.start(wait=None)
+    assert tekd.wait_end() == 1
+    assert "tekd-checkpoint" in tekd.log()
+
+
+def test_token_that_is_away_ends_nothing(new_tekd):
+    """It may come back; --check says that nobody answers."""
+    tekd = new_tekd()
+    os.rename(tekd.path("tokens"), tekd.path("away"))
+    os.mkdir(tekd.path("tokens"))
+    done = check(tekd)
+    assert done.returncode == 3 and "BAD" in done.stdout, done
+    tekd.start(wait="alive")
+    assert tekd.probe("/readyz")[0] == 503
+    os.rmdir(tekd.path("tokens"))
+    os.rename(tekd.path("away"), tekd.path("tokens"))
+    tekd.wait_for("/readyz", 200, 60)
+    tekd.stop()
+
+
+def test_sigterm_ends_a_start_that_waits_for_a_hung_hsm(new_tekd):
+    """The module hangs in its first call: SoftHSM's configuration is a pipe that nobody writes."""
+    tekd = new_tekd()
+    os.unlink(tekd.path("softhsm2.conf"))
+    os.mkfifo(tekd.path("softhsm2.conf"))
+    tekd.start(wait=None)
+    wait_until(lambda: len(procs.descendants(tekd.pid)) >= 2, "a worker is being started")
+    assert tekd.probe("/healthz") is None
+    tekd.stop(seconds=10)
