@@ -3,7 +3,9 @@
  * JSON object on one line,
  *     {"command":"bsa add","id":"bsa-1","certs":["-----BEGIN…"],…}
  * and one answer: a JSON object on one line ({"ok":true,…} or {"ok":false,"error":…,"code":…}), for
- * audit export followed by a stream described on top of server/admin/export.c.
+ * audit export followed by a stream described on top of server/admin/cmd_audit.c.  A list comes by
+ * the page, {"list":[…],"next":N}: the same request with "after":N gives the next one, and the last
+ * has no "next".
  *
  * Who may: the peer's uid and groups by SO_PEERCRED.  root, tekd's own user and members of `group`
  * may do everything, members of `readonly_group` may look.  tekd opens no path that comes over the
@@ -48,8 +50,9 @@ struct admin_options {
 };
 
 /*
- * A socket that is left over from a tekd that died is replaced; one that answers is another tekd.
- * Errors: TEKD_EEXIST, TEKD_EIO, TEKD_EINVAL (no such group, path too long), TEKD_ENOMEM.
+ * A socket that is left over from a tekd that died is replaced; one that answers is another tekd,
+ * and what is no socket is left alone.  A group that there is not gives rights to nobody; the log
+ * says so.  Errors: TEKD_EEXIST, TEKD_EIO, TEKD_EINVAL (path too long), TEKD_ENOMEM.
  */
 int admin_start(const struct admin_options *o, struct admin **ret_admin);
 /* Ends the connections, joins, removes the socket. */

@@ -19,7 +19,7 @@
 #include "tekd/err.h"
 
 #define PAGE_ROWS     256
-#define PAGE_OCTETS   (PAGE_ROWS * (RECORD_MAX + 8))
+#define PAGE_OCTETS   ((size_t)PAGE_ROWS * (RECORD_MAX + 8))
 #define CHECKPOINT_US 10000000 /* an operator's patience with the signer */
 
 /* ---- a checkpoint over everything so far -------------------------------------------------------
@@ -153,7 +153,7 @@ static int make_checkpoint(struct admin_call *call, const char *action, struct n
 
 int admin_audit_checkpoint(struct admin_call *call)
 {
-    struct newest n;
+    struct newest n = {.size = 0};
     int r = make_checkpoint(call, "audit checkpoint", &n);
 
     if (r < 0)
@@ -227,7 +227,9 @@ static int send_pages(struct stream *s, int (*read)(void *arg, struct store_tx *
         int r;
 
         buf_reset(s->page);
-        r = store_call(s->call->admin->o.store, STORE_READ, read, s);
+        r = admin_still_runs(s->call);
+        if (r == 0)
+            r = store_call(s->call->admin->o.store, STORE_READ, read, s);
         if (r == 0)
             r = buf_error(s->page);
         if (r == 0)
@@ -262,10 +264,14 @@ static int send_header(struct admin_call *call, const struct newest *n, uint64_t
 static int stream(struct admin_call *call, const struct newest *n, bool notes)
 {
     AUTO(buf) struct buf *page = NULL;
-    struct stream s = {
-        .call = call, .after = admin_arg_int_or(call, "from", 0) - 1, .end = n->size};
-    int r = buf_new(PAGE_OCTETS, &page);
+    int64_t from = admin_arg_int_or(call, "from", 0);
+    struct stream s = {.call = call, .end = n->size};
+    int r;
 
+    if (from < 0)
+        return admin_fail_call(call, TEKD_EINVAL, "\"from\": expected 0 or more");
+    r = buf_new(PAGE_OCTETS, &page);
+    s.after = from - 1;
     s.page = page;
     if (r == 0)
         r = send_header(call, n, n->size);
@@ -280,7 +286,7 @@ static int stream(struct admin_call *call, const struct newest *n, bool notes)
 /* Makes a checkpoint first and holds exactly the records under it. */
 int admin_audit_export(struct admin_call *call)
 {
-    struct newest n;
+    struct newest n = {.size = 0};
     int r = make_checkpoint(call, "audit export", &n);
 
     return r < 0 ? r : stream(call, &n, true);
@@ -289,7 +295,7 @@ int admin_audit_export(struct admin_call *call)
 /* What is signed by now; for the ledger. */
 int admin_audit_records(struct admin_call *call)
 {
-    struct newest n;
+    struct newest n = {.size = 0};
     int r = newest_note(call, &n);
 
     return r < 0 ? r : stream(call, &n, false);

@@ -27,18 +27,14 @@ static int choice(const struct admin_call *call, const char *key, const char *co
     return -2;
 }
 
-/* The strings of an array, borrowed; more than max is max + 1, which the callee refuses. */
+/* The strings of an array, borrowed; of more than max there are none, and the callee refuses. */
 static size_t strings(const struct admin_call *call, const char *key, const char **ret, size_t max)
 {
     const json_t *list = json_object_get(call->args, key);
     size_t n = json_array_size(list);
 
-    if (n > max)
-        return n;
-    for (size_t i = 0; i < n; i++) {
-        const char *s = json_string_value(json_array_get(list, i));
-        ret[i] = s ? s : "";
-    }
+    for (size_t i = 0; n <= max && i < n; i++)
+        ret[i] = json_string_value(json_array_get(list, i));
     return n;
 }
 
@@ -156,18 +152,9 @@ static json_t *bsa_json(const struct store_bsa *b)
                      certs_json(b), "entitle", entitle_json(b), "kek", kek_json(&b->kek));
 }
 
-/* A part of the list at a time, so that the store thread is not held by it. */
-struct page {
-    json_t *list;
-    int64_t last;
-    size_t n;
-};
-
-#define PAGE_ROWS 200
-
 static int add_bsa(void *arg, const struct store_bsa *b)
 {
-    struct page *p = arg;
+    struct admin_page *p = arg;
 
     p->last = b->row;
     p->n++;
@@ -176,23 +163,20 @@ static int add_bsa(void *arg, const struct store_bsa *b)
 
 static int read_page(void *arg, struct store_tx *tx)
 {
-    struct page *p = arg;
-    const struct store_walk w = {.after = p->last, .limit = PAGE_ROWS, .arg = p};
+    struct admin_page *p = arg;
+    const struct store_walk w = {.after = p->last, .limit = ADMIN_PAGE_ROWS, .arg = p};
 
-    p->n = 0;
     return store_tx_bsa_walk(tx, &w, add_bsa);
 }
 
 int admin_bsa_list(struct admin_call *call)
 {
-    AUTO_JSON json_t *list = json_array();
-    struct page p = {.list = list, .n = PAGE_ROWS};
-    int r = 0;
+    struct admin_page p = {.list = json_array(), .last = admin_arg_int_or(call, "after", 0)};
+    int r = store_call(call->admin->o.store, STORE_READ, read_page, &p);
 
-    while (r == 0 && p.n == PAGE_ROWS)
-        r = store_call(call->admin->o.store, STORE_READ, read_page, &p);
     if (r == 0)
-        call->result = TAKE(list);
+        r = admin_page_result(call, &p);
+    json_decref(p.list);
     return r;
 }
 

@@ -5,8 +5,6 @@
 #include "tekd/enc.h"
 #include "tekd/err.h"
 
-#define PAGE_ROWS 500
-
 static json_t *time_json(int64_t utc_us)
 {
     char text[ENC_TIME_LEN + 1];
@@ -37,16 +35,9 @@ static json_t *content_json(const struct store_content *c)
                      time_json(c->created_us), "by_request", c->created_by != 0);
 }
 
-struct page {
-    json_t *list;
-    int64_t content; /* whose TEKs */
-    int64_t last;
-    size_t n;
-};
-
 static int add_content(void *arg, const struct store_content *c)
 {
-    struct page *p = arg;
+    struct admin_page *p = arg;
 
     p->last = c->row;
     p->n++;
@@ -55,23 +46,20 @@ static int add_content(void *arg, const struct store_content *c)
 
 static int read_contents(void *arg, struct store_tx *tx)
 {
-    struct page *p = arg;
-    const struct store_walk w = {.after = p->last, .limit = PAGE_ROWS, .arg = p};
+    struct admin_page *p = arg;
+    const struct store_walk w = {.after = p->last, .limit = ADMIN_PAGE_ROWS, .arg = p};
 
-    p->n = 0;
     return store_tx_content_walk(tx, &w, add_content);
 }
 
 int admin_content_list(struct admin_call *call)
 {
-    AUTO_JSON json_t *list = json_array();
-    struct page p = {.list = list, .n = PAGE_ROWS};
-    int r = 0;
+    struct admin_page p = {.list = json_array(), .last = admin_arg_int_or(call, "after", 0)};
+    int r = store_call(call->admin->o.store, STORE_READ, read_contents, &p);
 
-    while (r == 0 && p.n == PAGE_ROWS)
-        r = store_call(call->admin->o.store, STORE_READ, read_contents, &p);
     if (r == 0)
-        call->result = TAKE(list);
+        r = admin_page_result(call, &p);
+    json_decref(p.list);
     return r;
 }
 
@@ -88,22 +76,28 @@ static json_t *tek_json(const struct store_tek *t)
                      time_json(t->created_us), "destroyed", t->destroyed);
 }
 
+/* One content has few, so they are not given by the page. */
+struct teks {
+    struct admin_page page;
+    int64_t content;
+};
+
 static int add_tek(void *arg, const struct store_tek *t)
 {
-    struct page *p = arg;
+    struct teks *x = arg;
 
-    p->last = t->row;
-    p->n++;
-    return json_array_append_new(p->list, tek_json(t)) < 0 ? TEKD_ENOMEM : 0;
+    x->page.last = t->row;
+    x->page.n++;
+    return json_array_append_new(x->page.list, tek_json(t)) < 0 ? TEKD_ENOMEM : 0;
 }
 
 static int read_teks(void *arg, struct store_tx *tx)
 {
-    struct page *p = arg;
-    const struct store_walk w = {.after = p->last, .limit = PAGE_ROWS, .arg = p};
+    struct teks *x = arg;
+    const struct store_walk w = {.after = x->page.last, .limit = ADMIN_PAGE_ROWS, .arg = x};
 
-    p->n = 0;
-    return store_tx_tek_walk(tx, p->content, &w, add_tek);
+    x->page.n = 0;
+    return store_tx_tek_walk(tx, x->content, &w, add_tek);
 }
 
 struct lookup {
@@ -134,11 +128,11 @@ static int find_content(struct admin_call *call, struct lookup *l)
 static int list_teks(struct admin_call *call, int64_t content, json_t **ret_list)
 {
     AUTO_JSON json_t *list = json_array();
-    struct page p = {.list = list, .content = content, .n = PAGE_ROWS};
+    struct teks x = {.page = {.list = list, .n = ADMIN_PAGE_ROWS}, .content = content};
     int r = 0;
 
-    while (r == 0 && p.n == PAGE_ROWS)
-        r = store_call(call->admin->o.store, STORE_READ, read_teks, &p);
+    while (r == 0 && x.page.n == ADMIN_PAGE_ROWS)
+        r = store_call(call->admin->o.store, STORE_READ, read_teks, &x);
     if (r == 0)
         *ret_list = TAKE(list);
     return r;

@@ -1,5 +1,6 @@
 #include "internal.h"
 
+#include <fcntl.h>
 #include <string.h>
 
 #include "tekd/clock.h"
@@ -82,13 +83,22 @@ static json_t *http_part(struct admin *a)
         "certificate_not_after", time_or_null(s.certificate_not_after_s * 1000000));
 }
 
+/* What a module says of its token need not be UTF-8. */
+static json_t *token_text(const char *s)
+{
+    json_t *text = json_string(s);
+
+    return text ? text : json_string("?");
+}
+
 static json_t *hsm_part(struct admin *a)
 {
     struct hsm_status s;
 
     hsm_status_get(a->o.hsm, &s);
-    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:b}", "state", states[s.state], "token", s.token_label,
-                     "model", s.token_model, "serial", s.token_serial, "reason", s.reason,
+    return json_pack("{s:s,s:o,s:o,s:o,s:o,s:b}", "state", states[s.state], "token",
+                     token_text(s.token_label), "model", token_text(s.token_model), "serial",
+                     token_text(s.token_serial), "reason", token_text(s.reason),
                      "prevents_wrap_out", s.prevents_wrap_out);
 }
 
@@ -164,8 +174,11 @@ int admin_hsm_retry(struct admin_call *call)
     AUTO(secret) struct secret *pin = NULL;
     int r = 0;
 
-    if (call->passed_fd >= 0)
+    if (call->passed_fd >= 0) {
+        /* All of it is in the pipe by now; one that somebody keeps open is not waited for. */
+        (void)fcntl(call->passed_fd, F_SETFL, O_NONBLOCK);
         r = secret_read_fd(call->passed_fd, &pin);
+    }
     if (r < 0)
         return admin_fail_call(call, r, "the PIN could not be read");
     r = record_retry(call);

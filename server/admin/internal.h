@@ -45,16 +45,27 @@ struct admin_call {
     bool streamed;  /* the command has answered itself */
 };
 
+enum admin_arg_kind { ADMIN_STR, ADMIN_INT, ADMIN_BOOL, ADMIN_STRS };
+struct admin_arg {
+    const char *key;
+    enum admin_arg_kind kind;
+};
+
+#define ADMIN_ARGS_MAX 12
+
 struct admin_command {
     const char *name;
     enum admin_right right;
     int (*run)(struct admin_call *call);
+    struct admin_arg arg[ADMIN_ARGS_MAX]; /* all that it knows; NULL ends them */
 };
 
 /* The table of all commands; NULL if there is none of this name. */
 const struct admin_command *admin_command_find(const char *name);
+/* Whether every argument is one of the command's and of its kind.  Errors: TEKD_EINVAL. */
+int admin_check_args(struct admin_call *call, const struct admin_command *command);
 
-/* ---- arguments: what is missing or of the wrong type is said in err ----------------------------
+/* ---- arguments: what is missing is said in err --------------------------------------------------
  */
 
 /* A string, or NULL with TEKD_EINVAL in *r. */
@@ -64,6 +75,18 @@ int64_t admin_arg_int_or(const struct admin_call *call, const char *key, int64_t
 int admin_fail_call(struct admin_call *call, int r, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* A part of a list is an array; "next" stands for the row to go on after, if there are more. */
+#define ADMIN_PAGE_ROWS 500 /* so that neither the store's thread nor memory is held by a list */
+struct admin_page {
+    json_t *list; /* made by who reads the page, given up by admin_page_result() */
+    int64_t last; /* row behind which it begins, then of its last */
+    size_t n;
+};
+/* The answer {"list":[…],"next":…} with a page that was read.  Errors: TEKD_ENOMEM. */
+int admin_page_result(struct admin_call *call, struct admin_page *page);
+
+/* Whether tekd is not stopping.  Errors: TEKD_ECLOSED. */
+int admin_still_runs(const struct admin_call *call);
 /* A line of the stream or the answer, whole.  Errors: TEKD_ECLOSED, TEKD_ETIMEDOUT. */
 int admin_send(struct admin_call *call, const void *data, size_t len);
 

@@ -86,6 +86,13 @@ static int wait_for(const struct admin *a, int fd, short events)
     return p[1].revents ? TEKD_ECLOSED : 0;
 }
 
+int admin_still_runs(const struct admin_call *call)
+{
+    struct pollfd p = {.fd = call->admin->wake[0], .events = POLLIN};
+
+    return poll(&p, 1, 0) > 0 ? TEKD_ECLOSED : 0;
+}
+
 int admin_send(struct admin_call *call, const void *data, size_t len)
 {
     const char *p = data;
@@ -108,6 +115,25 @@ int admin_send(struct admin_call *call, const void *data, size_t len)
     return 0;
 }
 
+/* Keeps the first descriptor of a control message; anybody may send more, and those are ours too.
+ */
+static void keep_descriptor(struct admin_call *call, struct cmsghdr *c)
+{
+    size_t n = c->cmsg_len >= CMSG_LEN(0) ? (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
+
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        int fd;
+
+        memcpy(&fd, CMSG_DATA(c) + i * sizeof(fd), sizeof(fd));
+        if (call->passed_fd >= 0)
+            (void)close(fd);
+        else
+            call->passed_fd = fd;
+    }
+}
+
 /* Receives, and keeps a descriptor that came along: how a PIN travels, by a pipe and never as text.
  */
 static ssize_t receive(struct admin_call *call, uint8_t *to, size_t max)
@@ -122,14 +148,9 @@ static ssize_t receive(struct admin_call *call, uint8_t *to, size_t max)
                        .msg_control = control.octets,
                        .msg_controllen = sizeof(control.octets)};
     ssize_t n = recvmsg(call->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
 
-    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
-        c->cmsg_len == CMSG_LEN(sizeof(int))) {
-        if (call->passed_fd >= 0)
-            (void)close(call->passed_fd);
-        memcpy(&call->passed_fd, CMSG_DATA(c), sizeof(int));
-    }
+    for (struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL; c; c = CMSG_NXTHDR(&m, c))
+        keep_descriptor(call, c);
     return n;
 }
 
@@ -183,6 +204,14 @@ static int send_json(struct admin_call *call, json_t *take_doc)
     return r < 0 ? r : admin_send(call, "\n", 1);
 }
 
+/* What was cut at a limit may end in half a character, which JSON does not have. */
+static json_t *error_text(const struct admin_call *call, int r)
+{
+    json_t *text = call->err.what[0] ? json_string(call->err.what) : NULL;
+
+    return text ? text : json_string(tekd_strerror(r));
+}
+
 static void answer(struct admin_call *call, int r)
 {
     if (call->streamed)
@@ -190,9 +219,8 @@ static void answer(struct admin_call *call, int r)
     if (r == 0)
         r = send_json(call, json_pack("{s:b,s:O?}", "ok", 1, "result", call->result));
     else
-        r = send_json(call, json_pack("{s:b,s:s,s:s}", "ok", 0, "error",
-                                      call->err.what[0] ? call->err.what : tekd_strerror(r), "code",
-                                      tekd_errname(r)));
+        r = send_json(call, json_pack("{s:b,s:o,s:s}", "ok", 0, "error", error_text(call, r),
+                                      "code", tekd_errname(r)));
     if (r < 0)
         log_event(LOG_INFO, "admin", "answer-not-taken", LOG_STR("actor", call->actor.name),
                   LOG_STR("error", tekd_errname(r)));
@@ -202,14 +230,16 @@ static int dispatch(struct admin_call *call, enum admin_right right)
 {
     const char *name = json_string_value(json_object_get(call->args, "command"));
     const struct admin_command *command = name ? admin_command_find(name) : NULL;
+    int r;
 
-    if (right == ADMIN_NOBODY)
-        return admin_fail_call(call, TEKD_EDENIED, "%s may not use this socket", call->actor.name);
     if (!command)
         return admin_fail_call(call, TEKD_EINVAL, "unknown command");
     if (right < command->right)
         return admin_fail_call(call, TEKD_EDENIED, "%s may look, but not \"%s\"", call->actor.name,
                                name);
+    r = admin_check_args(call, command);
+    if (r < 0)
+        return r;
     log_event(LOG_INFO, "admin", "command", LOG_STR("command", name),
               LOG_STR("actor", call->actor.name), LOG_INT("uid", call->actor.uid));
     return command->run(call);
@@ -238,10 +268,19 @@ static void serve(struct admin *a, int fd)
 
     if (r == 0)
         r = identify(a, fd, &call.actor, &right);
+    if (r == 0 && right == ADMIN_NOBODY) {
+        /* At once, so that who may not use the socket does not hold a place at it either. */
+        answer(&call,
+               admin_fail_call(&call, TEKD_EDENIED, "%s may not use this socket", call.actor.name));
+        return;
+    }
     if (r == 0)
         r = read_line(&call, line);
     if (r == 0)
         serve_line(&call, line, right);
+    else if (r != TEKD_ECLOSED)
+        log_event(LOG_INFO, "admin", "request-dropped", LOG_STR("actor", call.actor.name),
+                  LOG_STR("error", tekd_errname(r)));
     if (call.passed_fd >= 0)
         (void)close(call.passed_fd);
 }
@@ -330,12 +369,32 @@ static int group_id(const char *name, int64_t *ret_gid)
     return 0;
 }
 
-/* Whether another tekd answers on the path. */
+/* Whether another tekd answers on the path; also one that is too busy to. */
 static bool is_alive(const struct sockaddr_un *sa)
 {
-    AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-    return fd >= 0 && connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) == 0;
+    return fd >= 0 &&
+           (connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) == 0 || errno == EAGAIN);
+}
+
+/* Makes the path free: only a socket that nobody serves any more is removed. */
+static int clear_path(const struct sockaddr_un *sa)
+{
+    struct stat st;
+
+    if (lstat(sa->sun_path, &st) < 0)
+        return 0; /* bind() says what else is wrong with it */
+    if (!S_ISSOCK(st.st_mode)) {
+        log_event(LOG_ERROR, "admin", "not-a-socket", LOG_STR("path", sa->sun_path));
+        return TEKD_EEXIST;
+    }
+    if (is_alive(sa)) {
+        log_event(LOG_ERROR, "admin", "socket-in-use", LOG_STR("path", sa->sun_path));
+        return TEKD_EEXIST;
+    }
+    (void)unlink(sa->sun_path);
+    return 0;
 }
 
 /*
@@ -345,6 +404,7 @@ static int open_socket(struct admin *a)
 {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
     AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int r;
 
     if (strlen(a->socket_path) >= sizeof(sa.sun_path)) {
         log_event(LOG_ERROR, "admin", "socket-path-too-long", LOG_STR("path", a->socket_path),
@@ -352,11 +412,9 @@ static int open_socket(struct admin *a)
         return TEKD_EINVAL;
     }
     (void)snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", a->socket_path);
-    if (is_alive(&sa)) {
-        log_event(LOG_ERROR, "admin", "socket-in-use", LOG_STR("path", a->socket_path));
-        return TEKD_EEXIST;
-    }
-    (void)unlink(a->socket_path);
+    r = clear_path(&sa);
+    if (r < 0)
+        return r;
     if (fd < 0 || bind(fd, (const struct sockaddr *)&sa, sizeof(sa)) < 0 ||
         chmod(a->socket_path, 0666) < 0 || listen(fd, BACKLOG) < 0) {
         log_event(LOG_ERROR, "admin", "socket-not-made", LOG_STR("path", a->socket_path),

@@ -129,13 +129,21 @@ static int read_answer(struct session *s, json_t **ret_result)
     return TEKCTL_DONE;
 }
 
+void session_end(struct session *s)
+{
+    if (s->answer)
+        (void)fclose(s->answer);
+    s->answer = NULL;
+}
+
 int session_call(struct session *s, json_t **ret_result)
 {
     AUTO_FD int fd = connect_to(s->socket);
 
     if (fd < 0)
         return TEKCTL_UNREACHABLE;
-    if (send_request(fd, s) < 0) {
+    /* Who may not use the socket is told so before his request is read. */
+    if (send_request(fd, s) < 0 && errno != EPIPE) {
         complain("%s: the request could not be sent: %s", s->socket, strerror(errno));
         return TEKCTL_UNREACHABLE;
     }

@@ -277,7 +277,8 @@ static int export_to(struct export *x, const char *dir, const char *part, const 
 
 int export_run(struct session *s)
 {
-    const char *dir = json_string_value(json_object_get(s->request, "dir"));
+    AUTO_JSON json_t *name = json_incref(json_object_get(s->request, "dir"));
+    const char *dir = json_string_value(name);
     struct export x = {.session = s};
     AUTO_JSON json_t *header = NULL;
     AUTO_MEM char *part = NULL;
@@ -289,6 +290,7 @@ int export_run(struct session *s)
     }
     if (asprintf(&part, "%s.part", dir) < 0)
         return TEKCTL_FAILED;
+    (void)json_object_del(s->request, "dir"); /* tekd writes no files for others */
     r = session_call(s, &header);
     return r == TEKCTL_DONE ? export_to(&x, dir, part, header) : r;
 }

@@ -16,14 +16,20 @@ static const char *text(const struct record *r, const char *key)
     return s ? s : "";
 }
 
-static bool wanted(const struct session *s, const struct record *r)
-{
-    const char *bsa = json_string_value(json_object_get(s->request, "bsa"));
-    const char *content = json_string_value(json_object_get(s->request, "content"));
+/* What the operator asked for; the server sends everything. */
+struct filter {
+    const json_t *bsa, *content; /* NULL: all */
+};
 
-    return strcmp(record_event(r), "request.answered") == 0 &&
-           (!bsa || strcmp(bsa, text(r, "peer")) == 0) &&
-           (!content || strcmp(content, text(r, "content")) == 0);
+static bool is_or_any(const json_t *wanted, const char *found)
+{
+    return !wanted || strcmp(json_string_value(wanted), found) == 0;
+}
+
+static bool wanted(const struct filter *f, const struct record *r)
+{
+    return strcmp(record_event(r), "request.answered") == 0 && is_or_any(f->bsa, text(r, "peer")) &&
+           is_or_any(f->content, text(r, "content"));
 }
 
 static json_t *entry(const struct record *r)
@@ -49,7 +55,8 @@ static int emit(const struct session *s, const struct record *r, size_t n)
     return TEKCTL_DONE;
 }
 
-static int take_line(const struct session *s, const char *line, size_t len, size_t *n)
+static int take_line(const struct session *s, const struct filter *f, const char *line, size_t len,
+                     size_t *n)
 {
     AUTO(record) struct record *r = NULL;
     const char *what;
@@ -58,13 +65,43 @@ static int take_line(const struct session *s, const char *line, size_t len, size
         complain("a record of the stream does not parse");
         return TEKCTL_FAILED;
     }
-    return wanted(s, r) ? emit(s, r, (*n)++) : TEKCTL_DONE;
+    return wanted(f, r) ? emit(s, r, (*n)++) : TEKCTL_DONE;
+}
+
+static int take_stream(const struct session *s, const struct filter *f, size_t *n)
+{
+    size_t len = 0;
+
+    for (;;) {
+        AUTO_MEM char *line = stream_line(s->answer, &len);
+        int r;
+
+        if (!line) {
+            complain("the stream was cut");
+            return TEKCTL_UNREACHABLE;
+        }
+        if (strcmp(line, "E") == 0)
+            return TEKCTL_DONE;
+        r = take_line(s, f, line, len, n);
+        if (r != TEKCTL_DONE)
+            return r;
+    }
+}
+
+static json_t *take_argument(struct session *s, const char *key)
+{
+    json_t *value = json_incref(json_object_get(s->request, key));
+
+    (void)json_object_del(s->request, key);
+    return value;
 }
 
 int ledger_run(struct session *s)
 {
+    AUTO_JSON json_t *bsa = take_argument(s, "bsa"), *content = take_argument(s, "content");
+    const struct filter f = {.bsa = bsa, .content = content};
     AUTO_JSON json_t *header = NULL;
-    size_t n = 0, len = 0;
+    size_t n = 0;
     int r;
 
     (void)json_object_set_new(s->request, "command", json_string("audit records"));
@@ -74,18 +111,9 @@ int ledger_run(struct session *s)
     if (!s->json)
         (void)printf("%-28s %-24s %-36s %-37s %s\n", "TIME", "BSA", "MESSAGE-ID", "KEY-ID",
                      "CONTENT-ID");
-    for (;;) {
-        AUTO_MEM char *line = stream_line(s->answer, &len);
-        if (!line) {
-            complain("the stream was cut");
-            return TEKCTL_UNREACHABLE;
-        }
-        if (strcmp(line, "E") == 0)
-            break;
-        r = take_line(s, line, len, &n);
-        if (r != TEKCTL_DONE)
-            return r;
-    }
+    r = take_stream(s, &f, &n);
+    if (r != TEKCTL_DONE)
+        return r;
     if (s->json)
         (void)puts(n == 0 ? "[]" : "\n]");
     return fflush(stdout) == 0 ? TEKCTL_DONE : TEKCTL_FAILED;

@@ -44,6 +44,7 @@ static json_t *file_json(const char *path)
 {
     FILE *f = fopen(path, "re");
     AUTO_MEM char *text = malloc(TEKCTL_FILE_MAX + 1);
+    json_t *json;
     size_t n;
 
     if (!f || !text) {
@@ -58,7 +59,13 @@ static json_t *file_json(const char *path)
         complain("%s: larger than %d octets", path, TEKCTL_FILE_MAX);
         return NULL;
     }
-    return json_stringn(text, n);
+    json = json_stringn(text, n);
+    if (!json || memchr(text, '\0', n)) {
+        complain("%s: no text; certificates are wanted in PEM form", path);
+        json_decref(json);
+        return NULL;
+    }
+    return json;
 }
 
 static json_t *int_json(const char *name, const char *text)
@@ -172,7 +179,69 @@ static int run_plain(struct session *s)
     return fflush(stdout) == 0 ? TEKCTL_DONE : TEKCTL_FAILED;
 }
 
-/* Without echo, into locked memory. */
+static void print_page(const struct session *s, const json_t *page, size_t *n)
+{
+    size_t i;
+    json_t *element;
+
+    json_array_foreach (json_object_get(page, "list"), i, element) {
+        if (!s->json) {
+            s->command->print(element);
+            continue;
+        }
+        (void)fputs((*n)++ == 0 ? "[\n  " : ",\n  ", stdout);
+        (void)json_dumpf(element, stdout, JSON_COMPACT);
+    }
+}
+
+/* The pages of a list, as one list; printed as they come, however long it is. */
+int list_run(struct session *s)
+{
+    bool first = true;
+    size_t n = 0;
+    json_t *next;
+
+    do {
+        AUTO_JSON json_t *page = NULL;
+        int r = session_call(s, &page);
+
+        if (r != TEKCTL_DONE)
+            return r;
+        if (first && !s->json)
+            (void)puts(s->command->header);
+        first = false;
+        print_page(s, page, &n);
+        next = json_object_get(page, "next");
+        if (next && json_object_set(s->request, "after", next) < 0)
+            return TEKCTL_FAILED;
+        session_end(s);
+    } while (next);
+    if (s->json)
+        (void)puts(n == 0 ? "[]" : "\n]");
+    return fflush(stdout) == 0 ? TEKCTL_DONE : TEKCTL_FAILED;
+}
+
+/* One line, as a terminal gives it, into locked memory. */
+static int read_pin(struct secret **ret_pin)
+{
+    AUTO(secret) struct secret *line = NULL;
+    ssize_t n;
+
+    if (secret_new(SECRET_MAX, &line) < 0)
+        return TEKCTL_FAILED;
+    n = read(STDIN_FILENO, secret_get(line), SECRET_MAX);
+    if (n > 0 && secret_peek(line)[n - 1] == '\n')
+        n--;
+    if (n <= 0) {
+        complain("no PIN was given");
+        return TEKCTL_FAILED;
+    }
+    secret_truncate(line, (size_t)n);
+    *ret_pin = TAKE(line);
+    return TEKCTL_DONE;
+}
+
+/* Without echo. */
 static int ask_pin(struct secret **ret_pin)
 {
     struct termios old, quiet;
@@ -186,10 +255,10 @@ static int ask_pin(struct secret **ret_pin)
     quiet.c_lflag &= ~(tcflag_t)ECHO;
     (void)fputs("PIN: ", stderr);
     (void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &quiet);
-    r = secret_read_fd(STDIN_FILENO, ret_pin);
+    r = read_pin(ret_pin);
     (void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &old);
     (void)fputc('\n', stderr);
-    return r < 0 ? TEKCTL_FAILED : TEKCTL_DONE;
+    return r;
 }
 
 int retry_run(struct session *s)
@@ -211,8 +280,7 @@ static int run_command(struct session *s, int argc, char **argv, int words)
         r = s->command->run ? s->command->run(s) : run_plain(s);
     json_decref(s->request);
     secret_free(s->pin);
-    if (s->answer)
-        (void)fclose(s->answer);
+    session_end(s);
     return r;
 }
 

@@ -68,20 +68,14 @@ void print_hsm(const json_t *r)
                      num(w, "restarts"));
 }
 
-void print_bsas(const json_t *r)
+void print_bsa(const json_t *b)
 {
-    size_t i;
-    json_t *b;
+    const json_t *cert = json_array_get(json_object_get(b, "certs"), 0);
 
-    (void)printf("%-32s %-9s %-6s %-10s %-28s %s\n", "ID", "ENABLED", "MEDIA", "FORM", "KEK",
-                 "CERTIFICATE");
-    json_array_foreach (r, i, b) {
-        const json_t *cert = json_array_get(json_object_get(b, "certs"), 0);
-        (void)printf("%-32s %-9s %-6s %-10s %-28s %.16s…\n", str(b, "id"),
-                     yes(b, "enabled") ? "yes" : "no", str(b, "media"), str(b, "form"),
-                     str(json_object_get(b, "kek"), "kek_id"),
-                     json_string_value(cert) ? json_string_value(cert) : "");
-    }
+    (void)printf("%-32s %-9s %-6s %-10s %-28s %.16s…\n", str(b, "id"),
+                 yes(b, "enabled") ? "yes" : "no", str(b, "media"), str(b, "form"),
+                 str(json_object_get(b, "kek"), "kek_id"),
+                 json_string_value(cert) ? json_string_value(cert) : "");
 }
 
 void print_object(const json_t *r)
@@ -90,14 +84,9 @@ void print_object(const json_t *r)
     (void)putchar('\n');
 }
 
-void print_contents(const json_t *r)
+void print_content(const json_t *c)
 {
-    size_t i;
-    json_t *c;
-
-    (void)printf("%-28s %-5s %s\n", "CREATED", "BITS", "CONTENT-ID");
-    json_array_foreach (r, i, c)
-        (void)printf("%-28s %-5lld %s\n", str(c, "created"), num(c, "bits"), str(c, "content_id"));
+    (void)printf("%-28s %-5lld %s\n", str(c, "created"), num(c, "bits"), str(c, "content_id"));
 }
 
 void print_keys(const json_t *r)

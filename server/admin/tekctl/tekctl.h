@@ -15,8 +15,7 @@
 #include "tekd/secret.h"
 
 #define TEKCTL_SOCKET   "/run/tekd/tekd.sock"
-#define TEKCTL_FILE_MAX 65536              /* a certificate or a CA */
-#define TEKCTL_LINE_MAX (16 * 1024 * 1024) /* an answer: a list of every BSA */
+#define TEKCTL_FILE_MAX 65536 /* a certificate or a CA */
 
 /* Exit statuses. */
 enum { TEKCTL_DONE = 0, TEKCTL_FAILED = 1, TEKCTL_USAGE = 2, TEKCTL_UNREACHABLE = 3 };
@@ -57,7 +56,8 @@ struct command {
     const char *synopsis;   /* what follows the words, for people */
     const char *help;
     struct option_rule option[COMMAND_OPTIONS_MAX];
-    void (*print)(const json_t *result); /* NULL: prints nothing */
+    void (*print)(const json_t *result); /* NULL: prints nothing; of a list: one element */
+    const char *header;                  /* of a list: the line above */
     int (*run)(struct session *s);       /* NULL: one request, one answer */
 };
 
@@ -86,10 +86,14 @@ int session_call(struct session *s, json_t **ret_result);
 /* A message for people on stderr: "tekctl: …". */
 void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* ---- export.c, ledger.c: commands that take a stream -------------------------------------------
+/* Ends the connection, so that the session can make another request. */
+void session_end(struct session *s);
+
+/* ---- commands that do more than ask once -------------------------------------------------------
  */
 
-int export_run(struct session *s);
+int list_run(struct session *s);   /* a list, page by page */
+int export_run(struct session *s); /* export.c, ledger.c: a stream */
 int ledger_run(struct session *s);
 int retry_run(struct session *s);
 
@@ -102,9 +106,9 @@ char *stream_line(FILE *f, size_t *ret_len);
 
 void print_status(const json_t *result);
 void print_hsm(const json_t *result);
-void print_bsas(const json_t *result);
+void print_bsa(const json_t *bsa);
 void print_object(const json_t *result);
-void print_contents(const json_t *result);
+void print_content(const json_t *content);
 void print_keys(const json_t *result);
 void print_key_id(const json_t *result);
 void print_checkpoint(const json_t *result);
