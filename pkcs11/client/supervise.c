@@ -247,6 +247,14 @@ static bool find_locked(struct hsm *h, uint32_t id, struct found *ret_found)
     return false;
 }
 
+/* Ends a worker that has not served yet; it may be in the middle of its login, which it finishes.
+ */
+static void give_up_locked(struct hsm *h, struct conn *c)
+{
+    c->state = CONN_RETIRED;
+    conn_end_locked(h, c);
+}
+
 /* With a new PIN: starts under way had the old one, and what becomes of them says nothing. */
 static void start_over_locked(struct hsm *h)
 {
@@ -254,9 +262,9 @@ static void start_over_locked(struct hsm *h)
         struct slot *s = &h->slot[i];
 
         if (s->live.state == CONN_STARTING || (s->live.state == CONN_DOOMED && s->use == SLOT_FREE))
-            conn_end_locked(h, &s->live);
+            give_up_locked(h, &s->live);
         if (s->next.state == CONN_STARTING || s->next.state == CONN_DOOMED)
-            conn_end_locked(h, &s->next);
+            give_up_locked(h, &s->next);
     }
     pool_forgive_locked(h);
 }

@@ -37,6 +37,7 @@ struct pin {
     struct pin_source source;
     char *path; /* of a file or credential; else NULL */
     enum control_pin state;
+    unsigned generation;
     char text[HSM_TEXT_MAX];
     struct secret *secret;          /* of HAVE */
     char loaded[PIN_IDENTITY_MAX];  /* identity of secret's source; "": it has none */
@@ -319,6 +320,7 @@ static void load(struct pin *p, int fd)
         return;
     }
     p->secret = TAKE(s);
+    p->generation++;
     set_text(p, CONTROL_PIN_HAVE, "");
 }
 
@@ -387,6 +389,11 @@ void pin_refused(struct pin *p, const char *reason)
 enum control_pin pin_state(const struct pin *p)
 {
     return p->state;
+}
+
+unsigned pin_generation(const struct pin *p)
+{
+    return p->generation;
 }
 
 const char *pin_text(const struct pin *p)

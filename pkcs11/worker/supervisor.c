@@ -48,6 +48,7 @@ struct child {
     int64_t kill_at; /* INT64_MAX: not to be killed */
     bool wanted;     /* the pool did not ask for its end */
     bool plays_attacks;
+    unsigned pin_generation;           /* of the PIN it was given */
     struct control_message last_words; /* FAILED, of one that did not start */
 };
 
@@ -181,6 +182,7 @@ static int fork_worker(struct supervisor *s, struct child *c)
         return TEKD_EIO;
     ours = pair[0];
     theirs = pair[1];
+    c->pin_generation = pin_generation(s->pin);
     c->plays_attacks = c->role == PROTOCOL_ROLE_KEY && !s->attacks_known;
     c->pid = fork();
     if (c->pid < 0)
@@ -256,7 +258,8 @@ static void on_ready(struct supervisor *s, struct child *c, struct control_messa
     c->state = CHILD_SERVING;
     (void)close(c->report);
     c->report = -1;
-    pin_accepted(s->pin);
+    if (c->pin_generation == pin_generation(s->pin))
+        pin_accepted(s->pin);
     if (c->plays_attacks) {
         s->attacks_known = true;
         s->prevents_wrap_out = m->ready.prevents_wrap_out;
@@ -271,7 +274,8 @@ static void on_ready(struct supervisor *s, struct child *c, struct control_messa
 static void on_failed(struct supervisor *s, struct child *c, const struct control_message *m)
 {
     c->last_words = *m;
-    if (m->ended.error == TEKD_EPIN) {
+    /* Of a PIN that was replaced meanwhile nothing is to be remembered. */
+    if (m->ended.error == TEKD_EPIN && c->pin_generation == pin_generation(s->pin)) {
         pin_refused(s->pin, m->ended.text);
         tell_pin(s);
     }

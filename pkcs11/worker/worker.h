@@ -69,6 +69,9 @@ const char *pin_text(const struct pin *p);
 /* The PIN, borrowed; NULL unless the state is CONTROL_PIN_HAVE. */
 const struct secret *pin_peek(const struct pin *p);
 
+/* Another number for every PIN that was read: a login under way may have had the one before. */
+unsigned pin_generation(const struct pin *p);
+
 /* What the token said.  Refused: the PIN is wiped and the latch written. */
 void pin_accepted(struct pin *p);
 void pin_refused(struct pin *p, const char *reason);

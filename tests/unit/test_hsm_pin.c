@@ -159,13 +159,18 @@ static void pin_refresh__reads_a_file_that_changed(void **state)
 {
     struct place *p = *state;
     AUTO(pin) struct pin *pin = NULL;
+    unsigned before;
 
     put_file(p->file, "1234");
     assert_int_equal(loaded(p, &pin), CONTROL_PIN_HAVE);
+    before = pin_generation(pin);
+    pin_refresh(pin);
+    assert_int_equal(pin_generation(pin), before);
     put_file(p->file, "567");
     assert_pin(pin, "1234");
     pin_refresh(pin);
     assert_pin(pin, "567");
+    assert_int_not_equal(pin_generation(pin), before);
     assert_int_equal(unlink(p->file), 0);
     pin_refresh(pin); /* gone: what was read stays */
     assert_pin(pin, "567");
