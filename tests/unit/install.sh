@@ -106,7 +106,7 @@ check_unit() {
 # A package is configured like this, and its library goes where the architecture's are.
 check_debian() {
     local multiarch
-    multiarch=$("$cc" -print-multiarch 2>/dev/null || gcc -print-multiarch)
+    multiarch=$(gcc -print-multiarch)
     cmake -S "$source" -B "$root/usr-build" -G Ninja -DCMAKE_INSTALL_PREFIX=/usr \
         -DTEKD_TESTS=OFF >/dev/null
     build=$root/usr-build
