@@ -12,8 +12,8 @@
     }
 
 static const struct admin_command commands[] = {
-    {"status", ADMIN_READER, admin_status, {{NULL}}},
-    {"hsm status", ADMIN_READER, admin_hsm_status, {{NULL}}},
+    {"status", ADMIN_READER, admin_status, {{NULL, ADMIN_STR}}},
+    {"hsm status", ADMIN_READER, admin_hsm_status, {{NULL, ADMIN_STR}}},
     {"hsm retry", ADMIN_OPERATOR, admin_hsm_retry, {{"ask_pin", ADMIN_STR}}},
     {"bsa add", ADMIN_OPERATOR, admin_bsa_add, BSA_ARGS},
     {"bsa set", ADMIN_OPERATOR, admin_bsa_set, BSA_ARGS},
@@ -30,8 +30,8 @@ static const struct admin_command commands[] = {
     {"key list", ADMIN_READER, admin_key_list, {{"content", ADMIN_STR}}},
     {"key rotate", ADMIN_OPERATOR, admin_key_rotate, {{"content", ADMIN_STR}}},
     {"key destroy", ADMIN_OPERATOR, admin_key_destroy, {{"key", ADMIN_STR}}},
-    {"audit checkpoint", ADMIN_OPERATOR, admin_audit_checkpoint, {{NULL}}},
-    {"audit export", ADMIN_OPERATOR, admin_audit_export, {{NULL}}},
+    {"audit checkpoint", ADMIN_OPERATOR, admin_audit_checkpoint, {{NULL, ADMIN_STR}}},
+    {"audit export", ADMIN_OPERATOR, admin_audit_export, {{NULL, ADMIN_STR}}},
     {"audit records", ADMIN_READER, admin_audit_records, {{"from", ADMIN_INT}}},
 };
 

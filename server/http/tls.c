@@ -85,7 +85,7 @@ static int use_crl(struct tls *t, const char *path)
     if (!ok)
         return fail("crl-not-read", path);
     ERR_clear_error();
-    X509_STORE_set_flags(t->store, X509_V_FLAG_CRL_CHECK);
+    X509_STORE_set_flags(t->store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
     return 0;
 }
 
