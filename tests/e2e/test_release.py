@@ -16,6 +16,7 @@ from harness.procs import wait_until
 
 # Long enough for an answer that is on its way: one takes 2 ms.  Nothing is waited for in it.
 WATCH_S = 0.5
+SIGNER_S = 1.9  # after 2 s a signature counts as failed
 
 
 @pytest.fixture(scope="session")
@@ -25,12 +26,16 @@ def library(workdir):
 
 @pytest.fixture
 def held_tekd(new_tekd, library):
-    """A server under the shim, whose patience is longer than the tests'; as (tekd, hold)."""
+    """A server under the shim, whose patience is longer than the tests'; as (tekd, hold).
+
+    Only that with the signer is not a setting: after some seconds requests are told "busy".  So
+    connections are made before anything is held.
+    """
     made = []
 
     def make(**audit):
-        tekd = new_tekd(hsm={"timeout_ms": 60000}, limits={"request_deadline_ms": 60000},
-                        audit=audit)
+        tekd = new_tekd(hsm={"timeout_ms": 60000}, audit=audit,
+                        limits={"request_deadline_ms": 60000, "request_timeout_ms": 60000})
         hold = Hold(library, tekd.folder)
         made.append(hold)
         tekd.env.update(hold.env)
@@ -59,45 +64,61 @@ def quiet(tekd, hold):
 class Clients:
     """Connections that sent a request and wait for its answer."""
 
-    def __init__(self, tekd):
+    def __init__(self, tekd, connections):
         self.tekd = tekd
+        self.idle = {name: [tekd.connect(name) for _ in range(connections)]
+                     for name in ("bsa-1", "bsa-2")}
+        self.all = sum(self.idle.values(), [])
         self.waiting = []  # (connection, request, media)
 
     def send(self, m, media="xml"):
-        c = self.tekd.connect(m.source)
+        c = self.idle[m.source].pop()
         c.send_message(m, media)
         self.waiting.append((c, m, media))
 
-    def send_batch(self, first, known=None):
-        """New contents of three BSAs, and repeats on other connections of what is under way."""
+    def send_batch(self, first):
+        """New contents of two BSAs, and repeats on other connections of what is under way."""
         for n in range(12):
-            name = f"bsa-{n % 2 + 1}"
-            m = request(f"{first}-{n}", f"urn:three:{first}-{n // 3}", name)
+            m = request(f"{first}-{n}", f"urn:three:{first}-{n // 3}", f"bsa-{n % 2 + 1}")
             for media in ("xml", "json", "xml"):
                 self.send(m, media)
-        if known is not None:
-            self.send(known)
 
-    def assert_silent(self, seconds=WATCH_S):
-        """Not one octet on any of them during that time."""
+    def heard(self, seconds):
+        """The first one to which an octet comes within that time, or None."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for c, m, _ in self.waiting:
-                assert not c.wait_octet(0.001), f"an octet came for {m.mid}"
+                if c.wait_octet(0.001):
+                    return m
+        return None
+
+    def assert_silent(self, seconds=WATCH_S, since=None):
+        """Not one octet; but after SIGNER_S since a signer hangs, "busy" is what has to come."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            m = self.heard(end - time.monotonic())
+            if m is None:
+                return
+            assert since is not None and time.monotonic() - since > SIGNER_S, \
+                f"an octet came for {m.mid}"
+            at = next(i for i, w in enumerate(self.waiting) if w[1] is m)
+            r = self.waiting.pop(at)[0].read_response()
+            assert r.status == 503, r
 
     def answers(self):
         found = []
         for c, m, media in self.waiting:
             r = c.read_response()
             found.append((m, given(r, m, self.tekd.template.bsas[m.source], media)))
-            c.close()
         self.waiting = []
         return found
 
+    def __enter__(self):
+        return self
 
-def reached(tekd, requests):
-    """The server has read that many requests."""
-    wait_until(lambda: tekd.ctl("status")["http"]["requests"] >= requests, "the requests")
+    def __exit__(self, *_):
+        for c in self.all:
+            c.close()
 
 
 @pytest.mark.parametrize("n", [1, 2], ids=["records", "checkpoint"])
@@ -107,20 +128,21 @@ def test_nothing_leaves_while_a_sync_is_held(held_tekd, mid, n):
     known = request(mid, "urn:three:known", "bsa-1")
     with tekd.connect() as c:
         first = given(c.ask(known), known, tekd.template.bsas["bsa-1"])
-    quiet(tekd, hold)
-    hold.arm(SYNC, n)
-    clients = Clients(tekd)
-    clients.send_batch(mid + "-b")
-    hold.wait_held(SYNC)
-    assert hold.count(REPLY) >= n - 1
-    clients.assert_silent()
-    # Those that come now wait as well, also for what was answered long ago: the store stands still.
-    clients.send(known)
-    clients.send_batch(mid + "-c")
-    clients.assert_silent()
-    assert hold.is_held(SYNC)
-    hold.release(SYNC)
-    answers = clients.answers()
+    with Clients(tekd, 38) as clients:
+        quiet(tekd, hold)
+        hold.arm(SYNC, n)
+        clients.send_batch(mid + "-b")
+        hold.wait_held(SYNC)
+        assert hold.count(REPLY) >= n - 1
+        clients.assert_silent()
+        # Those that come now wait as well, also for what was answered long ago: the store stands
+        # still.
+        clients.send(known)
+        clients.send_batch(mid + "-c")
+        clients.assert_silent()
+        assert hold.is_held(SYNC)
+        hold.release(SYNC)
+        answers = clients.answers()
     assert len(answers) == 73
     assert [a.data for m, a in answers if m is known] == [first.data]
     assert_one_answer_each(tekd, answers)
@@ -133,20 +155,19 @@ def test_nothing_leaves_while_the_signature_is_held(held_tekd, mid):
     known = request(mid, "urn:three:known", "bsa-1")
     with tekd.connect() as c:
         first = given(c.ask(known), known, tekd.template.bsas["bsa-1"])
-    quiet(tekd, hold)
-    hold.arm(REPLY, 1)
-    clients = Clients(tekd)
-    clients.send_batch(mid + "-b")
-    hold.wait_held(REPLY)
-    clients.assert_silent()
-    with tekd.connect() as c:
-        assert given(c.ask(known), known, tekd.template.bsas["bsa-1"]).data == first.data
-    clients.send_batch(mid + "-c")
-    clients.assert_silent()
-    assert hold.is_held(REPLY)
-    hold.release(REPLY)
-    answers = clients.answers()
-    assert len(answers) == 72
+    with Clients(tekd, 36) as clients, tekd.connect() as other:
+        quiet(tekd, hold)
+        hold.arm(REPLY, 1)
+        since = time.monotonic()
+        clients.send_batch(mid + "-b")
+        hold.wait_held(REPLY)
+        clients.assert_silent(since=since)
+        assert given(other.ask(known), known, tekd.template.bsas["bsa-1"]).data == first.data
+        clients.send_batch(mid + "-c")
+        clients.assert_silent(since=since)
+        assert hold.is_held(REPLY)
+        hold.release(REPLY)
+        answers = clients.answers()
     assert_one_answer_each(tekd, answers + [(known, first)])
 
 
@@ -157,7 +178,7 @@ def assert_one_answer_each(tekd, answers):
         assert data.setdefault((m.source, m.mid), answer.data) == answer.data
     log = tekd.audit()
     assert set(data) <= set(log.ledger)
-    assert len(log.of("request.answered")) == len(data)
+    assert len(log.of("request.answered")) == len(log.ledger)
 
 
 class Asker:
@@ -174,65 +195,56 @@ class Asker:
         self.asked = request(mid, f"urn:{mid}", self.name)
         self.connection.send_message(self.asked)
 
-    def take(self, seconds, again):
-        """Whether an answer came within that time; asks again if that is wanted."""
+    def take(self, seconds):
+        """Whether an answer came within that time; if so it asks again at once."""
         if not self.connection.wait_octet(seconds):
             return False
         given(self.connection.read_response(), self.asked, self.tekd.template.bsas[self.name])
         self.answered += 1
-        self.asked = None
-        if again:
-            self.ask()
+        self.ask()
         return True
 
 
-@pytest.mark.parametrize("n", [3, 5, 8])
+@pytest.mark.parametrize("n", [6, 9, 14])
 def test_held_sync_in_the_middle_of_a_load(held_tekd, mid, n):
     """Whichever sync it is: what was released before it arrives, then there is silence."""
     tekd, hold = held_tekd()
     quiet(tekd, hold)
     hold.arm(SYNC, n)
     askers = [Asker(tekd, f"bsa-{i % 2 + 1}", f"{mid}-{i}") for i in range(24)]
-    while not hold.is_held(SYNC):
-        for a in askers:
-            a.take(0.001, again=True)
-    waiting = askers
     last = time.monotonic()
-    while waiting and time.monotonic() - last < WATCH_S:
-        left = [a for a in waiting if not a.take(0.001, again=False)]
-        if len(left) < len(waiting):
-            last = time.monotonic()
-        waiting = left
-    assert waiting and sum(a.answered for a in askers) > 0
-    assert hold.is_held(SYNC)
+    while not hold.is_held(SYNC) or time.monotonic() - last < WATCH_S:
+        for a in askers:
+            if a.take(0.001):
+                last = time.monotonic()
+    assert hold.is_held(SYNC) and sum(a.answered for a in askers) > 0
     hold.release(SYNC)
-    for a in waiting:
-        assert a.take(30, again=False)
     for a in askers:
+        assert a.take(30)
         a.connection.close()
+    # The last requests of all are still under way, or their clients have gone.
     log = tekd.audit()
-    assert len(log.ledger) == sum(a.answered for a in askers)
+    assert sum(a.answered for a in askers) <= len(log.ledger)
 
 
 def test_release_durable_does_not_wait_for_the_signature(held_tekd, mid):
     """The other setting; and that the tests above would see an answer that leaves early."""
     tekd, hold = held_tekd(release="durable", checkpoint_max_delay_ms=3000)
-    quiet(tekd, hold)
-    hold.arm(REPLY, 1)
     m = request(mid, "urn:three:x", "bsa-1")
-    clients = Clients(tekd)
-    clients.send(m)
-    with pytest.raises(AssertionError, match="an octet came"):
-        clients.assert_silent(30)
-    clients.answers()
-    hold.wait_held(REPLY)
-    # But it does wait for the disk.
-    hold.arm(SYNC, 1)
-    clients.send(m.but(mid=mid + "-2", content="urn:three:y"))
-    hold.wait_held(SYNC)
-    clients.assert_silent()
-    hold.release(SYNC)
-    clients.answers()
+    with Clients(tekd, 2) as clients:
+        quiet(tekd, hold)
+        hold.arm(REPLY, 1)
+        clients.send(m)
+        assert clients.heard(30) == m
+        clients.answers()
+        hold.wait_held(REPLY)
+        # But it does wait for the disk.
+        hold.arm(SYNC, 1)
+        clients.send(m.but(mid=mid + "-2", content="urn:three:y"))
+        hold.wait_held(SYNC)
+        clients.assert_silent()
+        hold.release(SYNC)
+        clients.answers()
     hold.release(REPLY)
     log = tekd.audit(durable=True)
     assert len(log.ledger) == 2
