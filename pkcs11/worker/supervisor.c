@@ -531,6 +531,15 @@ static void tend(struct supervisor *s)
     start_next(s);
 }
 
+static bool children_left(const struct supervisor *s)
+{
+    for (size_t i = 0; i < CHILDREN_MAX; i++) {
+        if (s->child[i].pid != 0)
+            return true;
+    }
+    return false;
+}
+
 /* The pool closed the workers' sockets before it went: they are ending. */
 static void end_children(struct supervisor *s)
 {
@@ -544,16 +553,17 @@ static void end_children(struct supervisor *s)
         if (c->state == CHILD_WAITING)
             child_clear(c);
     }
-    for (size_t i = 0; i < CHILDREN_MAX; i++) {
-        while (s->child[i].pid != 0) {
-            struct pollfd signals = {.fd = s->signals, .events = POLLIN};
-            struct signalfd_siginfo info;
+    /* Before the first wait: the signal of one that has ended may have been read already. */
+    reap(s);
+    while (children_left(s)) {
+        struct pollfd signals = {.fd = s->signals, .events = POLLIN};
+        struct signalfd_siginfo info;
 
-            (void)poll(&signals, 1, idle_ms(s, clock_mono_us()));
-            (void)!read(s->signals, &info, sizeof(info));
-            reap(s);
-            kill_due(s, clock_mono_us());
-        }
+        (void)poll(&signals, 1, idle_ms(s, clock_mono_us()));
+        while (read(s->signals, &info, sizeof(info)) > 0)
+            ; /* reap() looks at every child anyway */
+        reap(s);
+        kill_due(s, clock_mono_us());
     }
 }
 

@@ -487,6 +487,33 @@ static void worker__refuses_malformed_requests_and_goes_on(void **state)
     bare_stop(&b);
 }
 
+/* The end of a worker and that of the pool seen in the same moment: there is nobody to wait for. */
+static void supervisor__waits_for_no_worker_that_has_ended(void **state)
+{
+    struct fixture *f = *state;
+    struct control_message m;
+    struct bare b = {.worker = -1};
+    int64_t begin;
+    int pid, status;
+
+    bare_start(&b, f);
+    bare_spawn(&b, 1, PROTOCOL_ROLE_KEY);
+    bare_await(&b, CONTROL_FORKED, &m);
+    pid = m.pid;
+    bare_await(&b, CONTROL_READY, &m);
+    assert_int_equal(kill(b.pid, SIGSTOP), 0);
+    assert_int_equal(waitpid(b.pid, &status, WUNTRACED), b.pid);
+    assert_true(WIFSTOPPED(status));
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    fixture_await_gone(pid);
+    (void)shutdown(b.control, SHUT_WR);
+    begin = clock_mono_us();
+    assert_int_equal(kill(b.pid, SIGCONT), 0);
+    bare_stop(&b);
+    assert_true(clock_mono_us() - begin <
+                1900000); /* what workers that do not end are given: 2 s */
+}
+
 /* One after the other: a PIN that the token has come to refuse would be tried once only. */
 static void supervisor__kills_a_start_that_hangs_and_then_starts_the_next(void **state)
 {
@@ -529,6 +556,7 @@ int main(void)
         TEST(hsm_new__reports_what_is_no_module),
         TEST(hsm_new__reports_a_missing_signing_key),
         cmocka_unit_test(tekd_hsm__refuses_to_be_started_by_hand),
+        TEST(supervisor__waits_for_no_worker_that_has_ended),
         TEST(supervisor__kills_a_start_that_hangs_and_then_starts_the_next),
         TEST(worker__serves_the_verbs_of_its_role_only),
         TEST(worker__refuses_malformed_requests_and_goes_on),
