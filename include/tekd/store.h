@@ -17,6 +17,13 @@
  * A failed COMMIT is "unknown", not "rolled back": every item of the batch gets TEKD_EIO (or
  * TEKD_EFULL) and the store probes or latches as docs/audit.md says.
  *
+ * When the store cannot do its work, items end early:
+ *     TEKD_EHSM    STORE_SIGNED only: the signer has hung or failed for longer than one signature
+ *                  may take (2 s).  Those that wait are committed, later ones are undone.  A repeat
+ *                  of what is signed already is still given.
+ *     TEKD_EFULL   no space.  STORE_SIGNED is refused until there is; STORE_DURABLE is tried.
+ *     TEKD_EIO     latched: all items, reads too, until tekd starts anew.
+ *
  * Every record that apply adds is numbered in the order of the batch, hashed into the tree and
  * committed in the same transaction as what it tells.
  *
@@ -65,7 +72,8 @@ struct store_item {
     struct store_item *next;
 };
 
-/* How checkpoints get signed; called on the signer thread, may block until the deadline. */
+/* How checkpoints get signed; called on the signer thread (public_key() in store_open() as well),
+ * one call at a time, may block until the deadline. */
 struct store_signer {
     void *arg;
     int (*public_key)(void *arg, int64_t deadline_us, struct hsm_spki *ret_spki);
@@ -83,13 +91,13 @@ struct store_options {
     const char *version;  /* of the program, for log.started */
     uint8_t config_sha256[32];
     enum store_release release;
-    int checkpoint_max_delay_ms; /* with STORE_RELEASE_DURABLE */
-    int heartbeat_s;
+    int checkpoint_max_delay_ms; /* records that no key waits for are signed then; 0: 1000 */
+    int heartbeat_s;             /* 0: 300 */
     const char *anchor_file; /* the newest note, written every anchor_interval_s; NULL: none */
-    int anchor_interval_s;
+    int anchor_interval_s;   /* 0: 60 */
     uint64_t free_warn;        /* octets of free disk space: below, an alarm */
     uint64_t free_stop;        /* below, keys are refused; confirmations and admin go on */
-    int64_t message_window_us; /* messages older than this may be forgotten */
+    int64_t message_window_us; /* messages older than this may be forgotten; 0: 7 days */
     unsigned cache_mb;         /* pages of the database in memory; 0: 16 */
     struct store_signer signer;
     /* Called once, from the store thread, when the store latches (I/O error, corruption, a root
@@ -221,7 +229,9 @@ struct store_bsa {
     uint8_t cert[STORE_CERTS_MAX][32]; /* SHA-256 of the DER */
     size_t n_entitle;
     char *entitle[STORE_ENTITLE_MAX]; /* malloc()ed fnmatch(3) patterns */
-    struct store_kek kek;             /* current */
+    /* Read only: the newest of its KEKs that is not retired; row 0 if there is none.  It changes by
+     * store_tx_kek_insert() with this bsa, not by store_tx_bsa_update(). */
+    struct store_kek kek;
 };
 int store_bsa_new(struct store_bsa **ret_bsa);
 int store_bsa_dup(const struct store_bsa *b, struct store_bsa **ret_bsa);
@@ -299,7 +309,8 @@ int store_tx_note_walk(struct store_tx *tx, const struct store_walk *w,
 
 /* How many rows there are, for status. */
 struct store_counts {
-    uint64_t bsas, contents, teks, messages;
+    uint64_t bsas, contents, teks;
+    uint64_t messages; /* after a start: as far as they were counted in the background */
 };
 int store_tx_counts(struct store_tx *tx, struct store_counts *ret_counts);
 

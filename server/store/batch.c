@@ -72,17 +72,21 @@ void batch_refuse(struct store *s, struct store_item *item, int refusal)
     items_settle(s, item, refusal);
 }
 
-/* Whether the signature that the item waits for is to be expected; item->release_size is known. */
-static int signature_refusal(struct store *s, const struct store_item *item)
+bool batch_signer_late(const struct store *s)
 {
-    int64_t age_us;
+    int64_t since_us = s->tree.unsigned_since_us;
 
-    if (item->wait != STORE_SIGNED || item->release_size <= s->tree.signed_size)
-        return 0;
     if (s->o.release == STORE_RELEASE_SIGNED)
-        return s->signer_down ? TEKD_EHSM : 0;
-    age_us = s->tree.unsigned_since_us == 0 ? 0 : clock_mono_us() - s->tree.unsigned_since_us;
-    return age_us > DURABLE_DELAYS * s->checkpoint_delay_us ? TEKD_EHSM : 0;
+        return s->signer_down;
+    return since_us != 0 && clock_mono_us() - since_us > DURABLE_DELAYS * s->checkpoint_delay_us;
+}
+
+/* Whether the signature that the item waits for is to be expected; item->release_size is known. */
+static int signature_refusal(const struct store *s, const struct store_item *item)
+{
+    bool waits = item->wait == STORE_SIGNED && item->release_size > s->tree.signed_size;
+
+    return waits && batch_signer_late(s) ? TEKD_EHSM : 0;
 }
 
 static void drop_records(struct store_tx *tx)
@@ -217,12 +221,13 @@ static int put_checkpoint(struct store *s)
     return r;
 }
 
+/* All of them were written, or there was no commit. */
 static void forget_own(struct store *s)
 {
-    for (size_t i = 0; i < s->own_written; i++)
+    assert(s->own_written == s->n_own);
+    for (size_t i = 0; i < s->n_own; i++)
         record_free(s->own[i]);
-    s->n_own -= s->own_written;
-    memmove(s->own, s->own + s->own_written, s->n_own * sizeof(s->own[0]));
+    s->n_own = 0;
     s->own_urgent = false;
     s->gap -= s->gap_written;
 }

@@ -147,8 +147,10 @@ static int sweep(struct store *s, int64_t now)
     r = read_piece(s, clock_utc_us() - s->o.message_window_us, p);
     if (r == 0 && p->n_old > 0)
         r = delete_old(s, p);
-    if (r < 0)
+    if (r < 0) {
+        i->sweep_next_us = now + SWEEP_PAUSE_US;
         return r;
+    }
     s->messages -= p->n_old;
     if (p->n == PIECE_ROWS)
         return 0;

@@ -38,8 +38,12 @@
 /* store_close() waits this long for the last signature. */
 #define STOP_SIGN_US 5000000
 /* With STORE_RELEASE_DURABLE: records may be this many delays old without a signature. */
-#define DURABLE_DELAYS              10
+#define DURABLE_DELAYS 10
+/* Options left 0. */
 #define CHECKPOINT_DELAY_DEFAULT_MS 1000
+#define HEARTBEAT_DEFAULT_S         300
+#define ANCHOR_DEFAULT_S            60
+#define WINDOW_DEFAULT_US           (INT64_C(604800) * 1000000)
 /* After a commit that found no space: the next attempt of our own. */
 #define PROBE_US      1000000
 #define TICK_US       1000000
@@ -295,6 +299,8 @@ void batch_read(struct store *s, struct store_item *item);
 /* Why an item cannot be taken now; 0: it can. */
 int batch_refusal(struct store *s, const struct store_item *item);
 void batch_refuse(struct store *s, struct store_item *item, int refusal);
+/* Whether keys are refused because checkpoints are not signed. */
+bool batch_signer_late(const struct store *s);
 
 /* ---- loop.c -----------------------------------------------------------------------------------
  */

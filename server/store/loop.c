@@ -46,7 +46,7 @@ static int readiness(const struct store *s, const char **ret_reason)
         {TEKD_EFULL, "too little free space on the database's volume"},
         {TEKD_EHSM, "the HSM does not sign checkpoints"},
     };
-    const bool is[] = {s->latched < 0, s->full, s->low, s->signer_down};
+    const bool is[] = {s->latched < 0, s->full, s->low, batch_signer_late(s)};
 
     for (size_t i = 0; i < ARRAY_SIZE(states); i++) {
         if (is[i]) {

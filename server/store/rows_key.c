@@ -129,7 +129,7 @@ static int one_tek(struct store_tx *tx, enum db_statement id, const struct db_va
 int store_tx_tek_current(struct store_tx *tx, int64_t content, int64_t period,
                          struct store_tek *ret_tek)
 {
-    struct store_tek t;
+    struct store_tek t = {.row = 0};
     int r = one_tek(tx, DB_TEK_NEWEST, DB_VALUES(db_int(content), db_int(period)), &t);
 
     if (r < 0)
@@ -142,7 +142,7 @@ int store_tx_tek_current(struct store_tx *tx, int64_t content, int64_t period,
 
 int store_tx_tek_newest(struct store_tx *tx, int64_t content, int64_t period, uint32_t *ret_version)
 {
-    struct store_tek t;
+    struct store_tek t = {.row = 0};
     int r = one_tek(tx, DB_TEK_NEWEST, DB_VALUES(db_int(content), db_int(period)), &t);
 
     if (r < 0 && r != TEKD_ENOTFOUND)

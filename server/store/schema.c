@@ -47,7 +47,7 @@ const char schema_sqlite[] =
     " pattern TEXT NOT NULL, PRIMARY KEY (bsa, position)) STRICT, WITHOUT ROWID;";
 
 static const char *const texts[DB_STATEMENT_COUNT] = {
-#define STATEMENT(name, text) [DB_##name] = text,
+#define STATEMENT(name, text) [DB_##name] = (text),
 #include "statements.def"
 #undef STATEMENT
 };

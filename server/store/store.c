@@ -31,6 +31,18 @@ static int copy_strings(struct store *s)
     return 0;
 }
 
+static void set_defaults(struct store_options *o)
+{
+    if (o->checkpoint_max_delay_ms <= 0)
+        o->checkpoint_max_delay_ms = CHECKPOINT_DELAY_DEFAULT_MS;
+    if (o->heartbeat_s <= 0)
+        o->heartbeat_s = HEARTBEAT_DEFAULT_S;
+    if (o->anchor_interval_s <= 0)
+        o->anchor_interval_s = ANCHOR_DEFAULT_S;
+    if (o->message_window_us <= 0)
+        o->message_window_us = WINDOW_DEFAULT_US;
+}
+
 static int new_store(const struct store_options *o, struct store **ret_store)
 {
     struct store *s = calloc(1, sizeof(*s));
@@ -39,9 +51,8 @@ static int new_store(const struct store_options *o, struct store **ret_store)
     if (s == NULL)
         return TEKD_ENOMEM;
     s->o = *o;
-    s->checkpoint_delay_us =
-        INT64_C(1000) *
-        (o->checkpoint_max_delay_ms > 0 ? o->checkpoint_max_delay_ms : CHECKPOINT_DELAY_DEFAULT_MS);
+    set_defaults(&s->o);
+    s->checkpoint_delay_us = INT64_C(1000) * s->o.checkpoint_max_delay_ms;
     s->waiting_deadline_us = INT64_MAX;
     signer_init(s);
     (void)pthread_mutex_init(&s->public.lock, NULL);

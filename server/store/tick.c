@@ -103,7 +103,7 @@ void tick_run(struct store *s, int64_t now)
         s->free_us = now + FREE_SPACE_US;
         look_at_space(s);
     }
-    if (s->o.heartbeat_s > 0 && now >= s->heartbeat_us) {
+    if (now >= s->heartbeat_us) {
         s->heartbeat_us = now + (int64_t)s->o.heartbeat_s * 1000000;
         beat(s);
     }

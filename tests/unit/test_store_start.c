@@ -10,10 +10,20 @@
 
 #include "store_fixture.h"
 
-/* A log with a few checkpoints, closed. */
+static void wait_signed(struct fixture *f)
+{
+    struct store_status st;
+
+    do
+        store_status_get(f->store, &st);
+    while (st.signed_size < st.records);
+}
+
+/* A log with checkpoints of 2, 4, 7, 8 and 9 records, closed. */
 static void make_log(struct fixture *f)
 {
     fixture_open(f);
+    wait_signed(f);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:1", 2), 0);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:2", 3), 0);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:3", 1), 0);
@@ -28,15 +38,6 @@ static void refused(struct fixture *f, int error, const char *check)
     assert_int_equal(fixture_try_open(f), error);
     if (!fixture_logged("event=tamper", field))
         fail_msg("no %s in:\n%s", field, fixture_log());
-}
-
-static void wait_signed(struct fixture *f)
-{
-    struct store_status st;
-
-    do
-        store_status_get(f->store, &st);
-    while (st.signed_size < st.records);
 }
 
 /* ---- stopping and crashing --------------------------------------------------------------------
