@@ -136,8 +136,8 @@ static int apply(struct store_item *item, struct store_tx *tx)
 {
     struct slot *slot = (struct slot *)item;
     struct store_message m = {.bsa = 1, .period_asked = -1, .kek = 2};
-    struct store_content c;
-    struct store_tek t;
+    struct store_content c = {.row = 0};
+    struct store_tek t = {.row = 0};
     uint64_t seq;
     int r = 0;
 
