@@ -97,8 +97,7 @@ int anchor_read(const char *path, struct note *ret_note)
     return note_read(text, len, ret_note);
 }
 
-/* ---- the thread -------------------------------------------------------------------------------
- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 static void *anchor_thread(void *arg)
 {

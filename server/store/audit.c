@@ -52,6 +52,18 @@ void audit_adopt(struct tree *t, const struct merkle_hash *leaf)
     t->size = t->next;
 }
 
+int audit_extend(void *arg, uint64_t seq, const void *octets, size_t len)
+{
+    struct merkle_range *range = arg;
+    struct merkle_hash leaf;
+
+    if (seq != range->size)
+        return TEKD_ETAMPER;
+    merkle_leaf(octets, len, &leaf);
+    merkle_range_append(range, &leaf);
+    return 0;
+}
+
 struct collect {
     struct merkle_hash *leaves;
     size_t n;

@@ -12,8 +12,7 @@
 #include "tekd/err.h"
 #include "tekd/log.h"
 
-/* ---- what apply calls -------------------------------------------------------------------------
- */
+/* ---- what apply calls ------------------------------------------------------------------------ */
 
 int store_tx_record(struct store_tx *tx, struct record *take_r, uint64_t *ret_seq)
 {
@@ -49,8 +48,7 @@ int64_t store_tx_utc_us(struct store_tx *tx)
     return tx->utc_us;
 }
 
-/* ---- one item ---------------------------------------------------------------------------------
- */
+/* ---- one item -------------------------------------------------------------------------------- */
 
 int batch_refusal(struct store *s, const struct store_item *item)
 {
@@ -141,8 +139,7 @@ static int run_item(struct store *s, struct store_item *item, int64_t utc_us)
     return 0;
 }
 
-/* ---- the batch --------------------------------------------------------------------------------
- */
+/* ---- the batch ------------------------------------------------------------------------------- */
 
 static void count_taken(struct store *s, const struct store_item *item)
 {

@@ -21,20 +21,7 @@ bool idle_has_work(const struct store *s, int64_t now)
            (i->range.size < i->target.size || i->scan || now >= i->sweep_next_us);
 }
 
-/* ---- the log ----------------------------------------------------------------------------------
- */
-
-static int hash_leaf(void *arg, uint64_t seq, const void *octets, size_t len)
-{
-    struct merkle_range *range = arg;
-    struct merkle_hash leaf;
-
-    if (seq != range->size)
-        return TEKD_ETAMPER;
-    merkle_leaf(octets, len, &leaf);
-    merkle_range_append(range, &leaf);
-    return 0;
-}
+/* ---- the log --------------------------------------------------------------------------------- */
 
 static int rehash(struct store *s)
 {
@@ -42,13 +29,14 @@ static int rehash(struct store *s)
     struct merkle_hash root;
     uint64_t before = i->range.size;
     uint64_t n = i->target.size - before;
-    int r = rows_leaves(s->db, before, n < PIECE_LEAVES ? n : PIECE_LEAVES, hash_leaf, &i->range);
+    int r =
+        rows_leaves(s->db, before, n < PIECE_LEAVES ? n : PIECE_LEAVES, audit_extend, &i->range);
 
     if (r == 0 && i->range.size == before)
         r = TEKD_ETAMPER;
     if (r == 0 && i->range.size == i->target.size) {
         merkle_range_root(&i->range, &root);
-        if (memcmp(&root, &i->target.root, sizeof(root)) != 0)
+        if (!same_hash(&root, &i->target.root))
             r = TEKD_ETAMPER;
         else
             log_event(LOG_INFO, "store", "log-rehashed", LOG_INT("records", i->range.size));
@@ -58,8 +46,7 @@ static int rehash(struct store *s)
     return r;
 }
 
-/* ---- the tables -------------------------------------------------------------------------------
- */
+/* ---- the tables ------------------------------------------------------------------------------ */
 
 static int scan(struct store *s)
 {
@@ -82,8 +69,7 @@ static int scan(struct store *s)
     return 0;
 }
 
-/* ---- messages ---------------------------------------------------------------------------------
- */
+/* ---- messages -------------------------------------------------------------------------------- */
 
 /* The messages of a piece that are to be forgotten. */
 struct piece {

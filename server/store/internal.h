@@ -60,8 +60,7 @@
 #define START_KEY_US 2000000
 #define OWN_MAX      32 /* records of the store's own that wait for a batch */
 
-/* ---- items.c: lists of items ------------------------------------------------------------------
- */
+/* ---- items.c: lists of items ----------------------------------------------------------------- */
 
 struct item_list {
     struct store_item *first;
@@ -80,8 +79,7 @@ void items_wait(struct store *s, struct store_item *item);
 void items_release(struct store *s);             /* those that the committed checkpoint covers */
 void items_expire(struct store *s, int64_t now); /* those whose deadline has passed */
 
-/* ---- signer.c ---------------------------------------------------------------------------------
- */
+/* ---- signer.c -------------------------------------------------------------------------------- */
 
 /* What the signer thread is given and gives back. */
 struct sign_job {
@@ -124,8 +122,12 @@ int signer_begin(struct store *s, int64_t now);
  * CLOCK_MONOTONIC: waits for it; NULL: does not. */
 bool signer_collect(struct store *s, const struct timespec *until);
 
-/* ---- audit.c: the log -------------------------------------------------------------------------
- */
+/* ---- audit.c: the log ------------------------------------------------------------------------ */
+
+static inline bool same_hash(const struct merkle_hash *a, const struct merkle_hash *b)
+{
+    return memcmp(a, b, sizeof(*a)) == 0;
+}
 
 struct tree {
     uint64_t epoch;
@@ -148,6 +150,8 @@ int audit_append(struct store *s, const struct record *r, int64_t utc_us);
 void audit_adopt(struct tree *t, const struct merkle_hash *leaf);
 /* Hashes of up to max leaves from seq on, from memory or the database. */
 int audit_leaves(struct store *s, uint64_t from, struct merkle_hash *ret_leaves, size_t n);
+/* For rows_leaves(): appends the leaf to the struct merkle_range arg; TEKD_ETAMPER: a hole. */
+int audit_extend(void *arg, uint64_t seq, const void *octets, size_t len);
 /* Inserts the newest note as a checkpoint row. */
 int audit_insert_checkpoint(struct store *s);
 
@@ -157,8 +161,7 @@ int audit_own_event(struct store *s, const char *event, bool urgent);
 /* Counts a record that could not be written. */
 void audit_gap(struct store *s, uint64_t count);
 
-/* ---- anchor.c: the newest note on another volume ----------------------------------------------
- */
+/* ---- anchor.c: the newest note on another volume --------------------------------------------- */
 
 struct anchor {
     char *path; /* NULL: none */
@@ -181,8 +184,7 @@ void anchor_stop(struct store *s);
 /* TEKD_ENOTFOUND when there is none. */
 int anchor_read(const char *path, struct note *ret_note);
 
-/* ---- the store --------------------------------------------------------------------------------
- */
+/* ---- the store ------------------------------------------------------------------------------- */
 
 /* What other threads may ask: under its lock. */
 struct public_state {
@@ -282,15 +284,7 @@ struct store {
     uint64_t messages, batch_messages; /* rows, as far as known; of the open transaction */
 };
 
-/* ---- start.c ----------------------------------------------------------------------------------
- */
-/* Everything of "Start": checks, adopts, queues the first records. */
-int start_check(struct store *s);
-/* Looks for the first checkpoint under this size that the leaves contradict, and says which. */
-void start_say_tamper(struct db *db, uint64_t size);
-
-/* ---- batch.c ----------------------------------------------------------------------------------
- */
+/* ---- batch.c --------------------------------------------------------------------------------- */
 /* Runs what is pending, with the store's own records and the newest checkpoint.  The error of the
  * batch as a whole; the state is changed by it already. */
 int batch_run(struct store *s);
@@ -302,8 +296,7 @@ void batch_refuse(struct store *s, struct store_item *item, int refusal);
 /* Whether keys are refused because checkpoints are not signed. */
 bool batch_signer_late(const struct store *s);
 
-/* ---- loop.c -----------------------------------------------------------------------------------
- */
+/* ---- loop.c ---------------------------------------------------------------------------------- */
 void *loop_thread(void *arg);
 /* After an I/O error, corruption, a root that differs: refuses everything from now on. */
 void loop_latch(struct store *s, int error, const char *why);
@@ -313,20 +306,17 @@ bool loop_sign_wanted(const struct store *s, int64_t now);
 void loop_publish(struct store *s);
 void loop_wake(struct store *s);
 
-/* ---- tick.c -----------------------------------------------------------------------------------
- */
+/* ---- tick.c ---------------------------------------------------------------------------------- */
 void tick_init(struct store *s);
 void tick_run(struct store *s, int64_t now);
 int64_t tick_next(const struct store *s);
 
-/* ---- idle.c -----------------------------------------------------------------------------------
- */
+/* ---- idle.c ---------------------------------------------------------------------------------- */
 bool idle_has_work(const struct store *s, int64_t now);
 /* One piece.  Errors latch. */
 void idle_run(struct store *s, int64_t now);
 
-/* ---- rows_log.c: what of the tables is not in the public header --------------------------------
- */
+/* ---- rows_log.c: what of the tables is not in the public header ------------------------------ */
 int rows_meta_int(struct db *db, const char *name, int64_t *ret_value); /* TEKD_ENOTFOUND */
 int rows_meta_put_int(struct db *db, const char *name, int64_t value);
 int rows_meta_put(struct db *db, const char *name, const void *octets, size_t len);
@@ -348,5 +338,33 @@ int rows_leaves(struct db *db, uint64_t from, uint64_t n,
 /* Notes in tx what ends the transaction, and passes r on. */
 int rows_result(struct store_tx *tx, int r);
 int64_t rows_limit(const struct store_walk *w);
+
+/* ---- start.c, start_log.c -------------------------------------------------------------------- */
+/* What the checks know of each other. */
+struct start {
+    struct store *s;
+    bool fresh; /* no tables were there */
+    bool clean; /* as the database says */
+    uint64_t leaves;
+    struct rows_checkpoint newest;
+    bool have_anchor;
+    struct note anchor;
+    bool stopped; /* the record read last was log.stopped */
+};
+/* Everything of "Start": checks, adopts, queues the first records. */
+int start_check(struct store *s);
+/* Its steps that read leaves, in this order. */
+int start_check_leaves(struct start *st);
+int start_check_tail(struct start *st);
+int start_records(struct start *st);
+/* Origin, signature and range of a checkpoint. */
+int start_check_checkpoint(struct start *st, const struct rows_checkpoint *c);
+/* Logs what differs; TEKD_ETAMPER. */
+int start_tamper(const char *check, uint64_t record, const char *expected, const char *found);
+int start_tamper_size(const char *check, uint64_t record, uint64_t expected, uint64_t found);
+int start_tamper_root(const char *check, uint64_t record, const struct merkle_hash *expected,
+                      const struct merkle_hash *found);
+/* Looks for the first checkpoint under this size that the leaves contradict, and says which. */
+void start_say_tamper(struct db *db, uint64_t size);
 
 #endif

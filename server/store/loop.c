@@ -18,8 +18,7 @@ static int64_t min_us(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* ---- state ------------------------------------------------------------------------------------
- */
+/* ---- state ----------------------------------------------------------------------------------- */
 
 void loop_latch(struct store *s, int error, const char *why)
 {
@@ -88,8 +87,7 @@ void loop_wake(struct store *s)
         (void)queue_push(s->queue, &s->wake);
 }
 
-/* ---- the signer -------------------------------------------------------------------------------
- */
+/* ---- the signer ------------------------------------------------------------------------------ */
 
 /* When the next signature is wanted, if there are leaves to sign. */
 static int64_t sign_due(const struct store *s)
@@ -170,8 +168,7 @@ static void begin_signing(struct store *s, int64_t now)
         loop_latch(s, r, "the leaves to sign cannot be read");
 }
 
-/* ---- batches ----------------------------------------------------------------------------------
- */
+/* ---- batches --------------------------------------------------------------------------------- */
 
 static bool batch_due(const struct store *s, int64_t now)
 {
@@ -272,8 +269,7 @@ static void work(struct store *s, bool idle)
     loop_publish(s);
 }
 
-/* ---- the end ----------------------------------------------------------------------------------
- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 /* log.stopped, and a checkpoint over everything, committed together with the mark of a clean end.
  */

@@ -23,8 +23,7 @@ static void evp_pkey_freep(EVP_PKEY **key)
 }
 #define AUTO_PKEY __attribute__((cleanup(evp_pkey_freep)))
 
-/* ---- the key ----------------------------------------------------------------------------------
- */
+/* ---- the key --------------------------------------------------------------------------------- */
 
 static int read_key(const uint8_t *der, size_t len, EVP_PKEY **ret_key)
 {
@@ -90,8 +89,7 @@ int signer_learn_key(struct store *s, int64_t deadline_us, bool *ret_new)
     return 0;
 }
 
-/* ---- the thread -------------------------------------------------------------------------------
- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 /* The note has to say what we would say, with a signature that verifies. */
 static int check_note(struct store *s, struct sign_job *job)
@@ -162,8 +160,7 @@ static void *signer_thread(void *arg)
     return NULL;
 }
 
-/* ---- from the store thread --------------------------------------------------------------------
- */
+/* ---- from the store thread ------------------------------------------------------------------- */
 
 void signer_init(struct store *s)
 {

@@ -25,50 +25,33 @@
 
 #define SCHEMA 1
 
-struct start {
-    struct store *s;
-    bool fresh; /* no tables were there */
-    bool clean; /* as the database says */
-    uint64_t leaves;
-    struct rows_checkpoint newest;
-    bool have_anchor;
-    struct note anchor;
-    bool stopped; /* the record read last was log.stopped */
-};
-
-static int tamper(const char *check, uint64_t record, const char *expected, const char *found)
+int start_tamper(const char *check, uint64_t record, const char *expected, const char *found)
 {
     log_event(LOG_ERROR, "store", "tamper", LOG_STR("check", check), LOG_INT("record", record),
               LOG_STR("expected", expected), LOG_STR("found", found));
     return TEKD_ETAMPER;
 }
 
-static int tamper_size(const char *check, uint64_t record, uint64_t expected, uint64_t found)
+int start_tamper_size(const char *check, uint64_t record, uint64_t expected, uint64_t found)
 {
     char text[2][24];
 
     (void)snprintf(text[0], sizeof(text[0]), "%" PRIu64, expected);
     (void)snprintf(text[1], sizeof(text[1]), "%" PRIu64, found);
-    return tamper(check, record, text[0], text[1]);
+    return start_tamper(check, record, text[0], text[1]);
 }
 
-static int tamper_root(const char *check, uint64_t record, const struct merkle_hash *expected,
-                       const struct merkle_hash *found)
+int start_tamper_root(const char *check, uint64_t record, const struct merkle_hash *expected,
+                      const struct merkle_hash *found)
 {
     char text[2][ENC_HEX_LEN(MERKLE_HASH_LEN) + 1];
 
     enc_hex(expected->octets, sizeof(expected->octets), text[0]);
     enc_hex(found->octets, sizeof(found->octets), text[1]);
-    return tamper(check, record, text[0], text[1]);
+    return start_tamper(check, record, text[0], text[1]);
 }
 
-static bool same_hash(const struct merkle_hash *a, const struct merkle_hash *b)
-{
-    return memcmp(a, b, sizeof(*a)) == 0;
-}
-
-/* ---- whose database it is ---------------------------------------------------------------------
- */
+/* ---- whose database it is -------------------------------------------------------------------- */
 
 static int make_tables(struct store *s)
 {
@@ -152,7 +135,7 @@ static int check_key(struct start *st)
     if (r == 0) {
         r = signer_set_key(s, der, len);
         if (r < 0)
-            return tamper("checkpoint-key", 0, "a public key", "something else");
+            return start_tamper("checkpoint-key", 0, "a public key", "something else");
     } else if (r != TEKD_ENOTFOUND) {
         return r;
     }
@@ -164,24 +147,23 @@ static int check_key(struct start *st)
     return 0;
 }
 
-/* ---- checkpoints ------------------------------------------------------------------------------
- */
+/* ---- checkpoints ----------------------------------------------------------------------------- */
 
-static int check_checkpoint(struct start *st, const struct rows_checkpoint *c)
+int start_check_checkpoint(struct start *st, const struct rows_checkpoint *c)
 {
     struct store *s = st->s;
     struct merkle_hash root;
 
     if (strcmp(c->note.origin, s->tree.origin) != 0)
-        return tamper("checkpoint-origin", c->note.size, s->tree.origin, c->note.origin);
+        return start_tamper("checkpoint-origin", c->note.size, s->tree.origin, c->note.origin);
     if (s->signer.key == NULL)
-        return tamper("checkpoint-key", c->note.size, "the key of the checkpoints", "none");
+        return start_tamper("checkpoint-key", c->note.size, "the key of the checkpoints", "none");
     if (note_verify(&c->note, s->signer.key) < 0)
-        return tamper("checkpoint-signature", c->note.size, "one of the checkpoint key",
-                      "none that verifies");
+        return start_tamper("checkpoint-signature", c->note.size, "one of the checkpoint key",
+                            "none that verifies");
     merkle_range_root(&c->range, &root);
     if (!same_hash(&root, &c->note.root))
-        return tamper_root("checkpoint-range", c->note.size, &c->note.root, &root);
+        return start_tamper_root("checkpoint-range", c->note.size, &c->note.root, &root);
     return 0;
 }
 
@@ -198,11 +180,11 @@ static int check_newest(struct start *st)
         return 0;
     }
     if (r == 0)
-        r = check_checkpoint(st, &st->newest);
+        r = start_check_checkpoint(st, &st->newest);
     if (r < 0)
         return r;
     if (st->newest.note.size > st->leaves)
-        return tamper_size("records", st->leaves, st->newest.note.size, st->leaves);
+        return start_tamper_size("records", st->leaves, st->newest.note.size, st->leaves);
     return 0;
 }
 
@@ -214,17 +196,18 @@ static int compare_anchor(struct start *st)
     int r;
 
     if (strcmp(st->anchor.origin, s->tree.origin) != 0)
-        return tamper("anchor-origin", size, s->tree.origin, st->anchor.origin);
+        return start_tamper("anchor-origin", size, s->tree.origin, st->anchor.origin);
     if (s->signer.key == NULL || note_verify(&st->anchor, s->signer.key) < 0)
-        return tamper("anchor-signature", size, "one of the checkpoint key", "none that verifies");
+        return start_tamper("anchor-signature", size, "one of the checkpoint key",
+                            "none that verifies");
     if (size > st->newest.note.size)
-        return tamper_size("anchor-beyond-database", st->newest.note.size, size,
-                           st->newest.note.size);
+        return start_tamper_size("anchor-beyond-database", st->newest.note.size, size,
+                                 st->newest.note.size);
     r = rows_checkpoint_under(s->db, size, &at);
     if (r == TEKD_ENOTFOUND || (r == 0 && at.note.size != size))
-        return tamper("anchor-checkpoint", size, "a checkpoint of its size", "none");
+        return start_tamper("anchor-checkpoint", size, "a checkpoint of its size", "none");
     if (r == 0 && !same_hash(&at.note.root, &st->anchor.root))
-        return tamper_root("anchor-root", size, &st->anchor.root, &at.note.root);
+        return start_tamper_root("anchor-root", size, &st->anchor.root, &at.note.root);
     return r;
 }
 
@@ -242,7 +225,7 @@ static int check_anchor(struct start *st)
         return 0;
     }
     if (r == TEKD_EFORMAT)
-        return tamper("anchor-form", 0, "a note", "something else");
+        return start_tamper("anchor-form", 0, "a note", "something else");
     if (r == 0)
         r = compare_anchor(st);
     if (r == 0) {
@@ -252,212 +235,7 @@ static int check_anchor(struct start *st)
     return r;
 }
 
-/* ---- leaves -----------------------------------------------------------------------------------
- */
-
-static int hash_leaf(void *arg, uint64_t seq, const void *octets, size_t len)
-{
-    struct merkle_range *range = arg;
-    struct merkle_hash leaf;
-
-    if (seq != range->size)
-        return TEKD_ETAMPER;
-    merkle_leaf(octets, len, &leaf);
-    merkle_range_append(range, &leaf);
-    return 0;
-}
-
-/* 1: the leaves up to this note are those that it signs. */
-static int note_agrees(struct db *db, struct merkle_range *range, const struct note *n,
-                       struct merkle_hash *ret_root)
-{
-    int r = rows_leaves(db, range->size, n->size - range->size, hash_leaf, range);
-
-    merkle_range_root(range, ret_root);
-    if (r < 0 && r != TEKD_ETAMPER)
-        return r;
-    return r == 0 && range->size == n->size && same_hash(ret_root, &n->root);
-}
-
-/* Goes through all checkpoints for the first one that differs: the record is under that. */
-void start_say_tamper(struct db *db, uint64_t size)
-{
-    const enum db_statement st = DB_CHECKPOINT_WALK;
-    struct merkle_range range;
-    struct merkle_hash root;
-    struct note n;
-    uint64_t from = 0;
-    int r = db_query(db, st, DB_VALUES(db_int(0), db_int(INT64_MAX)));
-
-    merkle_range_init(&range);
-    while (r >= 0 && (r = db_step(db, st)) == 1 && from < size) {
-        size_t len;
-        const char *p = db_column_octets(db, st, 1, &len);
-
-        if (note_read(p, len, &n) < 0 || n.size < from)
-            break;
-        if (note_agrees(db, &range, &n, &root) != 1) {
-            (void)tamper_root("root", range.size < n.size ? range.size : from, &n.root, &root);
-            db_end(db, st);
-            return;
-        }
-        from = n.size;
-    }
-    db_end(db, st);
-    (void)tamper("root", from, "that of the signed checkpoint", "another");
-}
-
-static int check_leaves(struct start *st)
-{
-    struct store *s = st->s;
-    uint64_t size = st->newest.note.size;
-    uint64_t from = size > START_REHASH ? size - START_REHASH : 0;
-    struct rows_checkpoint base = {.note = s->tree.note};
-    struct merkle_range range;
-    struct merkle_hash root;
-    int r;
-
-    merkle_range_init(&base.range);
-    if (st->have_anchor && st->anchor.size < from)
-        from = st->anchor.size;
-    if (from > 0) {
-        r = rows_checkpoint_under(s->db, from, &base);
-        if (r == 0)
-            r = check_checkpoint(st, &base);
-        if (r < 0 && r != TEKD_ENOTFOUND)
-            return r;
-    }
-    range = base.range;
-    r = note_agrees(s->db, &range, &st->newest.note, &root);
-    if (r < 0)
-        return r;
-    if (r == 0) {
-        start_say_tamper(s->db, size);
-        return TEKD_ETAMPER;
-    }
-    s->idle.target = base.note;
-    return 0;
-}
-
-/* ---- the tail ---------------------------------------------------------------------------------
- */
-
-static int look_at_event(struct start *st, uint64_t seq, const void *octets, size_t len)
-{
-    AUTO(record) struct record *rec = NULL;
-    const char *what = NULL, *ev;
-    uint64_t written = 0;
-    int r = record_parse(octets, len, &rec, &what);
-
-    if (r == TEKD_EFORMAT)
-        return tamper("record-form", seq, "a record", what);
-    if (r < 0)
-        return r;
-    if (!record_get_int(rec, "seq", &written) || written != seq)
-        return tamper_size("record-number", seq, seq, written);
-    ev = record_event(rec);
-    if (st->stopped && strcmp(ev, "log.started") != 0 && strcmp(ev, "log.recovered") != 0)
-        return tamper("record-after-stop", seq, "log.started or log.recovered", ev);
-    st->stopped = strcmp(ev, "log.stopped") == 0;
-    return 0;
-}
-
-static int adopt(void *arg, uint64_t seq, const void *octets, size_t len)
-{
-    struct start *st = arg;
-    struct tree *t = &st->s->tree;
-    struct merkle_hash leaf;
-
-    if (seq != t->next)
-        return tamper_size("record-missing", t->next, t->next, seq);
-    merkle_leaf(octets, len, &leaf);
-    audit_adopt(t, &leaf);
-    return look_at_event(st, seq, octets, len);
-}
-
-static int last_signed(void *arg, uint64_t seq, const void *octets, size_t len)
-{
-    return look_at_event(arg, seq, octets, len);
-}
-
-static int check_tail(struct start *st)
-{
-    struct store *s = st->s;
-    struct tree *t = &s->tree;
-    uint64_t size = st->newest.note.size;
-    int r = 0;
-
-    t->note = st->newest.note;
-    t->range = st->newest.range;
-    t->signed_size = t->size = t->next = t->recent_from = size;
-    if (size > 0)
-        r = rows_leaves(s->db, size - 1, 1, last_signed, st);
-    if (r == 0)
-        r = rows_leaves(s->db, size, st->leaves - size, adopt, st);
-    if (r < 0)
-        return r;
-    if (st->clean && t->size > size)
-        return tamper_size("record-after-stop", size, size, t->size);
-    if (st->clean && !st->stopped)
-        return tamper("clean-stop", size, "log.stopped", "another record");
-    if (t->size > size)
-        t->unsigned_since_us = clock_mono_us();
-    return 0;
-}
-
-/* ---- the first records ------------------------------------------------------------------------
- */
-
-static int own_opened(struct store *s)
-{
-    AUTO(record) struct record *rec = NULL;
-    int r = record_new("log.opened", &rec);
-
-    if (r < 0)
-        return r;
-    record_str(rec, "origin", s->tree.origin);
-    return audit_own(s, TAKE(rec), true);
-}
-
-static int own_recovered(struct store *s, uint64_t from, uint64_t to)
-{
-    AUTO(record) struct record *rec = NULL;
-    int r = record_new("log.recovered", &rec);
-
-    if (r < 0)
-        return r;
-    log_event(LOG_WARN, "store", "recovered", LOG_INT("from", from), LOG_INT("to", to));
-    record_int(rec, "from", from);
-    record_int(rec, "to", to);
-    return audit_own(s, TAKE(rec), true);
-}
-
-static int own_started(struct store *s)
-{
-    AUTO(record) struct record *rec = NULL;
-    int r = record_new("log.started", &rec);
-
-    if (r < 0)
-        return r;
-    record_str(rec, "version", s->o.version);
-    record_int(rec, "heartbeat", (uint64_t)s->o.heartbeat_s);
-    record_hex(rec, "config", s->o.config_sha256, sizeof(s->o.config_sha256));
-    record_int(rec, "window", (uint64_t)(s->o.message_window_us / 1000000));
-    return audit_own(s, TAKE(rec), true);
-}
-
-static int own_records(struct start *st)
-{
-    struct store *s = st->s;
-    bool crashed = s->tree.size > s->tree.note.size || !st->stopped;
-    int r;
-
-    if (st->leaves == 0)
-        r = own_opened(s);
-    else
-        r = crashed ? own_recovered(s, s->tree.note.size, st->leaves - 1) : 0;
-    return r < 0 ? r : own_started(s);
-}
+/* ---- all of it ------------------------------------------------------------------------------- */
 
 static void empty_tree(struct tree *t)
 {
@@ -470,8 +248,8 @@ static void empty_tree(struct tree *t)
 
 int start_check(struct store *s)
 {
-    static int (*const checks[])(struct start *) = {check_key,    check_newest, check_anchor,
-                                                    check_leaves, check_tail,   own_records};
+    static int (*const checks[])(struct start *) = {
+        check_key, check_newest, check_anchor, start_check_leaves, start_check_tail, start_records};
     struct start st = {.s = s};
     int r = check_file(&st);
 

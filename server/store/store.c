@@ -9,8 +9,7 @@
 #include "tekd/err.h"
 #include "tekd/log.h"
 
-/* ---- open -------------------------------------------------------------------------------------
- */
+/* ---- open ------------------------------------------------------------------------------------ */
 
 /* The store's own copies: o came from a caller who may forget it. */
 static int copy_strings(struct store *s)
@@ -150,8 +149,7 @@ void store_close(struct store *s)
     free_store(s);
 }
 
-/* ---- items ------------------------------------------------------------------------------------
- */
+/* ---- items ----------------------------------------------------------------------------------- */
 
 int store_submit(struct store *s, struct store_item *item)
 {
@@ -230,8 +228,7 @@ void store_checkpoint_soon(struct store *s)
     loop_wake(s);
 }
 
-/* ---- state ------------------------------------------------------------------------------------
- */
+/* ---- state ----------------------------------------------------------------------------------- */
 
 int store_ready(struct store *s, char reason[static HSM_TEXT_MAX])
 {

@@ -13,8 +13,7 @@
 
 #include "tekd/log.h"
 
-/* ---- the store --------------------------------------------------------------------------------
- */
+/* ---- the store ------------------------------------------------------------------------------- */
 
 static int log_fd = -1; /* what the store wrote, for fixture_logged() */
 
@@ -193,8 +192,7 @@ bool fixture_logged(const char *a, const char *b)
     return false;
 }
 
-/* ---- items ------------------------------------------------------------------------------------
- */
+/* ---- items ----------------------------------------------------------------------------------- */
 
 static int add_record(struct probe *p, struct store_tx *tx, unsigned i)
 {
@@ -287,8 +285,7 @@ int probe_run(struct fixture *f, enum store_wait wait, const char *name, unsigne
     return probe_wait(&p);
 }
 
-/* ---- reading ----------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static int find_content(void *arg, struct store_tx *tx)
 {

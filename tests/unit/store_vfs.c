@@ -96,8 +96,7 @@ static void remember(struct file *f, sqlite3_int64 offset, int len)
     f->undo = u;
 }
 
-/* ---- file -------------------------------------------------------------------------------------
- */
+/* ---- file ------------------------------------------------------------------------------------ */
 
 static int file_close(sqlite3_file *file)
 {
@@ -200,8 +199,7 @@ static const sqlite3_io_methods methods = {
     .xDeviceCharacteristics = file_traits,
 };
 
-/* ---- file system ------------------------------------------------------------------------------
- */
+/* ---- file system ----------------------------------------------------------------------------- */
 
 static int vfs_open(sqlite3_vfs *vfs, sqlite3_filename name, sqlite3_file *file, int flags,
                     int *ret_flags)

@@ -225,13 +225,19 @@ static void store_submit__lazy_rides_and_goes_alone_after_a_second(void **state)
 static void store_submit__release_durable_waits_for_the_commit_only(void **state)
 {
     struct fixture *f = *state;
+    char reason[HSM_TEXT_MAX];
 
     f->o.release = STORE_RELEASE_DURABLE;
     open_held(f);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:1", 1), 0);
+    fake_clock_advance(3000000);
+    fixture_turn(f);
+    assert_int_equal(store_ready(f->store, reason), 0);
+    assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:4", 1), 0);
     /* Ten delays later nothing is signed yet: keys are refused, the rest goes on. */
     fake_clock_advance(11000000);
     fixture_turn(f);
+    assert_int_equal(store_ready(f->store, reason), TEKD_EHSM);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:2", 1), TEKD_EHSM);
     assert_false(fixture_has(f, "urn:x:2"));
     assert_int_equal(probe_run(f, STORE_DURABLE, "urn:x:3", 1), 0);
@@ -242,6 +248,7 @@ static void store_submit__refuses_when_the_queue_is_full(void **state)
 {
     struct fixture *f = *state;
     struct probe *keys = calloc(STORE_QUEUE_MAX, sizeof(*keys));
+    struct log_check log;
     struct probe one;
     unsigned entered;
 
@@ -258,11 +265,18 @@ static void store_submit__refuses_when_the_queue_is_full(void **state)
     }
     probe_init(&keys[STORE_QUEUE_MAX - 1], STORE_SIGNED, NULL, 0);
     assert_int_equal(store_submit(f->store, &keys[STORE_QUEUE_MAX - 1].item), TEKD_EAGAIN);
+    keys[STORE_QUEUE_MAX - 1].item.wait = STORE_LAZY; /* what is lost to the log is counted */
+    assert_int_equal(store_submit(f->store, &keys[STORE_QUEUE_MAX - 1].item), TEKD_EAGAIN);
     store_signer_release(f->signer);
     for (size_t i = 0; i < STORE_QUEUE_MAX - 1; i++)
         assert_int_equal(probe_wait(&keys[i]), 0);
     assert_int_equal(probe_wait(&one), 0);
+    fake_clock_advance(1100000);
+    fixture_turn(f);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:1", 1), 0);
+    log = fixture_check_log(f, "audit.gap");
+    assert_int_equal(log.count, 1);
+    assert_int_equal(log.number, 1);
     free(keys);
 }
 

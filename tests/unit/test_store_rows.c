@@ -21,8 +21,7 @@ static int setup(void **state)
     return r;
 }
 
-/* ---- contents and TEKs ------------------------------------------------------------------------
- */
+/* ---- contents and TEKs ----------------------------------------------------------------------- */
 
 static void fill_content(struct store_content *c, const char *id)
 {
@@ -252,8 +251,7 @@ static void store_tx_message__round_trip(void **state)
     assert_int_equal(in_tx(messages, NULL), 0);
 }
 
-/* ---- BSAs and KEKs ----------------------------------------------------------------------------
- */
+/* ---- BSAs and KEKs --------------------------------------------------------------------------- */
 
 static void fill_kek(struct store_kek *k, const char *name, uint8_t fingerprint, int64_t bsa)
 {
@@ -414,8 +412,7 @@ static void store_tx_bsa__round_trip(void **state)
     assert_int_equal(store_call(fixture->store, STORE_READ, walk_bsas, NULL), 0);
 }
 
-/* ---- records ----------------------------------------------------------------------------------
- */
+/* ---- records --------------------------------------------------------------------------------- */
 
 static int too_many(void *arg, struct store_tx *tx)
 {

@@ -25,8 +25,7 @@ static void pass_back_off(struct fixture *f)
     fixture_turn(f);
 }
 
-/* ---- failing ----------------------------------------------------------------------------------
- */
+/* ---- failing --------------------------------------------------------------------------------- */
 
 static void signer__hanging_refuses_keys_and_nothing_else(void **state)
 {
@@ -136,8 +135,7 @@ static void signer__back_after_an_outage_signs_in_steps(void **state)
     assert_int_equal(store_signer_contradictions(f->signer), 0);
 }
 
-/* ---- lying ------------------------------------------------------------------------------------
- */
+/* ---- lying ----------------------------------------------------------------------------------- */
 
 static void signer__a_bad_signature_is_not_committed(void **state)
 {
@@ -168,8 +166,7 @@ static void signer__another_root_latches(void **state)
     assert_int_equal(probe_run(f, STORE_DURABLE, "urn:x:3", 1), TEKD_EIO);
 }
 
-/* ---- the key ----------------------------------------------------------------------------------
- */
+/* ---- the key --------------------------------------------------------------------------------- */
 
 static void signer__not_there_at_the_first_start_is_waited_for(void **state)
 {
@@ -217,8 +214,7 @@ static void signer__another_key_later_latches(void **state)
     store_signer_free(other);
 }
 
-/* ---- time -------------------------------------------------------------------------------------
- */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 static void tick__writes_heartbeats_and_signs_them(void **state)
 {
@@ -326,8 +322,7 @@ static void tick__a_failing_anchor_alarms_only(void **state)
     fixture_close(f);
 }
 
-/* ---- in the background ------------------------------------------------------------------------
- */
+/* ---- in the background ----------------------------------------------------------------------- */
 
 #define MANY 108000 /* more than the start hashes before serving */
 

@@ -40,8 +40,7 @@ static void refused(struct fixture *f, int error, const char *check)
         fail_msg("no %s in:\n%s", field, fixture_log());
 }
 
-/* ---- stopping and crashing --------------------------------------------------------------------
- */
+/* ---- stopping and crashing ------------------------------------------------------------------- */
 
 static void store_close__ends_the_log_under_a_checkpoint(void **state)
 {
@@ -243,8 +242,7 @@ static void store_open__has_all_that_was_answered_before_a_kill(void **state)
     }
 }
 
-/* ---- whose it is ------------------------------------------------------------------------------
- */
+/* ---- whose it is ----------------------------------------------------------------------------- */
 
 static void store_open__refuses_the_log_of_another(void **state)
 {
@@ -289,8 +287,7 @@ static void store_open__checks_the_file_after_a_crash(void **state)
     assert_true(fixture_logged("quick_check", "event=pragma-refused"));
 }
 
-/* ---- tampering --------------------------------------------------------------------------------
- */
+/* ---- tampering ------------------------------------------------------------------------------- */
 
 static void store_open__refuses_an_edited_record(void **state)
 {
@@ -499,8 +496,7 @@ static void store_open__refuses_a_tail_that_is_no_record(void **state)
     refused(f, TEKD_ETAMPER, "record-form");
 }
 
-/* ---- the anchor file --------------------------------------------------------------------------
- */
+/* ---- the anchor file ------------------------------------------------------------------------- */
 
 static void store_open__takes_notice_of_the_anchor(void **state)
 {
