@@ -200,8 +200,9 @@ def test_hung_parent_does_not_stop_its_workers_and_is_replaced(tekd, mid):
     tekd.wait_for("/readyz")
 
 
-def test_everything_of_the_hsm_hangs_and_comes_back(tekd, mid):
+def test_everything_of_the_hsm_hangs_and_comes_back(new_tekd, mid):
     """Also tells the operator: readyz, status, records."""
+    tekd = new_tekd(hsm={"timeout_ms": 2000}).start()
     parent, children = tekd.hsm_processes()
     tekd.note_family()
     for pid in [parent] + children:

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,9 @@ from .programs import is_sanitized, program, softhsm, tool
 
 START_S = 120 if is_sanitized() else 30
 STOP_S = 30 if is_sanitized() else 15
+
+# How a sanitizer begins what it has to say.
+REPORT = re.compile("(ERROR|WARNING): (Address|Thread|Leak|UndefinedBehavior)Sanitizer|runtime error:")
 
 _worker = int((os.environ.get("PYTEST_XDIST_WORKER") or "gw0")[2:]) % 8
 _next_port = None
@@ -208,6 +212,9 @@ class Tekd:
 
     def close(self):
         """At the end of a test, also of one that failed."""
+        if is_sanitized() and self.process is not None and procs.stat_of(self.pid)[0] not in "TZ":
+            procs.kill(self.pid, signal.SIGTERM)  # what it has to say comes at its end
+            self._reap(STOP_S)
         if self.process is not None:
             self.note_family()
             for pid in self.family | {self.pid}:
@@ -215,6 +222,7 @@ class Tekd:
             procs.kill(self.pid)
             self._reap(10)
         self._nothing_left()
+        assert not REPORT.search(self.log()), self.log()[-20000:]
 
     def log(self):
         if not os.path.exists(self.log_path):
