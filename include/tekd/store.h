@@ -93,12 +93,12 @@ struct store_options {
     enum store_release release;
     int checkpoint_max_delay_ms; /* records that no key waits for are signed then; 0: 1000 */
     int heartbeat_s;             /* 0: 300 */
-    const char *anchor_file; /* the newest note, written every anchor_interval_s; NULL: none */
-    int anchor_interval_s;   /* 0: 60 */
-    uint64_t free_warn;        /* octets of free disk space: below, an alarm */
-    uint64_t free_stop;        /* below, keys are refused; confirmations and admin go on */
-    int64_t message_window_us; /* messages older than this may be forgotten; 0: 7 days */
-    unsigned cache_mb;         /* pages of the database in memory; 0: 16 */
+    const char *anchor_file;     /* the newest note, written every anchor_interval_s; NULL: none */
+    int anchor_interval_s;       /* 0: 60 */
+    uint64_t free_warn;          /* octets of free disk space: below, an alarm */
+    uint64_t free_stop;          /* below, keys are refused; confirmations and admin go on */
+    int64_t message_window_us;   /* messages older than this may be forgotten; 0: 7 days */
+    unsigned cache_mb;           /* pages of the database in memory; 0: 16 */
     struct store_signer signer;
     /* Called once, from the store thread, when the store latches (I/O error, corruption, a root
      * that differs): the program ends with status 74. */
