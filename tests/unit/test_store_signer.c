@@ -347,7 +347,7 @@ static void idle__finds_an_edit_in_the_old_log(void **state)
     }
     /* SQLite's log was copied back on the way, not only at the end. */
     assert_int_equal(stat(f->path, &file), 0);
-    assert_true(file.st_size > 4 * 1024 * 1024);
+    assert_true(file.st_size > 4L * 1024 * 1024);
     fixture_close(f);
     fixture_open(f); /* sound: everything is hashed in the end */
     do {
