@@ -21,7 +21,7 @@
 #define ENTITLE_TOTAL_MAX 4096
 
 /* A change that another one overtook is made anew; more than so many mean that scripts fight. */
-#define CHANGE_ATTEMPTS 8
+#define CHANGE_ATTEMPTS 100
 
 /* ---- checking what was given ------------------------------------------------------------------
  */
