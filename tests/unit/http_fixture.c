@@ -193,6 +193,7 @@ struct fixture *fixture_with_signer(void)
 
     fixture_setup(f, &s);
     fixture_use_signer(f, &s);
+    s.o.loops = 1; /* what blocks it shows */
     need(fixture_start(f, &s) == 0);
     return f;
 }

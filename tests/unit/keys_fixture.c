@@ -322,6 +322,17 @@ struct ask *ask_send_octets(struct service *s, const struct peer *p, const char 
     return a;
 }
 
+struct ask *ask_send_for(struct service *s, const struct peer *p, const struct cp3_message *m,
+                         int64_t patience_us)
+{
+    char body[CP3_WRITTEN_MAX + 1];
+    size_t len;
+
+    need(cp3_write(CP3_XML, CP3_FULL, m, body, CP3_WRITTEN_MAX, &len) == 0);
+    body[len] = '\0';
+    return ask_send_octets(s, p, "application/xml", body, patience_us);
+}
+
 struct ask *ask_send(struct service *s, const struct peer *p, const struct cp3_message *m,
                      enum cp3_media media)
 {

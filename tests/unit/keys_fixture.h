@@ -89,6 +89,9 @@ struct cp3_message ask_message(const struct peer *p, const char *mid, const char
 /* Sends a message, or any octets; ask_end() has to follow. */
 struct ask *ask_send(struct service *s, const struct peer *p, const struct cp3_message *m,
                      enum cp3_media media);
+/* The same with another patience than the usual. */
+struct ask *ask_send_for(struct service *s, const struct peer *p, const struct cp3_message *m,
+                         int64_t patience_us);
 struct ask *ask_send_octets(struct service *s, const struct peer *p, const char *content_type,
                             const char *octets, int64_t patience_us);
 /* Waits for the reply; more may be asked of it until ask_end(). */

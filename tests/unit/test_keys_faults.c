@@ -30,12 +30,8 @@ static struct ask *send_for(struct service *s, const struct peer *p, const char 
                             const char *content, int64_t patience_us)
 {
     struct cp3_message m = ask_message(p, mid, content);
-    char body[CP3_WRITTEN_MAX + 1];
-    size_t len;
 
-    assert_int_equal(cp3_write(CP3_XML, CP3_FULL, &m, body, CP3_WRITTEN_MAX, &len), 0);
-    body[len] = '\0';
-    return ask_send_octets(s, p, "application/xml", body, patience_us);
+    return ask_send_for(s, p, &m, patience_us);
 }
 
 static void wants_busy(struct ask *a)

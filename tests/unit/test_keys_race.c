@@ -311,6 +311,31 @@ static void answer__waits_for_the_signature_repeats_too(void **state)
     ask_end(repeat);
 }
 
+/* The first gave up before its record was signed: who comes then has to wait for it as well. */
+static void repeat__of_an_unsigned_answer_waits_too(void **state)
+{
+    struct service *s = *state;
+    struct cp3_message m = ask_message(BSA(s, 1), "m-1", "urn:x");
+    struct ask *first, *repeat;
+    uint8_t tek[FAKE_TEK_MAX];
+
+    (void)ask_key(s, BSA(s, 1), "m-0", "urn:x", NULL);
+    store_signer_hold(s->signer);
+    first = ask_send_for(s, BSA(s, 1), &m, 100000);
+    ask_refused(first, 503, "busy");
+    ask_end(first);
+    repeat = send(s, BSA(s, 1), "m-1", "urn:x");
+    ask_wait_known(repeat);
+    for (int i = 0; i < 20; i++) /* the store has been round often enough */
+        (void)ask_key(s, BSA(s, 1), "m-0", "urn:x", NULL);
+    assert_false(ask_is_answered(repeat));
+    store_signer_release(s->signer);
+    (void)ask_tek(repeat, tek);
+    ask_end(repeat);
+    assert_int_equal(service_count(s, "request.answered", "mid", "m-1"), 1);
+    assert_int_equal(service_count(s, "request.repeated", "mid", "m-1"), 1);
+}
+
 /* ---- many threads ---------------------------------------------------------------------------- */
 
 enum { ASKERS = 16, ROUNDS = 60, CONTENTS = 8 };
@@ -443,6 +468,7 @@ int main(void)
         SERVICE_TEST(disable__while_the_hsm_works_wins),
         SERVICE_TEST(disable__before_the_answer_left_wins),
         SERVICE_TEST(answer__waits_for_the_signature_repeats_too),
+        SERVICE_TEST(repeat__of_an_unsigned_answer_waits_too),
         SERVICE_TEST(many_threads__agree_on_every_key),
         SERVICE_TEST(many_threads__while_everything_changes),
     };
