@@ -1,0 +1,785 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "keys_fixture.h"
+#include "tekd/admin.h"
+#include "tekd/auto.h"
+#include "tekd/clock.h"
+#include "tekd/err.h"
+
+#define ANSWER_MAX 4194304
+#define NOBODY     65534
+
+/* ---- the parts behind the socket ------------------------------------------------------------- */
+
+/* The front of this test. */
+void http_status_get(struct http *h, struct http_status *ret_status)
+{
+    assert_null(h);
+    *ret_status = (struct http_status){.connections = 3, .certificate_not_after_s = 1800000000};
+}
+
+struct socket_test {
+    struct service *s;
+    struct admin *admin;
+    char path[100];
+    char answer[ANSWER_MAX];
+};
+
+static int ready(void *arg, char reason[static HSM_TEXT_MAX])
+{
+    assert_string_equal(arg, "mine");
+    (void)snprintf(reason, HSM_TEXT_MAX, "no reason at all");
+    return TEKD_EHSM;
+}
+
+static struct admin_options options(struct socket_test *t)
+{
+    return (struct admin_options){.socket = t->path,
+                                  .version = "1.2.3",
+                                  .bsm_id = SERVICE_BSM,
+                                  .instance = "test",
+                                  .default_bits = 192,
+                                  .keys = t->s->keys,
+                                  .store = t->s->store,
+                                  .hsm = t->s->hsm,
+                                  .ready = ready,
+                                  .ready_arg = (void *)(uintptr_t) "mine"};
+}
+
+static void start(struct socket_test *t)
+{
+    struct admin_options o = options(t);
+
+    assert_int_equal(admin_start(&o, &t->admin), 0);
+}
+
+static int set_up(void **state)
+{
+    struct socket_test *t = calloc(1, sizeof(*t));
+
+    assert_non_null(t);
+    (void)signal(SIGPIPE, SIG_IGN);
+    t->s = service_started();
+    assert_int_equal(chmod(t->s->dir, 0755), 0); /* other users come to the socket */
+    (void)snprintf(t->path, sizeof(t->path), "%s/tekd.sock", t->s->dir);
+    start(t);
+    *state = t;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct socket_test *t = *state;
+
+    admin_stop(t->admin);
+    service_free(t->s);
+    free(t);
+    return 0;
+}
+
+/* ---- a client -------------------------------------------------------------------------------- */
+
+static int dial(const char *path)
+{
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_true(fd >= 0);
+    (void)snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", path);
+    if (connect(fd, (const struct sockaddr *)&sa, sizeof(sa)) < 0)
+        return -1;
+    return TAKE_FD(fd);
+}
+
+/* All that comes until the other side closes. */
+static const char *read_all(struct socket_test *t, int fd)
+{
+    size_t at = 0;
+    ssize_t n;
+
+    while ((n = recv(fd, t->answer + at, sizeof(t->answer) - 1 - at, 0)) > 0)
+        at += (size_t)n;
+    t->answer[at] = '\0';
+    return t->answer;
+}
+
+static const char *talk(struct socket_test *t, const char *octets)
+{
+    AUTO_FD int fd = dial(t->path);
+
+    assert_true(fd >= 0);
+    assert_int_equal(send(fd, octets, strlen(octets), MSG_NOSIGNAL), strlen(octets));
+    return read_all(t, fd);
+}
+
+/* The answer, which is one line; owned by the caller. */
+static json_t *ask(struct socket_test *t, const char *request)
+{
+    const char *line = talk(t, request);
+    json_t *o = json_loads(line, 0, NULL);
+
+    if (!json_is_object(o))
+        fail_msg("no answer: \"%s\"", line);
+    assert_ptr_equal(strchr(line, '\n'), line + strlen(line) - 1);
+    return o;
+}
+
+static void wants_error(struct socket_test *t, const char *request, const char *code,
+                        const char *says)
+{
+    json_t *o = ask(t, request);
+
+    assert_true(json_is_false(json_object_get(o, "ok")));
+    assert_string_equal(json_string_value(json_object_get(o, "code")), code);
+    if (!strstr(json_string_value(json_object_get(o, "error")), says))
+        fail_msg("\"%s\" does not say \"%s\"", json_string_value(json_object_get(o, "error")),
+                 says);
+    json_decref(o);
+}
+
+static json_t *result_of(struct socket_test *t, const char *request)
+{
+    json_t *o = ask(t, request), *result;
+
+    if (!json_is_true(json_object_get(o, "ok")))
+        fail_msg("%s", json_string_value(json_object_get(o, "error")));
+    result = json_incref(json_object_get(o, "result"));
+    json_decref(o);
+    return result;
+}
+
+static const char *str(const json_t *o, const char *key)
+{
+    const char *s = json_string_value(json_object_get(o, key));
+
+    return s ? s : "";
+}
+
+/* ---- requests -------------------------------------------------------------------------------- */
+
+static void status__says_what_the_parts_say(void **state)
+{
+    struct socket_test *t = *state;
+    json_t *r = result_of(t, "{\"command\":\"status\"}\n");
+
+    assert_string_equal(str(r, "version"), "1.2.3");
+    assert_string_equal(str(r, "bsm_id"), SERVICE_BSM);
+    assert_true(json_is_false(json_object_get(r, "ready")));
+    assert_string_equal(str(r, "reason"), "no reason at all");
+    assert_string_equal(str(json_object_get(r, "hsm"), "state"), "ready");
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(r, "counts"), "bsas")),
+                     SERVICE_PEERS);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(r, "http"), "connections")),
+                     3);
+    json_decref(r);
+    fake_hsm_set_state(t->s->hsm, HSM_DOWN, "C_Login: \xff");
+    r = result_of(t, "{\"command\":\"hsm status\"}\n");
+    assert_string_equal(str(r, "state"), "down");
+    assert_string_equal(str(r, "reason"), "?"); /* what is no UTF-8 */
+    assert_int_equal(json_array_size(json_object_get(r, "workers")), 1);
+    json_decref(r);
+}
+
+static void request__that_is_malformed_gets_an_error(void **state)
+{
+    static const char *const rows[][3] = {
+        {"\n", "TEKD_EFORMAT", "JSON"},
+        {"nonsense\n", "TEKD_EFORMAT", "JSON"},
+        {"[]\n", "TEKD_EFORMAT", "JSON"},
+        {"{\"command\":\"status\"} {}\n", "TEKD_EFORMAT", "JSON"},
+        {"{\"command\":\"status\",\"command\":\"status\"}\n", "TEKD_EFORMAT", "JSON"},
+        {"{\"command\":\"\xff\"}\n", "TEKD_EFORMAT", "JSON"},
+        {"{}\n", "TEKD_EINVAL", "unknown command"},
+        {"{\"command\":7}\n", "TEKD_EINVAL", "unknown command"},
+        {"{\"command\":\"nonsense\"}\n", "TEKD_EINVAL", "unknown command"},
+        {"{\"command\":\"status\",\"x\":1}\n", "TEKD_EINVAL", "takes no \"x\""},
+        {"{\"command\":\"bsa show\"}\n", "TEKD_EINVAL", "\"id\" is missing"},
+        {"{\"command\":\"bsa show\",\"id\":7}\n", "TEKD_EINVAL", "expected a string"},
+        {"{\"command\":\"bsa set\",\"id\":\"bsa-1\",\"entitle\":\"x\"}\n", "TEKD_EINVAL",
+         "expected an array of strings"},
+        {"{\"command\":\"bsa set\",\"id\":\"bsa-1\",\"certs\":[1]}\n", "TEKD_EINVAL",
+         "expected an array of strings"},
+        {"{\"command\":\"bsa set\",\"id\":\"bsa-1\",\"key_info\":\"no\"}\n", "TEKD_EINVAL",
+         "expected true or false"},
+        {"{\"command\":\"bsa set\",\"id\":\"bsa-1\",\"form\":\"short\"}\n", "TEKD_EINVAL", "form"},
+        {"{\"command\":\"bsa set\",\"id\":\"bsa-1\",\"wrap\":\"rot13\"}\n", "TEKD_EINVAL", "rot13"},
+        {"{\"command\":\"content add\",\"content\":\"c\",\"bits\":\"128\"}\n", "TEKD_EINVAL",
+         "expected an integer"},
+        {"{\"command\":\"content add\",\"content\":\"c\",\"bits\":-1}\n", "TEKD_EINVAL",
+         "128, 192 or 256"},
+        {"{\"command\":\"key destroy\",\"key\":\"x\"}\n", "TEKD_EINVAL", "UUID"},
+        {"{\"command\":\"audit records\",\"from\":-1}\n", "TEKD_EINVAL", "0 or more"},
+        {"{\"command\":\"bsa show\",\"id\":\"none\"}\n", "TEKD_ENOTFOUND", "no such BSA"},
+    };
+    struct socket_test *t = *state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+        wants_error(t, rows[i][0], rows[i][1], rows[i][2]);
+    assert_int_equal(service_count(t->s, "admin.action", "action", "bsa set"), 0);
+}
+
+/* What is cut at a limit of ours may end in the middle of a character. */
+static void error__is_json_whatever_was_asked_for(void **state)
+{
+    struct socket_test *t = *state;
+
+    for (size_t shift = 0; shift < 2; shift++) {
+        char request[2048], id[900] = "x";
+
+        for (size_t i = shift; i + 3 < sizeof(id); i += 2)
+            memcpy(id + i, "\xc3\xa4", 3);
+        (void)snprintf(request, sizeof(request),
+                       "{\"command\":\"content show\",\"content\":\"%s\"}\n", id);
+        wants_error(t, request, "TEKD_ENOTFOUND", "");
+    }
+}
+
+static void request__may_come_in_pieces(void **state)
+{
+    struct socket_test *t = *state;
+    static const char request[] = "{\"command\":\"status\"}\n";
+    AUTO_FD int fd = dial(t->path);
+
+    for (const char *p = request; *p; p++)
+        assert_int_equal(send(fd, p, 1, 0), 1);
+    assert_non_null(strstr(read_all(t, fd), "\"ok\":true"));
+}
+
+static void request__without_an_end_is_dropped(void **state)
+{
+    struct socket_test *t = *state;
+    AUTO_FD int fd = dial(t->path);
+
+    assert_int_equal(send(fd, "{\"command\":", 11, 0), 11);
+    assert_int_equal(shutdown(fd, SHUT_WR), 0);
+    assert_string_equal(read_all(t, fd), "");
+}
+
+static void request__that_is_too_long_is_dropped(void **state)
+{
+    struct socket_test *t = *state;
+    const size_t len = (size_t)2 * ADMIN_REQUEST_MAX;
+    AUTO_MEM char *long_one = malloc(len);
+    AUTO_FD int fd = dial(t->path);
+    size_t at = 0;
+    json_t *r;
+
+    assert_non_null(long_one);
+    memset(long_one, 'x', len);
+    while (at < len) {
+        ssize_t n = send(fd, long_one + at, len - at, MSG_NOSIGNAL);
+        if (n <= 0)
+            break;
+        at += (size_t)n;
+    }
+    assert_string_equal(read_all(t, fd), "");
+    r = result_of(t, "{\"command\":\"status\"}\n");
+    json_decref(r);
+}
+
+/* Both at once, since it takes ADMIN_TIMEOUT_MS: one that says nothing, one that says it slowly. */
+static void request__that_takes_too_long_is_dropped(void **state)
+{
+    struct socket_test *t = *state;
+    int64_t begun = clock_mono_us();
+    AUTO_FD int silent = dial(t->path);
+    AUTO_FD int slow = dial(t->path);
+    struct timeval pause = {.tv_usec = 200000};
+
+    assert_int_equal(setsockopt(slow, SOL_SOCKET, SO_RCVTIMEO, &pause, sizeof(pause)), 0);
+    for (;;) {
+        char octet;
+
+        if (send(slow, "x", 1, MSG_NOSIGNAL) != 1 || recv(slow, &octet, 1, 0) == 0)
+            break;
+    }
+    assert_string_equal(read_all(t, silent), "");
+    assert_true(clock_mono_us() - begun >= (ADMIN_TIMEOUT_MS - 1000) * INT64_C(1000));
+    assert_true(clock_mono_us() - begun < INT64_C(2000) * ADMIN_TIMEOUT_MS);
+}
+
+/* ---- commands -------------------------------------------------------------------------------- */
+
+static void bsa__is_shown_changed_and_listed(void **state)
+{
+    struct socket_test *t = *state;
+    json_t *r = result_of(t, "{\"command\":\"bsa show\",\"id\":\"bsa-3\"}\n");
+
+    assert_string_equal(str(r, "id"), "bsa-3");
+    assert_string_equal(str(json_object_get(r, "kek"), "wrap"), "aes-kwp");
+    assert_true(json_is_true(json_object_get(r, "enabled")));
+    json_decref(r);
+    r = result_of(t, "{\"command\":\"bsa set\",\"id\":\"bsa-3\",\"form\":\"efficient\","
+                     "\"key_info\":false,\"entitle\":[\"a\",\"b\"]}\n");
+    json_decref(r);
+    r = result_of(t, "{\"command\":\"bsa disable\",\"id\":\"bsa-3\"}\n");
+    json_decref(r);
+    r = result_of(t, "{\"command\":\"bsa show\",\"id\":\"bsa-3\"}\n");
+    assert_string_equal(str(r, "form"), "efficient");
+    assert_true(json_is_false(json_object_get(r, "enabled")));
+    assert_true(json_is_false(json_object_get(r, "key_info")));
+    assert_int_equal(json_array_size(json_object_get(r, "entitle")), 2);
+    json_decref(r);
+    r = result_of(t, "{\"command\":\"bsa list\"}\n");
+    assert_int_equal(json_array_size(json_object_get(r, "list")), SERVICE_PEERS);
+    assert_null(json_object_get(r, "next"));
+    json_decref(r);
+    wants_error(t, "{\"command\":\"bsa enable\",\"id\":\"none\"}\n", "TEKD_ENOTFOUND", "none");
+}
+
+static void contents__come_by_the_page(void **state)
+{
+    enum { CONTENTS = 501 };
+    struct socket_test *t = *state;
+    char request[128];
+    long long next;
+    json_t *r;
+
+    for (unsigned i = 0; i < CONTENTS; i++) {
+        char id[16];
+
+        (void)snprintf(id, sizeof(id), "urn:%u", i);
+        assert_int_equal(keys_content_add(t->s->keys, &t->s->actor, id, 128, &t->s->error), 0);
+    }
+    r = result_of(t, "{\"command\":\"content list\"}\n");
+    assert_int_equal(json_array_size(json_object_get(r, "list")), 500);
+    next = json_integer_value(json_object_get(r, "next"));
+    assert_true(next > 0);
+    json_decref(r);
+    (void)snprintf(request, sizeof(request), "{\"command\":\"content list\",\"after\":%lld}\n",
+                   next);
+    r = result_of(t, request);
+    assert_int_equal(json_array_size(json_object_get(r, "list")), 1);
+    assert_null(json_object_get(r, "next"));
+    assert_string_equal(str(json_array_get(json_object_get(r, "list"), 0), "content_id"),
+                        "urn:500");
+    json_decref(r);
+}
+
+static void keys__are_rotated_listed_and_destroyed(void **state)
+{
+    struct socket_test *t = *state;
+    char request[128];
+    json_t *r;
+
+    json_decref(result_of(t, "{\"command\":\"content add\",\"content\":\"urn:x\"}\n"));
+    r = result_of(t, "{\"command\":\"key rotate\",\"content\":\"urn:x\"}\n");
+    (void)snprintf(request, sizeof(request), "{\"command\":\"key destroy\",\"key\":\"%s\"}\n",
+                   str(r, "key_id"));
+    json_decref(r);
+    json_decref(result_of(t, "{\"command\":\"key rotate\",\"content\":\"urn:x\"}\n"));
+    json_decref(result_of(t, request));
+    wants_error(t, request, "TEKD_EEXIST", "destroyed already");
+    r = result_of(t, "{\"command\":\"key list\",\"content\":\"urn:x\"}\n");
+    assert_int_equal(json_array_size(r), 2);
+    assert_true(json_is_true(json_object_get(json_array_get(r, 0), "destroyed")));
+    assert_true(json_is_false(json_object_get(json_array_get(r, 1), "destroyed")));
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(r, 1), "bits")), 192);
+    json_decref(r);
+    assert_int_equal(service_count(t->s, "admin.action", "action", "key rotate"), 2);
+}
+
+/* ---- the stream ------------------------------------------------------------------------------ */
+
+static void export__is_the_log_under_its_checkpoint(void **state)
+{
+    struct socket_test *t = *state;
+    const char *stream = talk(t, "{\"command\":\"audit export\"}\n");
+    json_t *header = json_loads(stream, JSON_DISABLE_EOF_CHECK, NULL);
+    const json_t *result = json_object_get(header, "result");
+    long long records = json_integer_value(json_object_get(result, "records")), n = 0;
+    const char *line;
+
+    assert_true(records > 0);
+    assert_non_null(strstr(str(result, "checkpoint"), SERVICE_BSM "/tekd/audit/1\n"));
+    for (line = strchr(stream, '\n'); line && line[1] == 'R'; line = strchr(line + 1, '\n'))
+        n++;
+    assert_int_equal(n, records);
+    assert_true(line && line[1] == 'N');
+    assert_string_equal(stream + strlen(stream) - 3, "\nE\n");
+    json_decref(header);
+    assert_int_equal(service_count(t->s, "admin.action", "action", "audit export"), 1);
+}
+
+static void records__begin_where_one_says(void **state)
+{
+    struct socket_test *t = *state;
+    const char *stream, *last;
+
+    json_decref(result_of(t, "{\"command\":\"audit checkpoint\"}\n"));
+    stream = talk(t, "{\"command\":\"audit records\",\"from\":3}\n");
+    last = strstr(stream, "\nR ");
+    assert_non_null(last);
+    assert_non_null(strstr(last, "\"seq\":3,"));
+    assert_null(strstr(stream, "\"seq\":2,"));
+    stream = talk(t, "{\"command\":\"audit records\",\"from\":9007199254740991}\n");
+    assert_null(strstr(stream, "\nR "));
+    assert_string_equal(stream + strlen(stream) - 3, "\nE\n");
+}
+
+/* ---- descriptors ----------------------------------------------------------------------------- */
+
+static size_t descriptors(void)
+{
+    DIR *d = opendir("/proc/self/fd");
+    size_t n = 0;
+
+    assert_non_null(d);
+    while (readdir(d))
+        n++;
+    (void)closedir(d);
+    return n;
+}
+
+static const char *talk_passing(struct socket_test *t, const char *request, const int *fds,
+                                size_t n)
+{
+    union {
+        struct cmsghdr align;
+        char octets[CMSG_SPACE(8 * sizeof(int))];
+    } control = {.octets = {0}};
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)request, .iov_len = strlen(request)};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = control.octets,
+                       .msg_controllen = CMSG_SPACE(n * sizeof(int))};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+    AUTO_FD int fd = dial(t->path);
+
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(n * sizeof(int));
+    memcpy(CMSG_DATA(c), fds, n * sizeof(int));
+    assert_int_equal(sendmsg(fd, &m, 0), strlen(request));
+    return read_all(t, fd);
+}
+
+static void hsm_retry__takes_a_pin_by_a_pipe(void **state)
+{
+    static const char request[] = "{\"command\":\"hsm retry\"}\n";
+    struct socket_test *t = *state;
+    int fds[2];
+
+    assert_non_null(strstr(talk(t, request), "\"ok\":true"));
+    assert_int_equal(pipe(fds), 0);
+    assert_int_equal(write(fds[1], "123456", 6), 6);
+    (void)close(fds[1]);
+    assert_non_null(strstr(talk_passing(t, request, fds, 1), "\"ok\":true"));
+    (void)close(fds[0]);
+    assert_int_equal(fake_hsm_retries(t->s->hsm), 2);
+    assert_int_equal(service_count(t->s, "admin.action", "action", "hsm retry"), 2);
+    /* A pipe that nobody writes to or closes is not waited for. */
+    assert_int_equal(pipe(fds), 0);
+    assert_non_null(strstr(talk_passing(t, request, fds, 1), "the PIN could not be read"));
+    (void)close(fds[0]);
+    (void)close(fds[1]);
+    assert_int_equal(fake_hsm_retries(t->s->hsm), 2);
+}
+
+static void descriptors__that_nobody_asked_for_are_closed(void **state)
+{
+    static const char *const requests[] = {"{\"command\":\"hsm retry\"}\n",
+                                           "{\"command\":\"status\"}\n", "nonsense\n"};
+    struct socket_test *t = *state;
+    int fds[5];
+    size_t before;
+
+    for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+        fds[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    (void)talk(t, "{\"command\":\"status\"}\n");
+    before = descriptors();
+    for (size_t i = 0; i < ARRAY_SIZE(requests); i++)
+        for (size_t n = 1; n <= ARRAY_SIZE(fds); n++)
+            (void)talk_passing(t, requests[i], fds, n);
+    while (descriptors() > before) /* the thread of the last one may be closing its own */
+        (void)usleep(1000);
+    for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+        (void)close(fds[i]);
+}
+
+/* ---- who may --------------------------------------------------------------------------------- */
+
+/* The answer as somebody of this user and group gets it; root only. */
+static const char *talk_as(struct socket_test *t, uid_t uid, gid_t gid, const char *request)
+{
+    char text[256];
+    int fds[2], status;
+    ssize_t n;
+    pid_t child;
+
+    assert_int_equal(pipe(fds), 0);
+    child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct sockaddr_un sa = {.sun_family = AF_UNIX};
+        int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+        (void)snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", t->path);
+        if (setgid(gid) < 0 || setuid(uid) < 0 ||
+            connect(fd, (const struct sockaddr *)&sa, sizeof(sa)) < 0)
+            _exit(1);
+        (void)send(fd, request, strlen(request), MSG_NOSIGNAL);
+        n = recv(fd, text, sizeof(text), 0);
+        _exit(n > 0 && write(fds[1], text, (size_t)n) == n ? 0 : 1);
+    }
+    (void)close(fds[1]);
+    n = read(fds[0], t->answer, sizeof(t->answer) - 1);
+    (void)close(fds[0]);
+    t->answer[n > 0 ? n : 0] = '\0';
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    return t->answer;
+}
+
+static void rights__are_those_of_the_credentials(void **state)
+{
+    static const char look[] = "{\"command\":\"bsa list\"}\n";
+    static const char change[] = "{\"command\":\"content add\",\"content\":\"urn:x\"}\n";
+    struct socket_test *t = *state;
+
+    if (getuid() != 0)
+        skip();
+    assert_non_null(strstr(talk_as(t, NOBODY, NOBODY, look), "TEKD_EDENIED"));
+    assert_non_null(strstr(talk_as(t, NOBODY, NOBODY, change), "may not use this socket"));
+    assert_non_null(strstr(talk_as(t, NOBODY, NOBODY, "nonsense\n"), "TEKD_EDENIED"));
+    assert_non_null(strstr(talk_as(t, 0, 0, look), "\"ok\":true"));
+    assert_int_equal(service_count(t->s, "content.added", NULL, NULL), 0);
+}
+
+/* The groups of the system are named, so those of Debian that nobody uses serve. */
+static void rights__of_groups(void **state)
+{
+    static const char look[] = "{\"command\":\"bsa list\"}\n";
+    static const char change[] = "{\"command\":\"content add\",\"content\":\"urn:x\"}\n";
+    struct socket_test *t = *state;
+    struct admin_options o = options(t);
+    const gid_t games = 60, users = 100; /* of base-passwd */
+
+    if (getuid() != 0)
+        skip();
+    admin_stop(t->admin);
+    o.group = "users";
+    o.readonly_group = "games";
+    assert_int_equal(admin_start(&o, &t->admin), 0);
+    assert_non_null(strstr(talk_as(t, NOBODY, games, look), "\"ok\":true"));
+    assert_non_null(strstr(talk_as(t, NOBODY, games, change), "may look, but not"));
+    assert_non_null(strstr(talk_as(t, NOBODY, NOBODY, look), "may not use this socket"));
+    assert_non_null(strstr(talk_as(t, NOBODY, users, change), "\"ok\":true"));
+    assert_int_equal(service_count(t->s, "content.added", "actor", "nobody"), 1);
+}
+
+static void rights__of_a_group_that_there_is_not(void **state)
+{
+    struct socket_test *t = *state;
+    struct admin_options o = options(t);
+
+    admin_stop(t->admin);
+    o.group = o.readonly_group = "no-such-group";
+    assert_int_equal(admin_start(&o, &t->admin), 0);
+    json_decref(result_of(t, "{\"command\":\"bsa list\"}\n"));
+    if (getuid() == 0)
+        assert_non_null(
+            strstr(talk_as(t, NOBODY, NOBODY, "{\"command\":\"status\"}\n"), "TEKD_EDENIED"));
+}
+
+/* ---- many at once ---------------------------------------------------------------------------- */
+
+static void connections__over_the_limit_wait_their_turn(void **state)
+{
+    struct socket_test *t = *state;
+    int idle[ADMIN_CONNECTIONS_MAX], late;
+    struct timeval pause = {.tv_usec = 100000};
+    static const char request[] = "{\"command\":\"status\"}\n";
+    char octet;
+
+    for (size_t i = 0; i < ARRAY_SIZE(idle); i++)
+        idle[i] = dial(t->path);
+    late = dial(t->path);
+    assert_int_equal(send(late, request, strlen(request), 0), strlen(request));
+    assert_int_equal(setsockopt(late, SOL_SOCKET, SO_RCVTIMEO, &pause, sizeof(pause)), 0);
+    assert_int_equal(recv(late, &octet, 1, 0), -1);
+    pause = (struct timeval){.tv_sec = 0};
+    assert_int_equal(setsockopt(late, SOL_SOCKET, SO_RCVTIMEO, &pause, sizeof(pause)), 0);
+    (void)close(idle[0]);
+    assert_non_null(strstr(read_all(t, late), "\"ok\":true"));
+    (void)close(late);
+    for (size_t i = 1; i < ARRAY_SIZE(idle); i++)
+        (void)close(idle[i]);
+}
+
+static void *status_often(void *arg)
+{
+    struct socket_test *t = arg;
+
+    for (int i = 0; i < 50; i++) {
+        static const char request[] = "{\"command\":\"status\"}\n";
+        char octets[4096];
+        size_t at = 0;
+        ssize_t n;
+        int fd = dial(t->path);
+
+        if (fd < 0 || send(fd, request, strlen(request), 0) < 0)
+            abort();
+        while ((n = recv(fd, octets + at, sizeof(octets) - 1 - at, 0)) > 0)
+            at += (size_t)n;
+        octets[at] = '\0';
+        if (!strstr(octets, "\"ok\":true"))
+            abort();
+        (void)close(fd);
+    }
+    return NULL;
+}
+
+static void connections__are_served_at_once(void **state)
+{
+    pthread_t thread[12];
+
+    for (size_t i = 0; i < ARRAY_SIZE(thread); i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, status_often, *state), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(thread); i++)
+        (void)pthread_join(thread[i], NULL);
+}
+
+/* ---- start and stop -------------------------------------------------------------------------- */
+
+static void start__replaces_what_a_dead_tekd_left_only(void **state)
+{
+    struct socket_test *t = *state;
+    struct admin_options o = options(t);
+    struct admin *second;
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    struct stat st;
+    int fd;
+
+    assert_int_equal(admin_start(&o, &second), TEKD_EEXIST);
+    json_decref(result_of(t, "{\"command\":\"status\"}\n")); /* and did it no harm */
+    admin_stop(t->admin);
+    assert_int_equal(lstat(t->path, &st), -1);
+    /* Left over: bound, and nobody listens. */
+    fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    (void)snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", t->path);
+    assert_int_equal(bind(fd, (const struct sockaddr *)&sa, sizeof(sa)), 0);
+    (void)close(fd);
+    start(t);
+    json_decref(result_of(t, "{\"command\":\"status\"}\n"));
+}
+
+static void start__leaves_alone_what_is_no_socket(void **state)
+{
+    struct socket_test *t = *state;
+    struct admin_options o = options(t);
+    struct admin *other;
+    char path[160];
+    struct stat st;
+    FILE *f;
+
+    (void)snprintf(path, sizeof(path), "%s/precious", t->s->dir);
+    f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs("octets", f) >= 0);
+    assert_int_equal(fclose(f), 0);
+    o.socket = path;
+    assert_int_equal(admin_start(&o, &other), TEKD_EEXIST);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, 6);
+}
+
+static void start__refuses_a_path_that_does_not_fit(void **state)
+{
+    struct socket_test *t = *state;
+    struct admin_options o = options(t);
+    struct admin *other;
+    char path[200];
+
+    memset(path, 'x', sizeof(path) - 1);
+    path[sizeof(path) - 1] = '\0';
+    memcpy(path, "/tmp/", 5);
+    o.socket = path;
+    assert_int_equal(admin_start(&o, &other), TEKD_EINVAL);
+    o.socket = "/nowhere/tekd.sock";
+    assert_int_equal(admin_start(&o, &other), TEKD_EIO);
+}
+
+static void stop__ends_what_is_under_way(void **state)
+{
+    struct socket_test *t = *state;
+    AUTO_FD int idle = dial(t->path);
+    AUTO_FD int half = dial(t->path);
+    AUTO_FD int unread = dial(t->path);
+    static const char export[] = "{\"command\":\"audit export\"}\n";
+    int64_t begun;
+    char octet;
+
+    assert_int_equal(send(half, "{", 1, 0), 1);
+    for (unsigned i = 0; i < 2000; i++) { /* more than the socket holds */
+        struct record *r = NULL;
+
+        assert_int_equal(record_new("hsm.lost", &r), 0);
+        record_str(r, "reason", "a reason of some length, so that the log gets long enough");
+        keys_note(t->s->keys, r);
+    }
+    assert_true(service_count(t->s, "hsm.lost", NULL, NULL) > 0);
+    assert_int_equal(send(unread, export, strlen(export), 0), strlen(export));
+    assert_int_equal(recv(unread, &octet, 1, 0), 1); /* it has begun, and cannot end */
+    begun = clock_mono_us();
+    admin_stop(t->admin);
+    t->admin = NULL;
+    assert_true(clock_mono_us() - begun < 5000000);
+    assert_int_equal(recv(idle, &octet, 1, 0), 0);
+    assert_string_equal(read_all(t, half), "");
+    assert_null(strstr(read_all(t, unread), "\nE\n"));
+    assert_int_equal(dial(t->path), -1);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(status__says_what_the_parts_say),
+        TEST(request__that_is_malformed_gets_an_error),
+        TEST(error__is_json_whatever_was_asked_for),
+        TEST(request__may_come_in_pieces),
+        TEST(request__without_an_end_is_dropped),
+        TEST(request__that_is_too_long_is_dropped),
+        TEST(request__that_takes_too_long_is_dropped),
+        TEST(bsa__is_shown_changed_and_listed),
+        TEST(contents__come_by_the_page),
+        TEST(keys__are_rotated_listed_and_destroyed),
+        TEST(export__is_the_log_under_its_checkpoint),
+        TEST(records__begin_where_one_says),
+        TEST(hsm_retry__takes_a_pin_by_a_pipe),
+        TEST(descriptors__that_nobody_asked_for_are_closed),
+        TEST(rights__are_those_of_the_credentials),
+        TEST(rights__of_groups),
+        TEST(rights__of_a_group_that_there_is_not),
+        TEST(connections__over_the_limit_wait_their_turn),
+        TEST(connections__are_served_at_once),
+        TEST(start__replaces_what_a_dead_tekd_left_only),
+        TEST(start__leaves_alone_what_is_no_socket),
+        TEST(start__refuses_a_path_that_does_not_fit),
+        TEST(stop__ends_what_is_under_way),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
