@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <stdnoreturn.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "tekd/clock.h"
 #include "tekd/err.h"
@@ -213,11 +214,30 @@ static int start(struct tekd *t)
     return EXIT_OK;
 }
 
+/* One a connection, and those of loops, database, workers, files. */
+#define DESCRIPTORS_BESIDES 128
+
+/* The usual soft limit is what limits.connections is by default, and nothing would be left. */
+static void raise_descriptors(const struct config *c)
+{
+    rlim_t wanted = (rlim_t)c->limits.connections + DESCRIPTORS_BESIDES;
+    struct rlimit l;
+
+    if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur >= wanted)
+        return;
+    l.rlim_cur = wanted < l.rlim_max ? wanted : l.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur < wanted)
+        log_event(LOG_WARN, "start", "few-descriptors", LOG_INT("limit", l.rlim_cur),
+                  LOG_INT("wanted", wanted));
+}
+
 static int run(struct tekd *t, const sigset_t *set)
 {
-    int status = start(t);
     struct hsm_status s;
+    int status;
 
+    raise_descriptors(t->config);
+    status = start(t);
     if (status != EXIT_OK || setup_stop_asked())
         return status;
     hsm_status_get(t->hsm, &s);
