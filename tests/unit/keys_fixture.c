@@ -45,8 +45,11 @@ static void make_certificate(struct peer *p)
     need(X509_sign(x, key, EVP_sha256()) > 0 && X509_digest(x, EVP_sha256(), p->cert, &len));
     need(PEM_write_bio_X509(bio, x));
     n = BIO_get_mem_data(bio, &text);
-    p->pem = strndup(text, (size_t)n);
+    need(n > 0);
+    p->pem = calloc(1, (size_t)n + 1);
     need(p->pem != NULL);
+    /* What the BIO holds does not end in a NUL. */
+    memcpy(p->pem, text, (size_t)n);
     BIO_free(bio);
     X509_free(x);
     EVP_PKEY_free(key);
