@@ -86,6 +86,7 @@ def test_killed_workers_cost_at_most_503s(tekd, mid):
     load = load_on(tekd, mid)
     for turn in range(4):
         wait_until(lambda: len(load.answered) > 50 * (turn + 1), "answers")
+        wait_until(lambda: len(ready_workers(tekd)) == 3, "all workers", RECOVERY_S)
         for role in ("key", "audit")[:1 + turn % 2]:
             for worker in workers(tekd, role):
                 procs.kill(worker)
