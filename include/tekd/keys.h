@@ -24,7 +24,7 @@
 
 #define KEYS_BITS_DEFAULT 128   /* AES-128, of contents that say nothing else */
 #define KEYS_BSAS_MAX     10000 /* enrolled; all are held in memory */
-#define KEYS_CONTENT_MAX  65536 /* contents whose current TEK is held in memory */
+#define KEYS_CONTENT_MAX  32768 /* current TEKs held in memory: some 10 MB with their exports */
 #define KEYS_ADDR_MAX     64
 #define KEYS_HSM_US       4000000 /* an admin command's patience with the HSM */
 

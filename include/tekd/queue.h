@@ -22,6 +22,19 @@ AUTO_DEFINE(queue)
 int queue_push(struct queue *q, void *entry);
 
 /*
+ * As queue_push(), for an entry that need not be looked at by itself: the consumer is called when as
+ * many entries are there as it said last (queue_patience()), or by the next queue_push().
+ */
+int queue_push_patient(struct queue *q, void *entry);
+
+/*
+ * For a queue with one consumer, by that consumer: until n entries are there, or one that was not
+ * pushed patiently, its pops wait on; at their deadline they give what there is.  1, as at first:
+ * every entry is worth a call.
+ */
+void queue_patience(struct queue *q, size_t n);
+
+/*
  * Waits until there is an entry, the queue is closed and empty, or clock_mono_us() passes deadline
  * (INT64_MAX: no deadline; 0: do not wait).  Errors: TEKD_ETIMEDOUT, TEKD_ECLOSED.
  */

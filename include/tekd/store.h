@@ -122,6 +122,16 @@ void store_close(struct store *s);
 int store_submit(struct store *s, struct store_item *item);
 
 /*
+ * Says that so many more STORE_SIGNED items are being prepared (fewer, if negative: each is taken
+ * back right before its store_submit(), or when it comes to nothing).  While more of them are on
+ * their way than wait for a signature, the next commit and the next signature are held back for
+ * them: no longer than twice what the last of both took together, and STORE_GATHER_US at most.  So
+ * many requests share the cost of a sync and a signature, and a lone one waits for nobody.
+ */
+#define STORE_GATHER_US 10000
+void store_expect(struct store *s, int change);
+
+/*
  * Submits and waits for done; for admin commands and misses of caches.  apply gets arg.
  * Returns what apply returned, or the error of the commit.
  */

@@ -21,10 +21,12 @@
 struct queue {
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t filled;
-    size_t waiting; /* consumers in a wait that nobody has called */
-    size_t called;  /* consumers that were called and have not woken yet */
-    size_t running; /* consumers at work, of a queue with a limit */
-    size_t limit;   /* of running + called; SIZE_MAX: none */
+    size_t waiting;  /* consumers in a wait that nobody has called */
+    size_t called;   /* consumers that were called and have not woken yet */
+    size_t running;  /* consumers at work, of a queue with a limit */
+    size_t limit;    /* of running + called; SIZE_MAX: none */
+    size_t patience; /* so many entries are worth a call ... */
+    bool urgent;     /* ... and so is one of these, which was pushed since the last pop */
     size_t first;
     size_t count;
     size_t cap;
@@ -58,6 +60,7 @@ int queue_new(size_t cap, struct queue **ret_queue)
     init_locks(q);
     q->cap = cap;
     q->limit = SIZE_MAX;
+    q->patience = 1;
     *ret_queue = q;
     return 0;
 }
@@ -100,7 +103,12 @@ static void call_locked(struct queue *q)
     pthread_cond_signal(&q->filled);
 }
 
-int queue_push(struct queue *q, void *entry)
+static bool worth_a_call_locked(const struct queue *q)
+{
+    return q->count > 0 && (q->urgent || q->count >= q->patience);
+}
+
+static int push(struct queue *q, void *entry, bool urgent)
 {
     int r = 0;
 
@@ -111,11 +119,29 @@ int queue_push(struct queue *q, void *entry)
         r = TEKD_EAGAIN;
     else
         put_locked(q, entry);
+    q->urgent = q->urgent || (r == 0 && urgent);
     /* Under the lock: who pops the last entry may then free the queue. */
-    if (r == 0)
+    if (r == 0 && worth_a_call_locked(q))
         call_locked(q);
     pthread_mutex_unlock(&q->lock);
     return r;
+}
+
+int queue_push(struct queue *q, void *entry)
+{
+    return push(q, entry, true);
+}
+
+int queue_push_patient(struct queue *q, void *entry)
+{
+    return push(q, entry, false);
+}
+
+void queue_patience(struct queue *q, size_t n)
+{
+    pthread_mutex_lock(&q->lock);
+    q->patience = n > 0 ? n : 1;
+    pthread_mutex_unlock(&q->lock);
 }
 
 /*
@@ -167,12 +193,12 @@ static int wait_locked(struct queue *q, int64_t deadline_us)
     q->waiting++;
     r = pthread_cond_timedwait(&q->filled, &q->lock, &until);
     woken_locked(q);
-    return r == ETIMEDOUT && left_us <= WAIT_MAX_US && q->count == 0 ? TEKD_ETIMEDOUT : 0;
+    return r == ETIMEDOUT && left_us <= WAIT_MAX_US ? TEKD_ETIMEDOUT : 0;
 }
 
 static bool may_take_locked(const struct queue *q)
 {
-    return q->count > 0 && q->running < q->limit;
+    return (worth_a_call_locked(q) || (q->closed && q->count > 0)) && q->running < q->limit;
 }
 
 static int wait_filled_locked(struct queue *q, int64_t deadline_us)
@@ -181,7 +207,7 @@ static int wait_filled_locked(struct queue *q, int64_t deadline_us)
 
     while (!may_take_locked(q) && !(q->closed && q->count == 0) && r == 0)
         r = wait_locked(q, deadline_us);
-    if (may_take_locked(q))
+    if (may_take_locked(q) || (r == TEKD_ETIMEDOUT && q->count > 0 && q->running < q->limit))
         return 0;
     return q->closed && q->count == 0 ? TEKD_ECLOSED : r;
 }
@@ -203,6 +229,8 @@ int queue_pop_many(struct queue *q, int64_t deadline_us, void **entries, size_t 
     r = wait_filled_locked(q, deadline_us);
     while (r == 0 && n < max && q->count > 0)
         entries[n++] = take_locked(q);
+    /* What is left was pushed before: some of it may be urgent. */
+    q->urgent = q->urgent && q->count > 0;
     if (r == 0 && q->limit != SIZE_MAX)
         q->running++;
     pthread_mutex_unlock(&q->lock);

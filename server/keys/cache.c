@@ -9,7 +9,7 @@
 /*
  * Two maps in order of use: uthash keeps its entries in the order they were added, and one that is
  * asked for is taken out and added again, so the first is the one longest not asked for.  Entries
- * are cut to the octets they hold: 65,536 of them are a few megabytes.
+ * are cut to the octets they hold: 32,768 of them are a few megabytes.
  */
 struct content_entry {
     UT_hash_handle hh;

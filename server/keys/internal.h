@@ -332,6 +332,7 @@ struct keys_work {
     unsigned attempts;     /* how often its decision was stale */
     bool look_first;       /* the store has something under this MessageID: read it */
     bool counted;          /* in_flight was raised */
+    bool expected;         /* the store was told to expect its item */
     bool repeated;         /* the stored answer is given again */
     bool joined;           /* entered the flight of its MessageID, or waited for it */
     bool announced;        /* known() was called */
@@ -351,6 +352,9 @@ void work_busy(struct keys_work *w);
 void work_internal(struct keys_work *w, const char *what, int r);
 /* Gives back what the work holds: flights, its place among the BSA's requests, the BSA. */
 void work_let_go(struct keys_work *w);
+/* Tells the store that an item of this request is on its way; that it is not any more. */
+void work_expect(struct keys_work *w);
+void work_unexpect(struct keys_work *w);
 /* Begins anew on a request thread. */
 void work_again(struct keys_work *w);
 /* The answer for an error of the HSM or the store. */

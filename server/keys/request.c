@@ -360,14 +360,19 @@ static void ask_hsm(struct keys_work *w)
 
 static void make_once(struct keys_work *w)
 {
-    int r = w->made.new_tek ? enter_content(w) : 0;
+    int r;
 
+    /* Who is parked comes after the first has been answered: that one must not wait for it. */
+    work_unexpect(w);
+    r = w->made.new_tek ? enter_content(w) : 0;
     if (r == TEKD_EAGAIN)
         return; /* parked: not ours any more */
-    if (r < 0)
+    if (r < 0) {
         work_error(w, "joining the requests under way", r);
-    else
-        ask_hsm(w);
+        return;
+    }
+    work_expect(w);
+    ask_hsm(w);
 }
 
 static void find_and_answer(struct keys_work *w)
@@ -449,6 +454,7 @@ static void decide(struct keys_work *w)
         work_error(w, "joining the requests under way", r);
         return;
     }
+    work_expect(w);
     w->made.kek = w->bsa->row->kek.row;
     w->made.wrap = w->bsa->row->kek.kek.wrap;
     memcpy(w->made.kek_name, w->bsa->row->kek.name, sizeof(w->made.kek_name));

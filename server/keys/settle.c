@@ -23,9 +23,24 @@ static void leave_flights(struct keys_work *w)
     flights_leave(w->k->flights, TAKE(w->message_flight));
 }
 
+void work_expect(struct keys_work *w)
+{
+    if (!w->expected)
+        store_expect(w->k->store, 1);
+    w->expected = true;
+}
+
+void work_unexpect(struct keys_work *w)
+{
+    if (w->expected)
+        store_expect(w->k->store, -1);
+    w->expected = false;
+}
+
 void work_let_go(struct keys_work *w)
 {
     leave_flights(w);
+    work_unexpect(w);
     if (w->counted)
         atomic_fetch_sub(&w->bsa->bsa->in_flight, 1);
     w->counted = false;
@@ -39,6 +54,7 @@ void work_reply(struct keys_work *w, struct keys_reply *take_reply)
     struct keys *k = w->k;
     struct flight *message = TAKE(w->message_flight), *content = TAKE(w->content_flight);
 
+    work_unexpect(w);
     if (w->counted)
         atomic_fetch_sub(&w->bsa->bsa->in_flight, 1);
     w->counted = false;
@@ -460,6 +476,7 @@ void work_submit(struct keys_work *w)
                                   .done = done_answer,
                                   .wait = STORE_SIGNED,
                                   .deadline_us = w->r->deadline_us};
+    work_unexpect(w);
     r = store_submit(w->k->store, &w->item);
     if (r < 0)
         work_error(w, "handing the answer to the store", r);
@@ -486,6 +503,7 @@ void work_submit_stored(struct keys_work *w)
                                   .done = done_answer,
                                   .wait = STORE_SIGNED,
                                   .deadline_us = w->r->deadline_us};
+    work_unexpect(w);
     r = store_submit(w->k->store, &w->item);
     if (r < 0)
         work_error(w, "handing the stored answer to the store", r);

@@ -28,10 +28,9 @@
 /*
  * How long a batch that only holds STORE_SIGNED items waits for the signature under way: they
  * could not be released before the next one anyway, and the checkpoint then shares their sync.
- * Measured with 64 items outstanding and signatures of 0 to 30 ms, waiting and not waiting are the
- * same within the noise; what waiting saves are syncs when items come one by one.
+ * A signature that takes longer than this is one of a slow token: then they are written meanwhile.
  */
-#define SIGN_PATIENCE_US 2000
+#define SIGN_PATIENCE_US 10000
 /* Between attempts after the signer failed: doubling. */
 #define SIGN_RETRY_MIN_US 50000
 #define SIGN_RETRY_MAX_US 5000000
@@ -232,6 +231,7 @@ struct store {
     bool started;
     _Atomic size_t open_items;  /* submitted and not done */
     _Atomic uint64_t queue_gap; /* lazy items that found the queue full */
+    _Atomic int64_t expected;   /* store_expect() */
     atomic_bool wake_queued;
     atomic_bool checkpoint_asked;
     struct store_item wake; /* in the queue: only wakes */
@@ -255,6 +255,11 @@ struct store {
     bool own_urgent;
     uint64_t gap, gap_written; /* records that could not be written; those a record tells of */
     uint64_t items_from;       /* seq of the open batch's first record of an item; 0: none yet */
+
+    /* Gathering: how long the last commit and signature took, and since when something waits that
+     * is in neither; 0: nothing does. */
+    int64_t commit_us, sign_us;
+    int64_t gather_since_us;
 
     /* Signing. */
     int64_t job_since_us;     /* when the job under way began; 0: none */

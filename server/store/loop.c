@@ -87,6 +87,31 @@ void loop_wake(struct store *s)
         (void)queue_push(s->queue, &s->wake);
 }
 
+/* ---- gathering ------------------------------------------------------------------------------- */
+
+/* Items that wait for a signature which is not under way. */
+static size_t gathered(const struct store *s)
+{
+    return s->pending_signed + (s->job_since_us == 0 ? s->waiting.n : 0);
+}
+
+static int64_t gather_end(const struct store *s)
+{
+    return s->gather_since_us + min_us(2 * (s->commit_us + s->sign_us), STORE_GATHER_US);
+}
+
+/* How many more items are worth waiting for; 0: none. */
+static size_t gather_more(const struct store *s, int64_t now)
+{
+    int64_t expected = atomic_load(&s->expected);
+    int64_t here = (int64_t)gathered(s);
+
+    if (here == 0 || expected <= here || s->gather_since_us == 0 || now >= gather_end(s))
+        return 0;
+    /* Each that comes is one that waits more and one that is expected less. */
+    return (size_t)((expected - here + 1) / 2);
+}
+
 /* ---- the signer ------------------------------------------------------------------------------ */
 
 /* When the next signature is wanted, if there are leaves to sign. */
@@ -104,7 +129,7 @@ bool loop_sign_wanted(const struct store *s, int64_t now)
     const struct tree *t = &s->tree;
 
     return s->latched == 0 && s->job_since_us == 0 && t->note_committed && t->size > t->note.size &&
-           now >= sign_due(s);
+           now >= sign_due(s) && gather_more(s, now) == 0;
 }
 
 static void sign_failed(struct store *s, int64_t now, int error)
@@ -129,6 +154,7 @@ void loop_signed(struct store *s, int64_t now)
     } else if (job->result < 0) {
         sign_failed(s, now, job->result);
     } else {
+        s->sign_us = now - s->job_since_us;
         t->note = job->note;
         t->range = job->new_range;
         t->note_committed = false;
@@ -162,10 +188,12 @@ static void begin_signing(struct store *s, int64_t now)
 {
     int r = signer_begin(s, now);
 
-    if (r == 0)
-        s->job_since_us = now;
-    else
+    if (r < 0) {
         loop_latch(s, r, "the leaves to sign cannot be read");
+        return;
+    }
+    s->job_since_us = now;
+    s->gather_since_us = s->pending_signed > 0 ? now : 0;
 }
 
 /* ---- batches --------------------------------------------------------------------------------- */
@@ -181,7 +209,7 @@ static bool batch_due(const struct store *s, int64_t now)
     if (!s->tree.note_committed || s->own_urgent)
         return true;
     /* With the signature its checkpoint and these items share one sync. */
-    if (s->pending_signed > 0)
+    if (s->pending_signed > 0 && gather_more(s, now) == 0)
         return s->job_since_us == 0 || s->o.release == STORE_RELEASE_DURABLE ||
                now - s->job_since_us >= SIGN_PATIENCE_US;
     return s->lazy_since_us != 0 && now - s->lazy_since_us >= STORE_LAZY_US;
@@ -203,11 +231,14 @@ static int64_t next_us(const struct store *s, int64_t now)
         next = min_us(next, s->lazy_since_us + STORE_LAZY_US);
     if (s->job_since_us != 0 && s->pending_signed > 0)
         next = min_us(next, s->job_since_us + SIGN_PATIENCE_US);
+    if (gather_more(s, now) > 0)
+        next = min_us(next, gather_end(s));
     if (s->job_since_us != 0 && !s->signer_down)
         next = min_us(next, s->job_since_us + SIGN_US + 1);
     if (s->failing_since_us != 0 && !s->signer_down)
         next = min_us(next, s->failing_since_us + SIGN_US + 1);
-    if (s->job_since_us == 0 && t->note_committed && t->size > t->note.size)
+    if (s->job_since_us == 0 && t->note_committed && t->size > t->note.size &&
+        gather_more(s, now) == 0)
         next = min_us(next, sign_due(s));
     if (idle_has_work(s, now))
         next = min_us(next, now + IDLE_US);
@@ -238,6 +269,8 @@ static void take(struct store *s, struct store_item *item)
         s->pending_signed++;
     if (s->lazy_since_us == 0)
         s->lazy_since_us = clock_mono_us();
+    if (item->wait == STORE_SIGNED && s->gather_since_us == 0)
+        s->gather_since_us = clock_mono_us();
 }
 
 static void work(struct store *s, bool idle)
@@ -251,8 +284,10 @@ static void work(struct store *s, bool idle)
     items_expire(s, now);
     if (s->latched == 0)
         tick_run(s, now);
-    if (batch_due(s, now))
+    if (batch_due(s, now)) {
         (void)batch_run(s);
+        s->commit_us = clock_mono_us() - now;
+    }
     if (atomic_exchange(&s->checkpoint_asked, false))
         s->sign_until = s->tree.size;
     now = clock_mono_us();
@@ -318,9 +353,11 @@ void *loop_thread(void *arg)
 
     (void)pthread_setname_np(pthread_self(), "store");
     do {
+        int64_t now = clock_mono_us();
         size_t n = 0;
 
-        r = queue_pop_many(s->queue, next_us(s, clock_mono_us()), entries, POP_MAX, &n);
+        queue_patience(s->queue, gather_more(s, now));
+        r = queue_pop_many(s->queue, next_us(s, now), entries, POP_MAX, &n);
         for (size_t i = 0; r == 0 && i < n; i++)
             take(s, entries[i]);
         if (r != TEKD_ECLOSED)

@@ -163,13 +163,19 @@ int store_submit(struct store *s, struct store_item *item)
     if (atomic_fetch_add(&s->open_items, 1) >= STORE_QUEUE_MAX)
         r = TEKD_EAGAIN;
     if (r == 0)
-        r = queue_push(s->queue, item);
+        r = item->wait == STORE_SIGNED ? queue_push_patient(s->queue, item)
+                                       : queue_push(s->queue, item);
     if (r == 0)
         return 0;
     atomic_fetch_sub(&s->open_items, 1);
     if (r == TEKD_EAGAIN && item->wait == STORE_LAZY)
         atomic_fetch_add(&s->queue_gap, 1);
     return r;
+}
+
+void store_expect(struct store *s, int change)
+{
+    atomic_fetch_add(&s->expected, change);
 }
 
 struct call {

@@ -229,6 +229,98 @@ static void queue_push__wakes_a_consumer(void **state)
     }
 }
 
+/* ---- patience -------------------------------------------------------------------------------- */
+
+static void queue_push_patient__is_seen_when_enough_are_there(void **state)
+{
+    AUTO(queue) struct queue *q = NULL;
+    void *e[8];
+    size_t n = 0;
+
+    (void)state;
+    assert_int_equal(queue_new(8, &q), 0);
+    queue_patience(q, 3);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(queue_push_patient(q, entry(i)), 0);
+    assert_int_equal(queue_pop_many(q, FOR_EVER, e, 8, &n), 0);
+    assert_int_equal(n, 3);
+}
+
+static void queue_push__ends_the_patience(void **state)
+{
+    AUTO(queue) struct queue *q = NULL;
+    void *e[8];
+    size_t n = 0;
+
+    (void)state;
+    assert_int_equal(queue_new(8, &q), 0);
+    queue_patience(q, 8);
+    assert_int_equal(queue_push_patient(q, entry(1)), 0);
+    assert_int_equal(queue_push(q, entry(2)), 0);
+    assert_int_equal(queue_pop_many(q, FOR_EVER, e, 1, &n), 0);
+    /* What is left of that call is still worth one; what comes after it is not. */
+    assert_int_equal(queue_pop_many(q, FOR_EVER, e, 8, &n), 0);
+    assert_int_equal(number_of(e[0]), 2);
+    assert_int_equal(queue_push_patient(q, entry(3)), 0);
+    assert_int_equal(queue_pop_many(q, clock_mono_us() + 1000, e, 8, &n), 0);
+    assert_int_equal(number_of(e[0]), 3);
+    assert_int_equal(queue_pop_many(q, clock_mono_us() + 1000, e, 8, &n), TEKD_ETIMEDOUT);
+}
+
+static void queue_close__gives_what_was_pushed_patiently(void **state)
+{
+    AUTO(queue) struct queue *q = NULL;
+    void *e = NULL;
+
+    (void)state;
+    assert_int_equal(queue_new(8, &q), 0);
+    queue_patience(q, 8);
+    assert_int_equal(queue_push_patient(q, entry(1)), 0);
+    queue_close(q);
+    assert_int_equal(queue_pop(q, FOR_EVER, &e), 0);
+    assert_int_equal(number_of(e), 1);
+    assert_int_equal(queue_pop(q, FOR_EVER, &e), TEKD_ECLOSED);
+}
+
+struct patient {
+    struct queue *q;
+    size_t n;
+    int r;
+};
+
+static void *pop_patiently(void *arg)
+{
+    struct patient *p = arg;
+    void *e[8];
+
+    queue_patience(p->q, 3);
+    p->r = queue_pop_many(p->q, FOR_EVER, e, 8, &p->n);
+    return NULL;
+}
+
+/* Wherever the consumer is when they come: it gets all three at once. */
+static void queue_push_patient__does_not_wake_too_early(void **state)
+{
+    (void)state;
+    for (size_t round = 0; round < 300; round++) {
+        AUTO(queue) struct queue *q = NULL;
+        struct patient p = {.n = 0};
+        pthread_t thread;
+
+        assert_int_equal(queue_new(8, &q), 0);
+        p.q = q;
+        queue_patience(q, 3);
+        assert_int_equal(pthread_create(&thread, NULL, pop_patiently, &p), 0);
+        for (size_t i = 0; i < 3; i++) {
+            sched_yield();
+            assert_int_equal(queue_push_patient(q, entry(i)), 0);
+        }
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_int_equal(p.r, 0);
+        assert_int_equal(p.n, 3);
+    }
+}
+
 static void queue_close__wakes_every_consumer(void **state)
 {
     AUTO(queue) struct queue *q = NULL;
@@ -329,6 +421,10 @@ int main(void)
         cmocka_unit_test(queue_close__leaves_what_is_inside),
         cmocka_unit_test(queue_free__takes_null),
         cmocka_unit_test(queue_push__wakes_a_consumer),
+        cmocka_unit_test(queue_push_patient__is_seen_when_enough_are_there),
+        cmocka_unit_test(queue_push__ends_the_patience),
+        cmocka_unit_test(queue_close__gives_what_was_pushed_patiently),
+        cmocka_unit_test(queue_push_patient__does_not_wake_too_early),
         cmocka_unit_test(queue_close__wakes_every_consumer),
         cmocka_unit_test(queue__loses_and_doubles_nothing_between_threads),
     };

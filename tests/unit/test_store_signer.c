@@ -135,6 +135,107 @@ static void signer__back_after_an_outage_signs_in_steps(void **state)
     assert_int_equal(store_signer_contradictions(f->signer), 0);
 }
 
+/* ---- gathering ------------------------------------------------------------------------------- */
+
+/* A signature of 3 ms: what is gathered afterwards may wait twice as long. */
+static void take_3_ms_for_a_signature(struct fixture *f)
+{
+    struct probe slow;
+    unsigned entered;
+
+    assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:first", 1), 0);
+    wait_signed(f);
+    store_signer_hold(f->signer);
+    entered = store_signer_entered(f->signer);
+    probe_init(&slow, STORE_SIGNED, "urn:x:slow", 1);
+    probe_submit(f, &slow);
+    store_signer_wait_entered(f->signer, entered + 1);
+    fake_clock_advance(3000);
+    store_signer_release(f->signer);
+    assert_int_equal(probe_wait(&slow), 0);
+}
+
+static uint64_t batches(struct fixture *f)
+{
+    struct store_status st;
+
+    fixture_turn(f);
+    store_status_get(f->store, &st);
+    return st.batches;
+}
+
+/* One that was expected has come. */
+static void come(struct fixture *f, struct probe *p, const char *name)
+{
+    probe_init(p, STORE_SIGNED, name, 1);
+    store_expect(f->store, -1);
+    probe_submit(f, p);
+}
+
+static void gather__waits_until_as_many_wait_as_are_expected(void **state)
+{
+    struct fixture *f = *state;
+    struct probe first, second, third;
+    uint64_t before;
+
+    fixture_open(f);
+    take_3_ms_for_a_signature(f);
+    before = batches(f);
+    store_expect(f->store, 5);
+    come(f, &first, "urn:x:1");
+    assert_int_equal(batches(f), before);
+    come(f, &second, "urn:x:2");
+    assert_int_equal(batches(f), before);
+    assert_false(first.applied);
+    come(f, &third, "urn:x:3"); /* three wait, two are on their way */
+    assert_int_equal(probe_wait(&first), 0);
+    assert_int_equal(probe_wait(&second), 0);
+    assert_int_equal(probe_wait(&third), 0);
+    store_expect(f->store, -2);
+    assert_int_equal(first.seq + 2, third.seq);
+    fixture_check_log(f, NULL);
+}
+
+static void gather__is_over_after_twice_the_last_cycle(void **state)
+{
+    struct fixture *f = *state;
+    struct probe p;
+    uint64_t before;
+
+    fixture_open(f);
+    take_3_ms_for_a_signature(f);
+    before = batches(f);
+    store_expect(f->store, 5);
+    come(f, &p, "urn:x:1");
+    fixture_turn(f); /* from now on it waits */
+    fake_clock_advance(5000);
+    assert_int_equal(batches(f), before);
+    fake_clock_advance(1001);
+    fixture_turn(f);
+    assert_int_equal(probe_wait(&p), 0);
+    store_expect(f->store, -4);
+}
+
+static void gather__lets_a_lone_one_and_what_is_durable_go(void **state)
+{
+    struct fixture *f = *state;
+    struct probe p;
+
+    fixture_open(f);
+    take_3_ms_for_a_signature(f);
+    store_expect(f->store, 1);
+    come(f, &p, "urn:x:1");
+    assert_int_equal(probe_wait(&p), 0);
+    store_expect(f->store, 9);
+    come(f, &p, "urn:x:2");
+    assert_int_equal(probe_run(f, STORE_DURABLE, "urn:x:3", 1), 0);
+    assert_true(p.applied); /* it shared the batch that something else needed at once */
+    store_expect(f->store, -8);
+    fake_clock_advance(10000);
+    fixture_turn(f);
+    assert_int_equal(probe_wait(&p), 0);
+}
+
 /* ---- lying ----------------------------------------------------------------------------------- */
 
 static void signer__a_bad_signature_is_not_committed(void **state)
@@ -425,6 +526,9 @@ int main(void)
         TEST(signer__down_still_lets_repeats_through),
         TEST(signer__failing_is_tried_again_with_the_same_leaves),
         TEST(signer__back_after_an_outage_signs_in_steps),
+        TEST(gather__waits_until_as_many_wait_as_are_expected),
+        TEST(gather__is_over_after_twice_the_last_cycle),
+        TEST(gather__lets_a_lone_one_and_what_is_durable_go),
         TEST(signer__a_bad_signature_is_not_committed),
         TEST(signer__another_root_latches),
         TEST(signer__not_there_at_the_first_start_is_waited_for),
