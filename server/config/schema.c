@@ -89,7 +89,7 @@ static const struct setting tls_settings[] = {
     TEXT(tls, crl, .max = PATH_OCTETS, .form = FORM_PATH, .flags = SETTING_OFF,
          .sample = "pki/ca.crl",
          .meaning = "PEM file: revocation lists of these CAs. Once set, every CA needs one that "
-                    "is not expired, else its clients are refused."),
+                    "is not expired, else its clients are refused and /readyz says so."),
     END,
 };
 
@@ -211,8 +211,15 @@ static const struct setting limits_settings[] = {
            "From the end of a request to its answer, queue, HSM and database included; then 503."),
     NUMBER(limits, request_timeout_ms, 100, 60000, 10000,
            "Reading one request, and waiting for the next one."),
-    NUMBER(limits, free_warn_mb, 1, 100000000, 2048,
-           "Alarm when the database's volume has less free megabytes."),
+    {.key = "free_warn_mb",
+     .kind = SETTING_NUMBER,
+     .flags = SETTING_OFF,
+     .offset = offsetof(struct config_limits, free_warn_mb),
+     .min = 1,
+     .max = 100000000,
+     .sample = "2048",
+     .meaning = "Alarm when the database's volume has less free megabytes. Without it: less than "
+                "2048, or less than a tenth of the volume if that is more."},
     NUMBER(limits, free_stop_mb, 1, 100000000, 512,
            "Keys are refused below this; confirmations are still taken."),
     END,

@@ -185,6 +185,7 @@ static int own_started(struct store *s)
     record_int(rec, "heartbeat", (uint64_t)s->o.heartbeat_s);
     record_hex(rec, "config", s->o.config_sha256, sizeof(s->o.config_sha256));
     record_int(rec, "window", (uint64_t)(s->o.message_window_us / 1000000));
+    record_str(rec, "release", s->o.release == STORE_RELEASE_DURABLE ? "durable" : "signed");
     return audit_own(s, TAKE(rec), true);
 }
 

@@ -4,6 +4,7 @@ A preloaded library (shim/hold.c) stops the server just before a sync, or the si
 its reply; meanwhile every connection is watched.
 """
 
+import json
 import time
 
 import pytest
@@ -12,7 +13,8 @@ from cp3py.messages import request
 from harness import hold as holding
 from harness.answers import given
 from harness.hold import REPLY, SYNC, Hold
-from harness.procs import wait_until
+from harness.procs import run, wait_until
+from harness.programs import program
 
 # Long enough for an answer that is on its way: one takes 2 ms.  Nothing is waited for in it.
 WATCH_S = 0.5
@@ -246,8 +248,52 @@ def test_release_durable_does_not_wait_for_the_signature(held_tekd, mid):
         hold.release(SYNC)
         clients.answers()
     hold.release(REPLY)
-    log = tekd.audit(durable=True)
+    log = tekd.audit(release=None)
     assert len(log.ledger) == 2
+    # The server that enrolled the BSAs, and this one.
+    assert [r["release"] for r in log.of("log.started")] == ["signed", "durable"]
+
+
+def test_the_log_says_what_was_promised_and_what_left_early(new_tekd, mid):
+    """An answer and its answer.sent under one checkpoint: not with signed, and durable says so."""
+    tekd = new_tekd(audit={"release": "durable", "checkpoint_max_delay_ms": 60000}).start()
+    m = request(mid, "urn:three:x", "bsa-1")
+
+    def records():
+        store = tekd.ctl("status")["store"]
+        return store["records"], store["signed"]
+
+    wait_until(lambda: len(set(records())) == 1, "the start is signed")
+    before = records()[0]
+    with tekd.connect() as c:
+        given(c.ask(m), m, tekd.template.bsas["bsa-1"])
+    # content.added, tek.generated, request.answered, and answer.sent as soon as it rides.
+    wait_until(lambda: records()[0] >= before + 4, "answer.sent is recorded")
+    assert records()[1] == before
+    log = tekd.audit(release=None)
+    assert [r["mid"] for r in log.early] == [mid]
+    said = verified(tekd)
+    assert said["release"] == {"signed": 1, "durable": 1, "unknown": 0}
+    assert said["sent_early"] == 1
+
+    tekd.restart(audit={"release": "signed", "checkpoint_max_delay_ms": None})
+    with tekd.connect() as c:
+        given(c.ask(m), m, tekd.template.bsas["bsa-1"])  # a repeat
+        m = m.but(mid=mid + "-2")
+        given(c.ask(m), m, tekd.template.bsas["bsa-1"])
+    log = tekd.audit(release=None)
+    assert [r["mid"] for r in log.early] == [mid]
+    assert len(log.of("request.repeated")) == 1
+    said = verified(tekd)
+    assert said["release"] == {"signed": 2, "durable": 1, "unknown": 0}
+    assert (said["answered"], said["sent_early"]) == (2, 1)
+
+
+def verified(tekd):
+    """What tek-audit says of the log so far."""
+    done = run([program("tek-audit"), "verify", tekd.export(), "--key",
+                tekd.path("checkpoint.pem"), "--first", "--json"])
+    return json.loads(done.stdout)
 
 
 def test_answer_that_would_be_too_late_is_503_and_given_on_repeat(new_tekd, library, mid):

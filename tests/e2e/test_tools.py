@@ -181,6 +181,8 @@ FORGERIES = {
     "signature left out": ("checkpoint", lines(lambda a: a[:4])),
     "checkpoint of another origin": ("checkpoint", lambda o: o.replace(b"/audit/1", b"/audit/2")),
     "checkpoints left out": ("checkpoints.txt", lambda o: b""),
+    "all checkpoints but the last left out": ("checkpoints.txt",
+                                              lambda o: split(o)[-1].octets + b"\n"),
     "an older checkpoint changed": ("checkpoints.txt", lambda o: o[:60] + b"A" + o[61:]),
 }
 

@@ -337,6 +337,9 @@ static int check_leaf(void *arg, uint64_t seq, const void *octets, size_t len)
         (void)record_get_int(r, "from", &c->result.from);
         (void)record_get_int(r, "to", &c->result.to);
         (void)record_get_int(r, "count", &c->result.number);
+        if (record_get_str(r, "release") != NULL)
+            (void)snprintf(c->result.release, sizeof(c->result.release), "%s",
+                           record_get_str(r, "release"));
     }
     return 0;
 }

@@ -81,7 +81,8 @@ struct log_check {
     uint64_t signed_size;
     unsigned count;            /* records of the event that was asked for */
     uint64_t from, to, number; /* fields of the last of them */
-    uint64_t seq;              /* and its place */
+    char release[16];
+    uint64_t seq; /* and its place */
 };
 /*
  * Fails the test unless every record is canonical and at its number, and every note verifies and

@@ -55,6 +55,9 @@ static void program__ends_with_the_status_it_promises(void **state)
     assert_int_equal(run_program(out, sizeof out, "verify %s --key %s --first", x->dir, key), 0);
     assert_ptr_equal(strstr(out, "verified 23 records under checkpoint size 23, key "), out);
     assert_non_null(strstr(out, ", 2 messages answered, 1 unattested\n"));
+    assert_non_null(strstr(out, "\npull: 2 answered, 2 sent, 1 repeated, 1 refused\n"));
+    assert_non_null(strstr(out, "\nrelease: signed (3 starts); keys that left before a checkpoint "
+                                "covered their record: 0\n"));
     assert_non_null(strstr(out, "unattested: records 18 to 18\n"));
     assert_int_equal(run_program(out, sizeof out, "verify %s --key %s --first --json", x->dir, key),
                      0);
@@ -87,6 +90,32 @@ static void program__ends_with_the_status_it_promises(void **state)
         run_program(out, sizeof out, "verify %s --key %s/checkpoint --first", x->dir, x->dir), 3);
     assert_int_equal(
         run_program(out, sizeof out, "verify %s --key %s --since %s", x->dir, key, key), 3);
+    export_free(x);
+}
+
+static void program__says_what_was_promised(void **state)
+{
+    static const char started[] = "version=0.1.0|heartbeat#300|config=" HASH_1;
+    struct fixture *x = export_new();
+    char key[128], out[16384];
+
+    (void)state;
+    x->step[export_at(x, "log.started", 0)].fields =
+        "version=0.1.0|heartbeat#300|release=durable|config=" HASH_1;
+    x->step[export_at(x, "log.started", 2)].fields = started;
+    export_drop(x, export_at(x, CHECKPOINT, 1));
+    export_make(x);
+    export_set_file(x, "key.pem", x->file[4].octets, x->file[4].len);
+    export_write(x);
+    (void)snprintf(key, sizeof key, "%s/key.pem", x->dir);
+    assert_int_equal(run_program(out, sizeof out, "verify %s --key %s --first", x->dir, key), 0);
+    assert_non_null(strstr(out,
+                           "\nrelease: unknown (1 start), signed (1 start), durable (1 start); "
+                           "keys that left before a checkpoint covered their record: 2\n"));
+    assert_int_equal(run_program(out, sizeof out, "verify %s --key %s --first --json", x->dir, key),
+                     0);
+    assert_non_null(strstr(out, "\"sent_early\":2,"));
+    assert_non_null(strstr(out, "\"release\":{\"unknown\":1,\"signed\":1,\"durable\":1}"));
     export_free(x);
 }
 
@@ -241,6 +270,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(program__ends_with_the_status_it_promises),
+        cmocka_unit_test(program__says_what_was_promised),
         cmocka_unit_test(program__remembers_the_note_it_verified),
         cmocka_unit_test(program__lists_every_message),
         cmocka_unit_test(program__proves_a_message),

@@ -44,6 +44,9 @@ static void verify__takes_the_export_that_nobody_touched(void **state)
     assert_int_equal(a->counts.strangers, 3);
     assert_int_equal(a->counts.teks, 2);
     assert_int_equal(a->counts.unattested, 1);
+    assert_int_equal(a->counts.starts[RELEASE_SIGNED], 3);
+    assert_int_equal(a->counts.starts[RELEASE_DURABLE], 0);
+    assert_int_equal(a->counts.starts[RELEASE_UNKNOWN], 0);
     assert_int_equal(a->recovered.n, 1);
     assert_int_equal(a->recovered.span[0].from, export_at(x, "log.recovered", 0) - 6);
     assert_int_equal(a->outages.n, 2);
@@ -191,13 +194,6 @@ static const struct step_case message_cases[] = {
     CASE("sent refers to a later record", "sent", "at 1/4000",
          EDIT(REPLACE, "answer.sent", 0, "answer.sent", "ref=1/4000|mid=m-1|peer=bsa-1|out=" HASH_1,
               0, NULL)),
-    CASE("sent before a checkpoint", "release",
-         "expected a checkpoint over record 6 before its answer was sent, found the newest one of "
-         "size 5",
-         EDIT_DROP("CHECKPOINT", 1)),
-    CASE("sent before a checkpoint, as it was said", NULL, NULL,
-         EDIT(REPLACE, "log.started", 0, "log.started", STARTED "|release=durable", 0, NULL),
-         EDIT_DROP("CHECKPOINT", 1)),
     CASE("repeated with another key", "repeated",
          "expected key " KEY_1 " as in record 6, found " KEY_2,
          EDIT(REPLACE, "request.repeated", 0, "request.repeated",
@@ -213,6 +209,47 @@ static const struct step_case message_cases[] = {
               "mid=m-1|content=urn:x:news|keyid=" KEY_1 "|peer=bsa-1|cert=" HASH_1
               "|addr=a|dir=push|kekid=bsa-1/1|out=" HASH_1 "|req=" HASH_2,
               0, NULL)),
+};
+
+static const struct step_case release_cases[] = {
+    CASE("sent before a checkpoint", "release",
+         "expected a checkpoint over record 6 before its answer was sent, found the newest one of "
+         "size 5",
+         EDIT_DROP("CHECKPOINT", 1)),
+    CASE("sent under a checkpoint that ends before the answer", "release",
+         "before its answer was sent, found the newest one of size 6",
+         EDIT(INSERT, "request.answered", 0, checkpoint_step, NULL, 0, NULL),
+         EDIT_DROP("CHECKPOINT", 2)),
+    CASE("sent before a checkpoint, as it was said", NULL, NULL,
+         EDIT(REPLACE, "log.started", 0, "log.started", STARTED "|release=durable", 0, NULL),
+         EDIT_DROP("CHECKPOINT", 1)),
+    CASE("sent before a checkpoint, and nothing was said", NULL, NULL,
+         EDIT(REPLACE, "log.started", 0, "log.started", STARTED, 0, NULL),
+         EDIT_DROP("CHECKPOINT", 1)),
+    CASE("repeated before a checkpoint", "release",
+         "expected a checkpoint over record 6 before its answer was repeated, found the newest one "
+         "of size 5",
+         EDIT_DROP("answer.sent", 0), EDIT_DROP("CHECKPOINT", 1)),
+    CASE("sent before a checkpoint when signed is in force again", "release",
+         "expected a checkpoint over record 17 before its answer was sent, found the newest one of "
+         "size 16",
+         EDIT(REPLACE, "log.started", 0, "log.started", STARTED "|release=durable", 0, NULL),
+         EDIT(INSERT, "log.heartbeat", 1, "request.answered",
+              "mid=m-5|content=urn:x:news|keyid=" KEY_1 ANSWERED, 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 1, "log.heartbeat", "", 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 2, "answer.sent", "ref=@m-5|mid=m-5|peer=bsa-1|out=" HASH_1,
+              1, NULL)),
+    CASE("sent before a checkpoint when signed is in force no more", NULL, NULL,
+         EDIT(REPLACE, "log.started", 1, "log.started", STARTED "|release=durable", 0, NULL),
+         EDIT(INSERT, "log.heartbeat", 1, "request.answered",
+              "mid=m-5|content=urn:x:news|keyid=" KEY_1 ANSWERED, 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 1, "answer.sent", "ref=@m-5|mid=m-5|peer=bsa-1|out=" HASH_1,
+              1, NULL)),
+    CASE("a promise that is none", "field", "expected release signed or durable, found unknown",
+         EDIT(REPLACE, "log.started", 0, "log.started", STARTED "|release=unknown", 0, NULL)),
+    CASE("a promise of another kind", "field",
+         "expected log.started with field release, a string, found another value",
+         EDIT(REPLACE, "log.started", 0, "log.started", STARTED "|release#1", 0, NULL)),
 };
 
 static const struct step_case key_cases[] = {
@@ -363,14 +400,15 @@ static const struct step_case event_cases[] = {
 
 #define PREPARED                                                                                   \
     "mid=d-1|peer=bsa-1|dir=push|content=urn:x:news|keyid=" KEY_1 "|kekid=bsa-1/1|out=" HASH_1
+#define ATTEMPT   "ref=@d-1|mid=d-1|peer=bsa-1|addr=a"
+#define CONFIRMED "ref=@d-1|mid=d-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1
 
 static const struct step_case delivery_cases[] = {
     CASE("a delivery that is confirmed", NULL, NULL,
          EDIT(INSERT, "log.heartbeat", 0, "delivery.prepared", PREPARED, 1, NULL),
-         EDIT(INSERT, "log.heartbeat", 0, "delivery.attempt", "ref=@d-1|mid=d-1|peer=bsa-1|addr=a",
-              1, NULL),
-         EDIT(INSERT, "log.heartbeat", 0, "delivery.confirmed",
-              "ref=@d-1|mid=d-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1, 1, NULL)),
+         EDIT(INSERT, "log.heartbeat", 0, checkpoint_step, NULL, 0, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.attempt", ATTEMPT, 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.confirmed", CONFIRMED, 1, NULL)),
     CASE("a confirmation of nothing", "delivery", "expected delivery.prepared of Message ID d-1",
          EDIT(INSERT, "log.heartbeat", 0, "delivery.confirmed",
               "ref=1/3|mid=d-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1, 1, NULL)),
@@ -379,16 +417,94 @@ static const struct step_case delivery_cases[] = {
               "ref=@m-1|mid=m-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1, 1, NULL)),
     CASE("abandoned after it was confirmed", "delivery", "expected no delivery.abandoned",
          EDIT(INSERT, "log.heartbeat", 0, "delivery.prepared", PREPARED, 1, NULL),
-         EDIT(INSERT, "log.heartbeat", 0, "delivery.confirmed",
-              "ref=@d-1|mid=d-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1, 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, checkpoint_step, NULL, 0, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.confirmed", CONFIRMED, 1, NULL),
          EDIT(INSERT, "log.heartbeat", 0, "delivery.abandoned",
               "ref=@d-1|mid=d-1|peer=bsa-1|reason=x|actor=x", 1, NULL)),
+    CASE("confirmed before a checkpoint", "release",
+         "expected a checkpoint over record 13 before it was confirmed, found the newest one of "
+         "size 11",
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.prepared", PREPARED, 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.attempt", ATTEMPT, 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.confirmed", CONFIRMED, 1, NULL)),
+    CASE("rejected before a checkpoint", "release",
+         "expected a checkpoint over record 13 before it was rejected",
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.prepared", PREPARED, 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.rejected", "ref=@d-1|mid=d-1|peer=bsa-1", 1,
+              NULL)),
+    CASE("attempted before a checkpoint, and given up", NULL, NULL,
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.prepared", PREPARED, 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.attempt", ATTEMPT, 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.unconfirmed", "ref=@d-1|mid=d-1|peer=bsa-1", 1,
+              NULL)),
+    CASE("confirmed before a checkpoint, as it was said", NULL, NULL,
+         EDIT(REPLACE, "log.started", 0, "log.started", STARTED "|release=durable", 0, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.prepared", PREPARED, 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.confirmed", CONFIRMED, 1, NULL)),
+    CASE("confirmed before a checkpoint, sent by one who may", NULL, NULL,
+         EDIT(INSERT, "log.heartbeat", 0, "log.started", STARTED "|release=durable", 1, "tekd-b"),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.prepared", PREPARED, 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.attempt", ATTEMPT, 1, "tekd-b"),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.confirmed", CONFIRMED, 1, NULL)),
+    CASE("confirmed before a checkpoint, received by one who may", "release",
+         "before it was confirmed",
+         EDIT(INSERT, "log.heartbeat", 0, "log.started", STARTED "|release=durable", 1, "tekd-b"),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.prepared", PREPARED, 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.attempt", ATTEMPT, 1, NULL),
+         EDIT(INSERT, "log.heartbeat", 0, "delivery.confirmed", CONFIRMED, 1, "tekd-b")),
 };
 
 static void verify__checks_messages(void **state)
 {
     (void)state;
     run_step_cases(message_cases, ARRAY_SIZE(message_cases));
+}
+
+static void verify__holds_a_server_to_its_promise_of_release(void **state)
+{
+    (void)state;
+    run_step_cases(release_cases, ARRAY_SIZE(release_cases));
+}
+
+static void verify__counts_keys_that_left_early_whatever_was_said(void **state)
+{
+    struct fixture *x = export_new();
+    struct audit *a;
+
+    (void)state;
+    x->step[export_at(x, "log.started", 0)].fields = STARTED "|release=durable";
+    x->step[export_at(x, "log.started", 2)].fields = STARTED;
+    export_drop(x, export_at(x, CHECKPOINT, 1));
+    export_make(x);
+    a = look(x);
+    assert_verified(a);
+    assert_int_equal(a->counts.early, 2); /* sent, and repeated */
+    assert_int_equal(a->counts.starts[RELEASE_SIGNED], 1);
+    assert_int_equal(a->counts.starts[RELEASE_DURABLE], 1);
+    assert_int_equal(a->counts.starts[RELEASE_UNKNOWN], 1);
+    audit_free(a);
+    export_free(x);
+}
+
+/* One that was kept elsewhere is as good as one of checkpoints.txt. */
+static void verify__takes_the_note_of_since_for_the_promise(void **state)
+{
+    struct fixture *x = export_new();
+    struct note early, late;
+    struct audit *a;
+
+    (void)state;
+    export_drop(x, export_at(x, CHECKPOINT, 1));
+    export_make(x);
+    early = export_sign(x, 7, x->key);
+    late = export_sign(x, 8, x->key);
+    a = look_with(x, x->key, &early);
+    assert_verified(a);
+    audit_free(a);
+    a = look_with(x, x->key, &late);
+    assert_refused(a, "a note behind answer.sent", "release", "before its answer was sent");
+    audit_free(a);
+    export_free(x);
 }
 
 static void verify__checks_keys(void **state)
@@ -546,15 +662,27 @@ static struct fixture *second_epoch(char *note)
     return x;
 }
 
+/* The export, signed by this key. */
+static void sign_as(struct fixture *x, EVP_PKEY *key)
+{
+    EVP_PKEY_free(x->key);
+    assert_int_equal(EVP_PKEY_up_ref(key), 1);
+    x->key = key;
+    export_make(x);
+}
+
+static struct audit *look_as(struct fixture *x, EVP_PKEY *key)
+{
+    sign_as(x, key);
+    return look(x);
+}
+
 static void look_second(struct fixture *x, EVP_PKEY *key, const struct note *since,
                         const char *check, const char *text)
 {
     struct audit *a;
 
-    EVP_PKEY_free(x->key);
-    assert_int_equal(EVP_PKEY_up_ref(key), 1);
-    x->key = key;
-    export_make(x);
+    sign_as(x, key);
     a = look_with(x, key, since);
     if (check)
         assert_refused(a, text, check, text);
@@ -593,6 +721,71 @@ static void verify__links_an_epoch_to_the_one_before(void **state)
                 "of a trusted key, found none");
     look_second(second_epoch((char[]){"x"}), first->key, NULL, "epoch",
                 "expected a note in field note");
+    export_free(first);
+}
+
+/* What the instance that goes on promised stands in record 0; what is carried may have left before.
+ */
+static void verify__holds_an_epoch_to_what_its_first_record_says(void **state)
+{
+    static const struct {
+        const char *release, *check, *text;
+        enum release counted;
+    } cases[] = {
+        {"|release=signed", "release", "before its answer was sent", RELEASE_SIGNED},
+        {"|release=durable", NULL, NULL, RELEASE_DURABLE},
+        {"", NULL, NULL, RELEASE_UNKNOWN},
+        {"|release=later", "field", "expected release signed or durable", RELEASE_UNKNOWN}};
+    struct fixture *first = export_new();
+
+    (void)state;
+    export_make(first);
+    AUTO_MEM char *text = export_note_text(&first->note[first->n_notes - 1]);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct fixture *x = second_epoch(text);
+        AUTO_MEM char *opened = NULL;
+        struct audit *a;
+
+        assert_true(asprintf(&opened, "%s%s", x->step[0].fields, cases[i].release) >= 0);
+        x->step[0].fields = opened;
+        export_insert(
+            x, 2, (struct step){"answer.sent", "ref=2/1|mid=m-1|peer=bsa-1|out=" HASH_1, 1, NULL});
+        a = look_as(x, first->key);
+        if (cases[i].check)
+            assert_refused(a, cases[i].release, cases[i].check, cases[i].text);
+        else
+            assert_verified(a);
+        assert_int_equal(a->counts.starts[cases[i].counted], 1);
+        audit_free(a);
+        export_free(x);
+    }
+    export_free(first);
+}
+
+static void verify__lets_a_carried_delivery_have_left_before(void **state)
+{
+    static const char fields[] =
+        "ref=1/5|mid=d-1|peer=bsa-1|content=c|keyid=" KEY_1 "|kekid=bsa-1/1|out=" HASH_1;
+    struct fixture *first = export_new(), *x;
+    AUTO_MEM char *opened = NULL;
+    struct audit *a;
+
+    (void)state;
+    export_make(first);
+    AUTO_MEM char *text = export_note_text(&first->note[first->n_notes - 1]);
+    x = second_epoch(text);
+    assert_true(asprintf(&opened, "%s|release=signed", x->step[0].fields) >= 0);
+    x->step[0].fields = opened;
+    export_insert(x, 1, (struct step){"delivery.carried", fields, 0, NULL});
+    export_insert(x, 2,
+                  (struct step){"delivery.confirmed",
+                                "ref=2/1|mid=d-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1, 1, NULL});
+    a = look_as(x, first->key);
+    assert_verified(a);
+    assert_int_equal(a->counts.confirmed, 1);
+    assert_int_equal(a->counts.early, 0);
+    audit_free(a);
+    export_free(x);
     export_free(first);
 }
 
@@ -651,6 +844,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(verify__takes_the_export_that_nobody_touched),
         cmocka_unit_test(verify__checks_messages),
+        cmocka_unit_test(verify__holds_a_server_to_its_promise_of_release),
+        cmocka_unit_test(verify__counts_keys_that_left_early_whatever_was_said),
+        cmocka_unit_test(verify__takes_the_note_of_since_for_the_promise),
         cmocka_unit_test(verify__checks_keys),
         cmocka_unit_test(verify__checks_lives_and_time),
         cmocka_unit_test(verify__checks_the_fields_of_events),
@@ -660,6 +856,8 @@ int main(void)
         cmocka_unit_test(verify__follows_a_change_of_keys),
         cmocka_unit_test(verify__refuses_a_key_that_was_not_introduced),
         cmocka_unit_test(verify__links_an_epoch_to_the_one_before),
+        cmocka_unit_test(verify__holds_an_epoch_to_what_its_first_record_says),
+        cmocka_unit_test(verify__lets_a_carried_delivery_have_left_before),
         cmocka_unit_test(pool_add__numbers_each_string_once),
         cmocka_unit_test(key_parse__takes_pem_and_der),
     };

@@ -58,6 +58,18 @@ static void store_close__ends_the_log_under_a_checkpoint(void **state)
     assert_true(fixture_has(f, "urn:x:3"));
 }
 
+static void store_open__says_when_keys_leave(void **state)
+{
+    struct fixture *f = *state;
+
+    fixture_open(f);
+    assert_string_equal(fixture_check_log(f, "log.started").release, "signed");
+    fixture_close(f);
+    f->o.release = STORE_RELEASE_DURABLE;
+    fixture_open(f);
+    assert_string_equal(fixture_check_log(f, "log.started").release, "durable");
+}
+
 static void leave_tail(struct fixture *f)
 {
     fixture_open(f);
@@ -521,6 +533,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(store_close__ends_the_log_under_a_checkpoint),
+        TEST(store_open__says_when_keys_leave),
         TEST(store_open__adopts_an_unsigned_tail),
         TEST(store_open__says_of_a_crash_without_tail_too),
         TEST(store_open__signs_a_long_tail_in_steps),

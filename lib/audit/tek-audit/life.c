@@ -25,6 +25,12 @@
 
 #define SECOND_US INT64_C(1000000)
 
+const char *const release_name[RELEASE_COUNT] = {
+    [RELEASE_UNKNOWN] = "unknown",
+    [RELEASE_SIGNED] = "signed",
+    [RELEASE_DURABLE] = "durable",
+};
+
 static struct instance *instance_of(struct audit *a, const char *name)
 {
     uint32_t id;
@@ -124,6 +130,20 @@ static void look_for_jump(struct audit *a, struct instance *i, enum event_id ev)
     i->jump_seconds = passed / SECOND_US;
 }
 
+/* What the instance promises from this record on.  Logs of before it was said do not say it. */
+static void take_release(struct audit *a, const struct record *r, struct instance *i)
+{
+    const char *said = record_get_str(r, "release");
+
+    i->release = RELEASE_UNKNOWN;
+    for (enum release k = RELEASE_SIGNED; said && k < RELEASE_COUNT; k++)
+        if (strcmp(said, release_name[k]) == 0)
+            i->release = k;
+    if (said && i->release == RELEASE_UNKNOWN)
+        audit_fail(a, "field", "expected release signed or durable, found %s", said);
+    a->counts.starts[i->release]++;
+}
+
 static void on_opened(struct audit *a, const struct record *r, struct instance *i)
 {
     uint64_t heartbeat = 0;
@@ -135,13 +155,13 @@ static void on_opened(struct audit *a, const struct record *r, struct instance *
     if (record_get_int(r, "heartbeat", &heartbeat) && heartbeat > 0) {
         i->state = INSTANCE_RUNNING;
         i->heartbeat_us = (int64_t)heartbeat * SECOND_US;
+        take_release(a, r, i);
         a->any_started = true;
     }
 }
 
 static void on_started(struct audit *a, const struct record *r, struct instance *i)
 {
-    const char *release = record_get_str(r, "release");
     uint64_t heartbeat = 0, window = 0;
 
     if (i->state == INSTANCE_RUNNING)
@@ -160,7 +180,7 @@ static void on_started(struct audit *a, const struct record *r, struct instance 
         i->heartbeat_us = (int64_t)heartbeat * SECOND_US;
     if (record_get_int(r, "window", &window) && window < INT64_MAX / SECOND_US)
         a->window_us = (int64_t)window * SECOND_US;
-    i->release_signed = release && strcmp(release, "signed") == 0;
+    take_release(a, r, i);
     i->state = INSTANCE_RUNNING;
     i->hsm_lost = false;
     i->jumped = false;

@@ -92,6 +92,27 @@ static void text_spans(const struct audit *a, FILE *out)
                       a->outages.more + a->recovered.more);
 }
 
+/* "release: signed (2 starts), durable (1 start); …": what the instances promised. */
+static void text_release(const struct audit *a, FILE *out)
+{
+    const char *before = "";
+
+    (void)fputs("release: ", out);
+    for (enum release k = RELEASE_UNKNOWN; k < RELEASE_COUNT; k++) {
+        uint64_t n = a->counts.starts[k];
+
+        if (n == 0)
+            continue;
+        (void)fprintf(out, "%s%s (%" PRIu64 " start%s)", before, release_name[k], n,
+                      n == 1 ? "" : "s");
+        before = ", ";
+    }
+    if (before[0] == '\0') /* nobody started in it */
+        (void)fputs(release_name[RELEASE_UNKNOWN], out);
+    (void)fprintf(out, "; keys that left before a checkpoint covered their record: %" PRIu64 "\n",
+                  a->counts.early);
+}
+
 static void text_verify(const struct audit *a, FILE *out)
 {
     const struct counts *c = &a->counts;
@@ -107,16 +128,16 @@ static void text_verify(const struct audit *a, FILE *out)
     put_text(out, a->checkpoint.origin);
     (void)fprintf(out, "\nroot: %s\n", root);
     (void)fprintf(out,
-                  "pull: %" PRIu64 " answered, %" PRIu64 " sent (%" PRIu64
-                  " before a checkpoint covered the answer), %" PRIu64 " repeated, %" PRIu64
+                  "pull: %" PRIu64 " answered, %" PRIu64 " sent, %" PRIu64 " repeated, %" PRIu64
                   " refused\n",
-                  c->answered, c->sent, c->early, c->repeated, c->refused);
+                  c->answered, c->sent, c->repeated, c->refused);
     (void)fprintf(out, "push: %" PRIu64 " prepared, %" PRIu64 " confirmed\n", c->prepared,
                   c->confirmed);
     (void)fprintf(out,
                   "keys: %" PRIu64 " generated; strangers refused: %" PRIu64
                   "; records that could not be written: %" PRIu64 "\n",
                   c->teks, c->strangers, c->gaps);
+    text_release(a, out);
     text_spans(a, out);
 }
 
@@ -129,6 +150,15 @@ static void json_spans(const char *name, const struct spans *s, FILE *out)
             "%s{\"from\":%" PRIu64 ",\"to\":%" PRIu64 ",\"why\":\"%s\",\"seconds\":%" PRId64 "}",
             i > 0 ? "," : "", s->span[i].from, s->span[i].to, s->span[i].why, s->span[i].seconds);
     (void)fprintf(out, "],\"%s_more\":%zu", name, s->more);
+}
+
+static void json_release(const struct audit *a, FILE *out)
+{
+    (void)fputs(",\"release\":{", out);
+    for (enum release k = RELEASE_UNKNOWN; k < RELEASE_COUNT; k++)
+        (void)fprintf(out, "%s\"%s\":%" PRIu64, k > RELEASE_UNKNOWN ? "," : "", release_name[k],
+                      a->counts.starts[k]);
+    (void)fputc('}', out);
 }
 
 static void json_failures(const struct audit *a, FILE *out)
@@ -164,6 +194,7 @@ static void json_verify(const struct audit *a, FILE *out)
                   a->checkpoint.size, root, key, a->range.size, c->answered, c->sent, c->early,
                   c->repeated, c->refused, c->prepared, c->confirmed, c->teks, c->strangers,
                   c->gaps, c->unattested);
+    json_release(a, out);
     json_spans("recovered", &a->recovered, out);
     json_spans("outages", &a->outages, out);
     json_failures(a, out);

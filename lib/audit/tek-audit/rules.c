@@ -400,17 +400,26 @@ static void on_answered(struct audit *a, const struct record *r)
         m->state = STATE_ANSWERED;
 }
 
-/* No octet of a key leaves before a checkpoint covers its record. */
-static void check_release(struct audit *a, const struct message *m)
+static bool promised_signed(const struct audit *a)
+{
+    return a->writer && a->writer->release == RELEASE_SIGNED;
+}
+
+/*
+ * This record says that the key of m had left.  Where that was promised, it left when a checkpoint
+ * over the record that gives it was on the disk, and the log was no longer then than it is here:
+ * so the newest note so far covers it.
+ */
+static void check_release(struct audit *a, const struct message *m, bool held, const char *left)
 {
     if (m->seq < a->covered || a->root_differs)
         return;
     a->counts.early++;
-    if (a->writer && a->writer->release_signed)
+    if (held)
         audit_fail(a, "release",
                    "expected a checkpoint over record %" PRIu64
-                   " before its answer was sent, found the newest one of size %" PRIu64,
-                   m->seq, a->covered);
+                   " before %s, found the newest one of size %" PRIu64,
+                   m->seq, left, a->covered);
 }
 
 static void on_sent(struct audit *a, const struct record *r)
@@ -424,7 +433,7 @@ static void on_sent(struct audit *a, const struct record *r)
     if (m->repeats == 0 && m->out != first_octets(str(r, "out")))
         audit_fail(a, "sent", "expected out as in record %" PRIu64 ", found %s", m->seq,
                    str(r, "out"));
-    check_release(a, m);
+    check_release(a, m, promised_signed(a), "its answer was sent");
     m->sent++;
     m->state = STATE_SENT;
 }
@@ -442,6 +451,7 @@ static void on_repeated(struct audit *a, const struct record *r)
     if (!m)
         return;
     m->repeats++;
+    check_release(a, m, promised_signed(a), "its answer was repeated");
     if (keyid && strcmp(keyid, pool_text(a->teks, m->tek)) != 0)
         audit_fail(a, "repeated", "expected key %s as in record %" PRIu64 ", found %s",
                    pool_text(a->teks, m->tek), m->seq, keyid);
@@ -469,56 +479,81 @@ static void on_prepared(struct audit *a, const struct record *r)
     struct message *m = key_given(a, r, DIR_PUSH);
 
     a->counts.prepared++;
-    if (m)
-        m->state = STATE_PREPARED;
+    if (!m)
+        return;
+    m->state = STATE_PREPARED;
+    m->held = promised_signed(a);
 }
 
-/* A delivery that was confirmed stays so; no other event of it comes after. */
-static void delivery(struct audit *a, const struct record *r, enum delivery_state state)
+/* It may have been pushed before its epoch began, under a checkpoint of the one before. */
+static void on_carried(struct audit *a, const struct record *r)
+{
+    struct message *m = key_given(a, r, DIR_PUSH);
+
+    a->counts.prepared++;
+    if (!m)
+        return;
+    m->state = STATE_PREPARED;
+    m->carried = true;
+}
+
+/* A delivery that was confirmed stays so; no other event of it comes after.  NULL: as follows(). */
+static struct message *delivery(struct audit *a, const struct record *r, enum delivery_state state)
 {
     struct message *m = follows(a, r, "delivery", "delivery.prepared");
 
     if (!m)
-        return;
+        return NULL;
     if (m->state == STATE_CONFIRMED || m->dir != DIR_PUSH) {
         audit_fail(a, "delivery",
                    "expected no %s of a message that was %s in record %" PRIu64 ", found it",
                    record_event(r), m->dir != DIR_PUSH ? "an answer" : "confirmed; prepared",
                    m->seq);
-        return;
+        return NULL;
     }
     m->state = (uint8_t)state;
+    return m;
 }
 
 static void on_attempt(struct audit *a, const struct record *r)
 {
-    delivery(a, r, STATE_IN_FLIGHT);
+    struct message *m = delivery(a, r, STATE_IN_FLIGHT);
+
+    if (m)
+        m->held = m->held && promised_signed(a);
+}
+
+/* The BSA answered, so the key had left; an attempt alone does not say that it did. */
+static void check_delivered(struct audit *a, const struct message *m, const char *left)
+{
+    if (m && !m->carried)
+        check_release(a, m, m->held, left);
 }
 
 static void on_confirmed(struct audit *a, const struct record *r)
 {
     a->counts.confirmed++;
-    delivery(a, r, STATE_CONFIRMED);
+    check_delivered(a, delivery(a, r, STATE_CONFIRMED), "it was confirmed");
 }
 
 static void on_rejected(struct audit *a, const struct record *r)
 {
-    delivery(a, r, STATE_REJECTED);
+    check_delivered(a, delivery(a, r, STATE_REJECTED), "it was rejected");
 }
 
 static void on_unconfirmed(struct audit *a, const struct record *r)
 {
-    delivery(a, r, STATE_UNCONFIRMED);
+    (void)delivery(a, r, STATE_UNCONFIRMED);
 }
 
 static void on_abandoned(struct audit *a, const struct record *r)
 {
-    delivery(a, r, STATE_ABANDONED);
+    (void)delivery(a, r, STATE_ABANDONED);
 }
 
 static void on_unknown(struct audit *a, const struct record *r)
 {
-    delivery(a, r, STATE_UNKNOWN);
+    (void)delivery(a, r, STATE_UNKNOWN);
 }
 
 static void on_confirm_duplicate(struct audit *a, const struct record *r)
@@ -542,7 +577,7 @@ static void (*const handlers[EVENT_COUNT])(struct audit *a, const struct record 
     [EVENT_REQUEST_REPEATED] = on_repeated,
     [EVENT_REQUEST_REFUSED] = on_refused,
     [EVENT_DELIVERY_PREPARED] = on_prepared,
-    [EVENT_DELIVERY_CARRIED] = on_prepared,
+    [EVENT_DELIVERY_CARRIED] = on_carried,
     [EVENT_DELIVERY_ATTEMPT] = on_attempt,
     [EVENT_DELIVERY_CONFIRMED] = on_confirmed,
     [EVENT_DELIVERY_REJECTED] = on_rejected,

@@ -119,6 +119,8 @@ struct message {
     uint32_t sent;
     uint8_t dir;   /* enum direction */
     uint8_t state; /* enum delivery_state */
+    bool held;     /* a delivery: whoever prepared or attempted it had promised release: signed */
+    bool carried;  /* from the epoch before: it may have left there */
 };
 enum direction { DIR_NONE, DIR_PULL, DIR_PUSH };
 enum delivery_state {
@@ -158,6 +160,16 @@ struct spans {
 
 enum instance_state { INSTANCE_NEW, INSTANCE_RUNNING, INSTANCE_STOPPED, INSTANCE_CRASHED };
 
+/* What an instance promised at its start: when a key leaves. */
+enum release {
+    RELEASE_UNKNOWN, /* it did not say */
+    RELEASE_SIGNED,  /* when a checkpoint covers its record */
+    RELEASE_DURABLE, /* when its record is on the disk */
+    RELEASE_COUNT
+};
+/* As log.started has it, and "unknown". */
+extern const char *const release_name[RELEASE_COUNT];
+
 struct instance {
     enum instance_state state;
     bool hsm_lost;
@@ -165,7 +177,7 @@ struct instance {
     uint64_t last_seq;
     int64_t last_us;
     int64_t heartbeat_us;
-    bool release_signed; /* it promised that no answer leaves before its checkpoint */
+    enum release release;
     /* A jump of t that a clock.step or hsm record has yet to explain. */
     bool jumped;
     uint64_t jump_seq;
@@ -177,7 +189,8 @@ struct counts {
     uint64_t answered, sent, repeated, refused, strangers;
     uint64_t prepared, confirmed;
     uint64_t teks, gaps, unattested;
-    uint64_t early; /* answer.sent before a checkpoint covered the answer */
+    uint64_t early; /* records of a key that left before a checkpoint covered it */
+    uint64_t starts[RELEASE_COUNT];
 };
 
 /* A tree head that the log must lead through, from wherever it was kept. */

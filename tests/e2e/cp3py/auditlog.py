@@ -93,9 +93,9 @@ def check_sums(folder):
 class Log:
     """A verified log: `records`, `checkpoint`, and what follows from them."""
 
-    def __init__(self, folder, key_path, since=None, durable=False):
-        """durable: keys may leave before their checkpoint (audit.release)."""
-        self.durable = durable
+    def __init__(self, folder, key_path, since=None, release="signed"):
+        """release: what every log.started has to promise; None: whatever it does."""
+        self.release = release
         check_sums(folder)
         key = load_key(key_path)
         lines = read(folder, "audit.jsonl").split(b"\n")
@@ -156,6 +156,8 @@ class Log:
             ev, where = r["ev"], f"record {r['seq']} {r['ev']}"
             if ev == "log.started":
                 need(state in ("new", "stopped", "recovered"), f"{where} in a log that is {state}")
+                need(r["release"] in ([self.release] if self.release else ["signed", "durable"]),
+                     f"{where}: release {r['release']}")
                 state = "running"
             elif ev == "log.recovered":
                 need(state in ("new", "running", "recovered") or
@@ -172,10 +174,13 @@ class Log:
 
     def _check_messages(self):
         self.ledger = {}  # (peer, mid) -> request.answered
-        teks, keks, bsas = {}, set(), set()
+        self.early = []  # records that say that a key had left before a checkpoint covered it
+        teks, keks, bsas, promised = {}, set(), set(), None
         for r in self.records:
             ev, where = r["ev"], f"record {r['seq']} {r['ev']}"
-            if ev == "tek.generated":
+            if ev == "log.started":
+                promised = r["release"]
+            elif ev == "tek.generated":
                 need(r["keyid"] not in teks and r["kekid"] in keks, where)
                 teks[r["keyid"]] = r["content"]
             elif ev == "kek.added":
@@ -193,17 +198,17 @@ class Log:
                 need(r["kekid"] in keks and r["peer"] in bsas and r["dir"] == "pull", where)
                 self.ledger[r["peer"], r["mid"]] = r
             elif ev in ("answer.sent", "request.repeated"):
-                self._check_reference(r, where)
+                self._check_reference(r, promised, where)
 
-    def _check_reference(self, r, where):
+    def _check_reference(self, r, promised, where):
         epoch, seq = map(int, r["ref"].split("/"))
         need(epoch == int(self.checkpoint.origin.rsplit("/", 1)[1]) and seq < r["seq"], where)
         first = self.records[seq]
         need(first["ev"] == "request.answered", f"{where}: refers to {first['ev']}")
         need((first["mid"], first["peer"]) == (r["mid"], r["peer"]), f"{where}: of another message")
-        if r["ev"] == "answer.sent" and not self.durable:
-            need(any(seq < size <= r["seq"] for size in self.sizes),
-                 f"{where}: sent before a checkpoint covered record {seq}")
+        if not any(seq < size <= r["seq"] for size in self.sizes):
+            need(promised == "durable", f"{where}: before a checkpoint covered record {seq}")
+            self.early.append(r)
 
     def of(self, event):
         return [r for r in self.records if r["ev"] == event]

@@ -256,9 +256,9 @@ class Tekd:
         self.tekctl("audit", "export", folder)
         return folder
 
-    def audit(self, durable=False):
+    def audit(self, release="signed"):
         """The audit log so far, exported and verified by the tests' own verifier."""
-        return auditlog.Log(self.export(), self.path("checkpoint.pem"), durable=durable)
+        return auditlog.Log(self.export(), self.path("checkpoint.pem"), release=release)
 
     # ---- BSAs ----
 
