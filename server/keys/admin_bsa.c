@@ -191,6 +191,7 @@ static int write_rows(struct enrolment *e, struct store_tx *tx)
     if (r == 0 && e->new_kek) {
         b->kek.bsa = b->row;
         b->kek.version++;
+        b->kek.added_us = store_tx_utc_us(tx);
         (void)snprintf(b->kek.name, sizeof(b->kek.name), "%s/%u", b->id, (unsigned)b->kek.version);
         r = store_tx_kek_insert(tx, &b->kek);
         if (r == 0)

@@ -343,8 +343,9 @@ int64_t rows_limit(const struct store_walk *w);
 /* What the checks know of each other. */
 struct start {
     struct store *s;
-    bool fresh; /* no tables were there */
-    bool clean; /* as the database says */
+    bool fresh;     /* no tables were there */
+    bool clean;     /* as the database says */
+    int64_t schema; /* the same, 1..SCHEMA_VERSION */
     uint64_t leaves;
     struct rows_checkpoint newest;
     bool have_anchor;

@@ -11,7 +11,8 @@
  *     tail                leaves beyond the newest checkpoint: whole records, nothing after
  *                         log.stopped but a start, none at all if the log ended clean
  *
- * A tail is adopted: log.recovered says which records were under no signature.
+ * A tail is adopted: log.recovered says which records were under no signature.  The tables of an
+ * older schema become those of ours when all of that was found to be right.
  */
 #include "internal.h"
 
@@ -22,8 +23,6 @@
 #include "tekd/enc.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
-
-#define SCHEMA 1
 
 int start_tamper(const char *check, uint64_t record, const char *expected, const char *found)
 {
@@ -61,7 +60,7 @@ static int make_tables(struct store *s)
     if (r == 0)
         r = driver->create(s->db);
     if (r == 0)
-        r = rows_meta_put_int(s->db, "schema", SCHEMA);
+        r = rows_meta_put_int(s->db, "schema", SCHEMA_VERSION);
     if (r == 0)
         r = rows_meta_put(s->db, "bsm_id", s->o.bsm_id, strlen(s->o.bsm_id));
     if (r == 0)
@@ -79,17 +78,18 @@ static int refuse(const char *what, const char *expected, const char *found)
     return TEKD_EINVAL;
 }
 
-static int check_owner(struct store *s)
+static int check_owner(struct start *st)
 {
+    struct store *s = st->s;
     char bsm_id[STORE_ID_MAX + 1] = "";
     size_t len = 0;
-    int64_t schema = 0, epoch = 0;
-    int r = rows_meta_int(s->db, "schema", &schema);
+    int64_t epoch = 0;
+    int r = rows_meta_int(s->db, "schema", &st->schema);
 
     if (r == TEKD_ENOTFOUND || r == TEKD_EINTERNAL) /* tables, but not ours */
         return refuse("tables", "tekd", "other");
-    if (r == 0 && schema != SCHEMA)
-        return refuse("schema", "1", "a newer one");
+    if (r == 0 && (st->schema < 1 || st->schema > SCHEMA_VERSION))
+        return refuse("schema", "one of this program or before", "a newer one");
     if (r == 0)
         r = rows_meta_get(s->db, "bsm_id", bsm_id, STORE_ID_MAX, &len);
     if (r == 0)
@@ -111,7 +111,7 @@ static int check_file(struct start *st)
     if (r == 0 && st->fresh)
         r = make_tables(s);
     if (r == 0)
-        r = check_owner(s);
+        r = check_owner(st);
     if (r < 0)
         return r;
     r = rows_meta_int(s->db, "clean", &clean);
@@ -235,6 +235,32 @@ static int check_anchor(struct start *st)
     return r;
 }
 
+/* ---- the tables ------------------------------------------------------------------------------ */
+
+static int upgrade_tables(struct start *st)
+{
+    struct store *s = st->s;
+    const struct db_driver *driver = db_driver(s->db);
+    int r;
+
+    if (st->schema == SCHEMA_VERSION)
+        return 0;
+    r = driver->begin(s->db);
+    for (int64_t from = st->schema; r == 0 && from < SCHEMA_VERSION; from++)
+        r = driver->upgrade(s->db, (unsigned)from);
+    if (r == 0)
+        r = rows_meta_put_int(s->db, "schema", SCHEMA_VERSION);
+    if (r == 0)
+        r = driver->commit(s->db);
+    if (r < 0) {
+        driver->rollback(s->db);
+        return r;
+    }
+    log_event(LOG_INFO, "store", "tables-upgraded", LOG_INT("from", st->schema),
+              LOG_INT("to", SCHEMA_VERSION));
+    return 0;
+}
+
 /* ---- all of it ------------------------------------------------------------------------------- */
 
 static void empty_tree(struct tree *t)
@@ -249,7 +275,8 @@ static void empty_tree(struct tree *t)
 int start_check(struct store *s)
 {
     static int (*const checks[])(struct start *) = {
-        check_key, check_newest, check_anchor, start_check_leaves, start_check_tail, start_records};
+        check_key,        check_newest,   check_anchor, start_check_leaves,
+        start_check_tail, upgrade_tables, start_records};
     struct start st = {.s = s};
     int r = check_file(&st);
 
