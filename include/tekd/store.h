@@ -282,7 +282,8 @@ int store_tx_kek_find(struct store_tx *tx, const char *name, struct store_kek *r
 /* The newest version number, of a retired one too; 0 if there is none. */
 int store_tx_kek_newest(struct store_tx *tx, int64_t bsa, uint32_t *ret_version);
 int store_tx_kek_insert(struct store_tx *tx, struct store_kek *k); /* unique: name, fingerprint */
-/* TEKD_ENOTFOUND: there is none, or it is retired already. */
+/* Its exports are removed, in the background.  TEKD_ENOTFOUND: there is none, or it is retired
+ * already. */
 int store_tx_kek_retire(struct store_tx *tx, int64_t row);
 /* The current one of the storage. */
 int store_tx_kek_storage(struct store_tx *tx, struct store_kek *ret_kek);

@@ -206,6 +206,9 @@ struct idle {
     int64_t sweep_next_us; /* when the next round begins */
     uint64_t old_size;     /* leaves at the start: messages before are counted by the first round */
     bool counted;
+    bool purge;                   /* exports of retired KEKs are looked for ... */
+    int64_t purge_tek, purge_kek; /* ... behind this one */
+    int64_t purge_next_us;        /* not before */
 };
 
 struct store_tx {
@@ -315,6 +318,8 @@ int64_t tick_next(const struct store *s);
 bool idle_has_work(const struct store *s, int64_t now);
 /* One piece.  Errors latch. */
 void idle_run(struct store *s, int64_t now);
+/* Looks through all exports from now on. */
+void idle_purge(struct store *s);
 
 /* ---- rows_log.c: what of the tables is not in the public header ------------------------------ */
 int rows_meta_int(struct db *db, const char *name, int64_t *ret_value); /* TEKD_ENOTFOUND */

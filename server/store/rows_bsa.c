@@ -110,7 +110,12 @@ int store_tx_kek_retire(struct store_tx *tx, int64_t row)
 
     assert(tx->writes);
     r = db_run(tx->db, DB_KEK_RETIRE, DB_VALUES(db_int(row)), &changes);
-    return r == 0 && changes == 0 ? TEKD_ENOTFOUND : rows_result(tx, r);
+    if (r == 0 && changes == 0)
+        return TEKD_ENOTFOUND;
+    if (r == 0)
+        r = rows_meta_put_int(tx->db, "purge", 1);
+    idle_purge(tx->s); /* finds what is committed: nothing, if this is not */
+    return rows_result(tx, r);
 }
 
 int store_tx_kek_walk(struct store_tx *tx, int64_t bsa, const struct store_walk *w,

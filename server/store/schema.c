@@ -3,7 +3,8 @@
  * that does not rise costs a random page a row.
  *
  *     meta        schema, bsm_id, epoch, key (SubjectPublicKeyInfo of the checkpoint key),
- *                 clean (1: the log ended with log.stopped under a committed checkpoint)
+ *                 clean (1: the log ended with log.stopped under a committed checkpoint),
+ *                 purge (1: there may be exports of retired KEKs, which are to be removed)
  *     leaf        the audit records: the octets that are hashed, by seq
  *     checkpoint  signed notes, by size, each with the compact range of its tree
  *     content     ContentIDs.  tek: their keys, wrapped under a storage KEK.

@@ -102,25 +102,37 @@ static int check_owner(struct start *st)
     return note_origin(s->o.bsm_id, s->tree.epoch, s->tree.origin);
 }
 
+/* What an earlier run left to be done, or did. */
+static int read_marks(struct start *st)
+{
+    struct store *s = st->s;
+    int64_t clean = 0, purge = 0;
+    int r = rows_meta_int(s->db, "clean", &clean);
+
+    if (r == 0 || r == TEKD_ENOTFOUND)
+        r = rows_meta_int(s->db, "purge", &purge);
+    if (r < 0 && r != TEKD_ENOTFOUND)
+        return r;
+    st->clean = clean == 1;
+    s->idle.scan = st->clean;
+    if (purge == 1)
+        idle_purge(s);
+    return 0;
+}
+
 static int check_file(struct start *st)
 {
     struct store *s = st->s;
-    int64_t clean = 0;
     int r = db_driver(s->db)->is_empty(s->db, &st->fresh);
 
     if (r == 0 && st->fresh)
         r = make_tables(s);
     if (r == 0)
         r = check_owner(st);
-    if (r < 0)
+    if (r == 0)
+        r = read_marks(st);
+    if (r < 0 || st->fresh || st->clean)
         return r;
-    r = rows_meta_int(s->db, "clean", &clean);
-    if (r < 0 && r != TEKD_ENOTFOUND)
-        return r;
-    st->clean = clean == 1;
-    s->idle.scan = st->clean;
-    if (st->fresh || st->clean)
-        return 0;
     log_event(LOG_INFO, "store", "checking-after-crash");
     return db_driver(s->db)->check(s->db);
 }
