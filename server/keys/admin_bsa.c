@@ -195,7 +195,7 @@ static int write_rows(struct enrolment *e, struct store_tx *tx)
         (void)snprintf(b->kek.name, sizeof(b->kek.name), "%s/%u", b->id, (unsigned)b->kek.version);
         r = store_tx_kek_insert(tx, &b->kek);
         if (r == 0)
-            r = kek_record(tx, &b->kek);
+            r = kek_record(tx, &b->kek, e->actor);
     }
     return r < 0 ? r : store_tx_bsa_update(tx, b);
 }

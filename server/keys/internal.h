@@ -258,8 +258,8 @@ int kek_describe(struct keys *k, const struct kek_wanted *what, struct store_kek
 /* Whether the token still has the key that was bound. */
 int kek_check(struct keys *k, const struct store_kek *bound, int64_t deadline_us,
               struct keys_error *err);
-/* kek.added */
-int kek_record(struct store_tx *tx, const struct store_kek *kek);
+/* kek.added; a NULL: tekd itself. */
+int kek_record(struct store_tx *tx, const struct store_kek *kek, const struct keys_actor *a);
 
 /* ---- policy.c -------------------------------------------------------------------------------- */
 
