@@ -157,6 +157,12 @@ int store_tx_record(struct store_tx *tx, struct record *take_r, uint64_t *ret_se
 /* What records refer to others by. */
 uint64_t store_tx_epoch(struct store_tx *tx);
 
+/* The newest record there is as this item is applied; its own do not count. */
+struct store_place {
+    uint64_t epoch, seq;
+};
+struct store_place store_tx_newest(struct store_tx *tx);
+
 /*
  * A STORE_SIGNED item that only repeats (apply wrote nothing and added no record) waits for an
  * older record: seq of that record.  It costs no sync and no signature of its own.

@@ -177,8 +177,9 @@ struct keys_work *line_leave(struct line *l);
 /* What such a record says, in as few octets as it takes: thousands may wait for the next batch. */
 struct lazy {
     struct lazy *next;
-    bool repeated;       /* request.repeated, else answer.sent */
-    uint64_t epoch, seq; /* of request.answered */
+    bool repeated;            /* request.repeated, else answer.sent */
+    uint64_t epoch, seq;      /* of request.answered */
+    struct store_place after; /* of request.repeated: what there was when it was decided */
     const struct bsa *bsa;
     uint8_t out_sha256[32];
     uint8_t cert_sha256[32];
@@ -338,6 +339,7 @@ struct keys_work {
     bool gave_key;         /* replied with Status 0: answer.sent may follow */
     uint64_t answered_seq; /* of request.answered */
     uint64_t epoch;
+    struct store_place after; /* of a repeat: the newest record when it was decided */
 };
 
 /* More than a few rounds mean that the rules change faster than we decide. */
