@@ -369,7 +369,28 @@ void work_submit_stored(struct keys_work *w);
  * TEKD_ENOTFOUND when it was not and the request goes on, 0 when it was settled. */
 int work_look(struct keys_work *w);
 
-/* ---- admin: shared by admin_bsa.c and admin_content.c ---------------------------------------- */
+/* ---- enrolment.c: a change of what is enrolled for a BSA ------------------------------------- */
+
+/* Of all patterns of a BSA: one record lists them, and with the rest they fit into RECORD_MAX. */
+#define ENTITLE_TOTAL_MAX 4096
+
+struct enrolment {
+    struct keys *k;
+    const struct keys_actor *actor;
+    const char *action;
+    struct store_bsa *row;
+    struct bsa_state *seen; /* what row was made of; NULL: the BSA is new */
+    bool new_kek;
+    bool in_force; /* the registry has the new state */
+};
+
+/* What is in force, and a copy to be changed.  Errors: TEKD_ENOTFOUND. */
+int enrolment_begin(struct keys *k, const char *id, struct bsa_state **ret_seen,
+                    struct store_bsa **ret_row, struct keys_error *err);
+/* Errors: TEKD_ESTALE: another change came first, begin anew; TEKD_EEXIST; those of the store. */
+int enrolment_commit(struct enrolment *e, struct keys_error *err);
+
+/* ---- admin: shared by admin_bsa.c, admin_content.c, enrolment.c ------------------------------ */
 
 int admin_fail(struct keys_error *err, int r, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
