@@ -171,6 +171,12 @@ int store_tx_record(struct store_tx *tx, struct record *take_r, uint64_t *ret_se
 /* What records refer to others by. */
 uint64_t store_tx_epoch(struct store_tx *tx);
 
+/* The newest record there is as this item is applied; its own do not count. */
+struct store_place {
+    uint64_t epoch, seq;
+};
+struct store_place store_tx_newest(struct store_tx *tx);
+
 /*
  * A STORE_SIGNED item that only repeats (apply wrote nothing and added no record) waits for an
  * older record: seq of that record.  It costs no sync and no signature of its own.
@@ -198,8 +204,9 @@ struct store_kek {
     struct hsm_kek kek;
     bool imported;
     bool retired;
-    int64_t bsa; /* row of its BSA; 0: storage */
-    uint32_t version;
+    int64_t bsa;      /* row of its BSA; 0: storage */
+    uint32_t version; /* rising; the newest not retired is current */
+    int64_t added_us; /* 0: not known, it was added before that was kept */
 };
 
 struct store_tek {
@@ -243,8 +250,8 @@ struct store_bsa {
     uint8_t cert[STORE_CERTS_MAX][32]; /* SHA-256 of the DER */
     size_t n_entitle;
     char *entitle[STORE_ENTITLE_MAX]; /* malloc()ed fnmatch(3) patterns */
-    /* Read only: the newest of its KEKs that is not retired; row 0 if there is none.  It changes by
-     * store_tx_kek_insert() with this bsa, not by store_tx_bsa_update(). */
+    /* Read only: its current KEK, row 0 if there is none.  It changes by store_tx_kek_insert() with
+     * this bsa and store_tx_kek_retire(), not by store_tx_bsa_update(). */
     struct store_kek kek;
 };
 int store_bsa_new(struct store_bsa **ret_bsa);
@@ -286,10 +293,19 @@ int store_tx_message_find(struct store_tx *tx, int64_t bsa, const char *id, size
                           struct store_message *ret_message);
 int store_tx_message_insert(struct store_tx *tx, const struct store_message *m);
 
+/*
+ * KEKs of a BSA, or (bsa 0) of the storage.  The current one is the newest version, unless that one
+ * is retired: an older one never becomes current again.
+ */
 int store_tx_kek_get(struct store_tx *tx, int64_t row, struct store_kek *ret_kek);
+int store_tx_kek_find(struct store_tx *tx, const char *name, struct store_kek *ret_kek);
+/* The newest version number, of a retired one too; 0 if there is none. */
+int store_tx_kek_newest(struct store_tx *tx, int64_t bsa, uint32_t *ret_version);
 int store_tx_kek_insert(struct store_tx *tx, struct store_kek *k); /* unique: name, fingerprint */
+/* Its exports are removed, in the background.  TEKD_ENOTFOUND: there is none, or it is retired
+ * already. */
 int store_tx_kek_retire(struct store_tx *tx, int64_t row);
-/* The storage KEK that is not retired. */
+/* The current one of the storage. */
 int store_tx_kek_storage(struct store_tx *tx, struct store_kek *ret_kek);
 
 /* Unique: id, and each certificate over all BSAs.  Update replaces everything but row and id. */
@@ -313,7 +329,8 @@ int store_tx_content_walk(struct store_tx *tx, const struct store_walk *w,
 /* The TEKs of one content, or of all (0). */
 int store_tx_tek_walk(struct store_tx *tx, int64_t content, const struct store_walk *w,
                       int (*each)(void *arg, const struct store_tek *t));
-int store_tx_kek_walk(struct store_tx *tx, const struct store_walk *w,
+/* The KEKs of one BSA, or of the storage (0). */
+int store_tx_kek_walk(struct store_tx *tx, int64_t bsa, const struct store_walk *w,
                       int (*each)(void *arg, const struct store_kek *k));
 /* The log: leaves by seq (after = first seq - 1, so -1 from the start), notes by size. */
 int store_tx_leaf_walk(struct store_tx *tx, const struct store_walk *w,

@@ -1,5 +1,6 @@
 /*
- * Enrolment: which certificate is which BSA, what it may have, and the KEK that is its own.
+ * What operators say of a BSA: which certificate it has, what it may have, and the KEK that is its
+ * own.
  */
 #include "internal.h"
 
@@ -13,12 +14,7 @@
 #include <string.h>
 
 #include "tekd/clock.h"
-#include "tekd/enc.h"
 #include "tekd/err.h"
-#include "tekd/log.h"
-
-/* One record lists all patterns of a BSA: with the rest they fit into RECORD_MAX. */
-#define ENTITLE_TOTAL_MAX 4096
 
 /* A change that another one overtook is made anew; more than so many mean that scripts fight. */
 #define CHANGE_ATTEMPTS 100
@@ -122,151 +118,9 @@ static int merge(struct store_bsa *b, const struct keys_bsa_change *c, struct ke
     return r;
 }
 
-/* ---- the change on the store thread ---------------------------------------------------------- */
-
-struct enrolment {
-    struct keys *k;
-    const struct keys_actor *actor;
-    const char *action;
-    struct store_bsa *row;
-    struct bsa_state *seen; /* what row was made of; NULL: the BSA is new */
-    bool new_kek;
-    bool in_force; /* the registry has the new state */
-};
-
-static void record_certs(struct record *rec, const struct store_bsa *b)
-{
-    char text[STORE_CERTS_MAX * (ENC_HEX_LEN(32) + 1)] = "";
-    size_t at = 0;
-
-    for (size_t i = 0; i < b->n_certs; i++) {
-        if (i > 0)
-            text[at++] = ',';
-        enc_hex(b->cert[i], 32, text + at);
-        at += ENC_HEX_LEN(32);
-    }
-    record_str(rec, "cert", text);
-}
-
-static int record_entitle(struct record *rec, const struct store_bsa *b)
-{
-    AUTO(buf) struct buf *text = NULL;
-    int r = buf_new(ENTITLE_TOTAL_MAX, &text);
-
-    for (size_t i = 0; i < b->n_entitle && r == 0; i++)
-        r = buf_printf(text, "%s%s", i > 0 ? " " : "", b->entitle[i]);
-    if (r == 0)
-        record_str(rec, "entitle", buf_str(text));
-    return r;
-}
-
-static int record_enrolled(struct enrolment *e, struct store_tx *tx)
-{
-    AUTO(record) struct record *rec = NULL;
-    int r = record_new(e->row->enabled ? "bsa.enrolled" : "bsa.disabled", &rec);
-
-    if (r < 0)
-        return r;
-    record_str(rec, "bsa", e->row->id);
-    admin_actor(rec, e->actor);
-    if (e->row->enabled) {
-        record_certs(rec, e->row);
-        record_str(rec, "kekid", e->row->kek.name);
-        r = record_entitle(rec, e->row);
-    }
-    if (r < 0)
-        return r;
-    r = store_tx_record(tx, TAKE(rec), NULL);
-    return r < 0 ? r : admin_record(tx, e->actor, e->action, e->row->id);
-}
-
-/* The BSA's row comes first: its KEK refers to it. */
-static int write_rows(struct enrolment *e, struct store_tx *tx)
-{
-    struct store_bsa *b = e->row;
-    int r = 0;
-
-    if (b->row == 0)
-        r = store_tx_bsa_insert(tx, b);
-    if (r == 0 && e->new_kek) {
-        b->kek.bsa = b->row;
-        b->kek.version++;
-        (void)snprintf(b->kek.name, sizeof(b->kek.name), "%s/%u", b->id, (unsigned)b->kek.version);
-        r = store_tx_kek_insert(tx, &b->kek);
-        if (r == 0)
-            r = kek_record(tx, &b->kek);
-    }
-    return r < 0 ? r : store_tx_bsa_update(tx, b);
-}
-
-/*
- * The new state is in force from here on, before the commit: what is decided after this item in the
- * same batch is decided by it.  If the commit fails nothing is released anyway.  A row is replaced
- * as a whole, so one that was made of an older state would undo what was changed meanwhile.
- */
-static int apply_enrolment(void *arg, struct store_tx *tx)
-{
-    struct enrolment *e = arg;
-    AUTO(store_bsa) struct store_bsa *copy = NULL;
-    int r = e->seen && !bsa_state_current(e->seen) ? TEKD_ESTALE : 0;
-
-    if (r == 0)
-        r = write_rows(e, tx);
-    if (r == 0)
-        r = record_enrolled(e, tx);
-    if (r == 0)
-        r = store_bsa_dup(e->row, &copy);
-    if (r == 0)
-        r = registry_put(e->k->registry, TAKE(copy));
-    e->in_force = r == 0;
-    return r;
-}
-
-/* On the store thread, so that no later change comes in between.  A BSA that is not stored is
- * nobody: row 0, no certificate, nothing allowed. */
-static int put_stored(void *arg, struct store_tx *tx)
-{
-    const struct enrolment *e = arg;
-    AUTO(store_bsa) struct store_bsa *row = NULL;
-    int r = store_tx_bsa_find(tx, e->row->id, &row);
-
-    if (r == TEKD_ENOTFOUND) {
-        r = store_bsa_new(&row);
-        if (r == 0)
-            memcpy(row->id, e->row->id, sizeof(row->id));
-    }
-    return r < 0 ? r : registry_put(e->k->registry, TAKE(row));
-}
-
-/* The commit failed: what is stored is in force again. */
-static void take_back(struct enrolment *e)
-{
-    int r = store_call(e->k->store, STORE_READ, put_stored, e);
-
-    if (r < 0)
-        log_event(LOG_ERROR, "keys", "enrolment-not-taken-back", LOG_STR("bsa", e->row->id),
-                  LOG_STR("error", tekd_errname(r)));
-}
-
-static int commit(struct enrolment *e, struct keys_error *err)
-{
-    int r = store_call(e->k->store, STORE_DURABLE, apply_enrolment, e);
-
-    if (r < 0 && e->in_force)
-        take_back(e);
-    if (r == TEKD_ESTALE)
-        return admin_fail(err, r, "\"%s\": somebody else is changing this BSA; try again",
-                          e->row->id);
-    if (r == TEKD_EEXIST)
-        return admin_fail(
-            err, r, "\"%s\": this BSA, its certificate or its KEK is enrolled already", e->row->id);
-    if (r < 0)
-        return admin_fail(err, r, "recording the change: %s", tekd_strerror(r));
-    return 0;
-}
-
 /* ---- the commands ---------------------------------------------------------------------------- */
 
+/* Finds the KEK of this label.  One that is not the current one becomes that. */
 static int describe(struct keys *k, const char *label, enum hsm_wrap wrap, struct enrolment *e,
                     struct keys_error *err)
 {
@@ -283,7 +137,7 @@ static int describe(struct keys *k, const char *label, enum hsm_wrap wrap, struc
                  memcmp(e->row->kek.kek.fingerprint, found.kek.fingerprint,
                         sizeof(found.kek.fingerprint)) != 0;
     if (e->new_kek) {
-        found.version = e->row->kek.version;
+        e->retire = e->row->kek;
         e->row->kek = found;
     }
     return 0;
@@ -315,21 +169,21 @@ int keys_bsa_add(struct keys *k, const struct keys_actor *a, const struct keys_b
     r = merge(b, c, err);
     if (r == 0)
         r = describe(k, c->kek_label, c->wrap, &e, err);
-    return r < 0 ? r : commit(&e, err);
+    return r < 0 ? r : enrolment_commit(&e, err);
 }
 
-/* What is in force, and a copy to be changed. */
-static int begin(struct keys *k, const char *id, struct bsa_state **ret_seen,
-                 struct store_bsa **ret_row, struct keys_error *err)
+static int change_kek(struct keys *k, const struct keys_bsa_change *c, struct enrolment *e,
+                      struct keys_error *err)
 {
-    AUTO_BSA struct bsa_state *s = registry_by_id(k->registry, id);
+    const struct hsm_kek *now = &e->row->kek.kek;
     int r;
 
-    if (!s || s->row->row == 0)
-        return admin_fail(err, TEKD_ENOTFOUND, "\"%s\": no such BSA", id);
-    r = store_bsa_dup(s->row, ret_row);
-    if (r == 0)
-        *ret_seen = TAKE(s);
+    if (!c->kek_label && e->row->kek.row == 0)
+        return admin_fail(err, TEKD_EINVAL, "\"%s\" has no KEK: a KEK label is needed", c->id);
+    r = describe(k, c->kek_label ? c->kek_label : now->label, c->wrap ? c->wrap : now->wrap, e,
+                 err);
+    if (c->keep_old_kek)
+        e->retire.row = 0;
     return r;
 }
 
@@ -339,7 +193,7 @@ static int set_once(struct keys *k, const struct keys_actor *a, const struct key
     AUTO(store_bsa) struct store_bsa *row = NULL;
     AUTO_BSA struct bsa_state *seen = NULL;
     struct enrolment e = {.k = k, .actor = a, .action = "bsa set"};
-    int r = begin(k, c->id, &seen, &row, err);
+    int r = enrolment_begin(k, c->id, &seen, &row, err);
 
     if (r < 0)
         return r;
@@ -348,9 +202,8 @@ static int set_once(struct keys *k, const struct keys_actor *a, const struct key
     e.seen = seen;
     r = merge(row, c, err);
     if (r == 0 && (c->kek_label || c->wrap))
-        r = describe(k, c->kek_label ? c->kek_label : row->kek.kek.label,
-                     c->wrap ? c->wrap : row->kek.kek.wrap, &e, err);
-    return r < 0 ? r : commit(&e, err);
+        r = change_kek(k, c, &e, err);
+    return r < 0 ? r : enrolment_commit(&e, err);
 }
 
 int keys_bsa_set(struct keys *k, const struct keys_actor *a, const struct keys_bsa_change *c,
@@ -358,6 +211,8 @@ int keys_bsa_set(struct keys *k, const struct keys_actor *a, const struct keys_b
 {
     int r = TEKD_ESTALE;
 
+    if (c->keep_old_kek && !c->kek_label && !c->wrap)
+        return admin_fail(err, TEKD_EINVAL, "there is no old KEK to keep without a new one");
     for (int i = 0; i < CHANGE_ATTEMPTS && r == TEKD_ESTALE; i++)
         r = set_once(k, a, c, err);
     return r;
@@ -369,15 +224,20 @@ static int enable_once(struct keys *k, const struct keys_actor *a, const char *i
     AUTO(store_bsa) struct store_bsa *row = NULL;
     AUTO_BSA struct bsa_state *seen = NULL;
     struct enrolment e = {.k = k, .actor = a, .action = enable ? "bsa enable" : "bsa disable"};
-    int r = begin(k, id, &seen, &row, err);
+    int r = enrolment_begin(k, id, &seen, &row, err);
 
     if (r < 0)
         return r;
     assert(row);
+    if (enable && row->kek.row == 0)
+        return admin_fail(err, TEKD_EINVAL,
+                          "\"%s\": its KEK is retired; give it another one first (bsa set %s --kek "
+                          "LABEL)",
+                          id, id);
     row->enabled = enable;
     e.row = row;
     e.seen = seen;
-    return commit(&e, err);
+    return enrolment_commit(&e, err);
 }
 
 int keys_bsa_enable(struct keys *k, const struct keys_actor *a, const char *id, bool enable,
@@ -387,5 +247,74 @@ int keys_bsa_enable(struct keys *k, const struct keys_actor *a, const char *id, 
 
     for (int i = 0; i < CHANGE_ATTEMPTS && r == TEKD_ESTALE; i++)
         r = enable_once(k, a, id, enable, err);
+    return r;
+}
+
+/* ---- bsa retire-kek -------------------------------------------------------------------------- */
+
+struct kek_lookup {
+    const char *name;
+    struct store_kek kek;
+};
+
+static int find_kek(void *arg, struct store_tx *tx)
+{
+    struct kek_lookup *l = arg;
+
+    return store_tx_kek_find(tx, l->name, &l->kek);
+}
+
+/* The KEK that may be retired.  It is still as it was found if the BSA's state is. */
+static int look_up_kek(struct keys *k, const struct store_bsa *row, const char *name,
+                       struct store_kek *ret_kek, struct keys_error *err)
+{
+    struct kek_lookup l = {.name = name};
+    int r = store_call(k->store, STORE_READ, find_kek, &l);
+
+    if (r == TEKD_ENOTFOUND || (r == 0 && l.kek.bsa != row->row))
+        return admin_fail(err, TEKD_ENOTFOUND, "\"%s\" has no KEK \"%s\"; bsa show lists them",
+                          row->id, name);
+    if (r < 0)
+        return admin_fail(err, r, "reading the KEK: %s", tekd_strerror(r));
+    if (l.kek.retired)
+        return admin_fail(err, TEKD_EEXIST, "\"%s\" is retired already", name);
+    if (l.kek.row == row->kek.row && row->enabled)
+        return admin_fail(
+            err, TEKD_EINVAL,
+            "\"%s\" is the current KEK of an enabled BSA; give it another one (bsa set "
+            "%s --kek LABEL), which retires this one, or disable the BSA first",
+            name, row->id);
+    *ret_kek = l.kek;
+    return 0;
+}
+
+static int retire_once(struct keys *k, const struct keys_actor *a, const char *id,
+                       const char *kek_name, struct keys_error *err)
+{
+    AUTO(store_bsa) struct store_bsa *row = NULL;
+    AUTO_BSA struct bsa_state *seen = NULL;
+    struct enrolment e = {.k = k, .actor = a};
+    int r = enrolment_begin(k, id, &seen, &row, err);
+
+    if (r < 0)
+        return r;
+    assert(row);
+    r = look_up_kek(k, row, kek_name, &e.retire, err);
+    if (r < 0)
+        return r;
+    if (e.retire.row == row->kek.row)
+        row->kek = (struct store_kek){.row = 0};
+    e.row = row;
+    e.seen = seen;
+    return enrolment_commit(&e, err);
+}
+
+int keys_bsa_retire_kek(struct keys *k, const struct keys_actor *a, const char *id,
+                        const char *kek_name, struct keys_error *err)
+{
+    int r = TEKD_ESTALE;
+
+    for (int i = 0; i < CHANGE_ATTEMPTS && r == TEKD_ESTALE; i++)
+        r = retire_once(k, a, id, kek_name, err);
     return r;
 }

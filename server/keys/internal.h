@@ -90,6 +90,8 @@ bool cache_get_export(struct cache *c, int64_t tek, int64_t kek, struct hsm_blob
 void cache_put_export(struct cache *c, int64_t tek, int64_t kek, const struct hsm_blob *data);
 /* Forgets a content; its exports are unreachable then and fall out. */
 void cache_drop(struct cache *c, const char *content_id);
+/* Forgets what was wrapped under this KEK. */
+void cache_drop_kek(struct cache *c, int64_t kek);
 
 /* ---- bloom.c: which ContentIDs may exist ----------------------------------------------------- */
 
@@ -177,8 +179,9 @@ struct keys_work *line_leave(struct line *l);
 /* What such a record says, in as few octets as it takes: thousands may wait for the next batch. */
 struct lazy {
     struct lazy *next;
-    bool repeated;       /* request.repeated, else answer.sent */
-    uint64_t epoch, seq; /* of request.answered */
+    bool repeated;            /* request.repeated, else answer.sent */
+    uint64_t epoch, seq;      /* of request.answered */
+    struct store_place after; /* of request.repeated: what there was when it was decided */
     const struct bsa *bsa;
     uint8_t out_sha256[32];
     uint8_t cert_sha256[32];
@@ -217,7 +220,8 @@ struct keys {
     struct lazies *lazies;
     struct line *line;
 
-    /* Rises when a TEK stops being current: what was made of the old one is decided again. */
+    /* Rises when a TEK stops being current: what was made of the old one is decided again.  (A KEK
+     * is its BSA's: the generation of that rises.) */
     _Atomic uint64_t tek_generation;
 
     pthread_mutex_t lock;     /* guards what follows */
@@ -258,8 +262,11 @@ int kek_describe(struct keys *k, const struct kek_wanted *what, struct store_kek
 /* Whether the token still has the key that was bound. */
 int kek_check(struct keys *k, const struct store_kek *bound, int64_t deadline_us,
               struct keys_error *err);
-/* kek.added */
-int kek_record(struct store_tx *tx, const struct store_kek *kek);
+/* kek.added; a NULL: tekd itself. */
+int kek_record(struct store_tx *tx, const struct store_kek *kek, const struct keys_actor *a);
+/* kek.retired */
+int kek_record_retired(struct store_tx *tx, const struct store_kek *kek,
+                       const struct keys_actor *a);
 
 /* ---- policy.c -------------------------------------------------------------------------------- */
 
@@ -339,6 +346,7 @@ struct keys_work {
     bool gave_key;         /* replied with Status 0: answer.sent may follow */
     uint64_t answered_seq; /* of request.answered */
     uint64_t epoch;
+    struct store_place after; /* of a repeat: the newest record when it was decided */
 };
 
 /* More than a few rounds mean that the rules change faster than we decide. */
@@ -371,7 +379,29 @@ void work_submit_stored(struct keys_work *w);
  * TEKD_ENOTFOUND when it was not and the request goes on, 0 when it was settled. */
 int work_look(struct keys_work *w);
 
-/* ---- admin: shared by admin_bsa.c and admin_content.c ---------------------------------------- */
+/* ---- enrolment.c: a change of what is enrolled for a BSA ------------------------------------- */
+
+/* Of all patterns of a BSA: one record lists them, and with the rest they fit into RECORD_MAX. */
+#define ENTITLE_TOTAL_MAX 4096
+
+struct enrolment {
+    struct keys *k;
+    const struct keys_actor *actor;
+    const char *action; /* NULL: the record of the KEK says it all */
+    struct store_bsa *row;
+    struct bsa_state *seen;  /* what row was made of; NULL: the BSA is new */
+    bool new_kek;            /* row.kek is to be added */
+    struct store_kek retire; /* row 0: none */
+    bool in_force;           /* the registry has the new state */
+};
+
+/* What is in force, and a copy to be changed.  Errors: TEKD_ENOTFOUND. */
+int enrolment_begin(struct keys *k, const char *id, struct bsa_state **ret_seen,
+                    struct store_bsa **ret_row, struct keys_error *err);
+/* Errors: TEKD_ESTALE: another change came first, begin anew; TEKD_EEXIST; those of the store. */
+int enrolment_commit(struct enrolment *e, struct keys_error *err);
+
+/* ---- admin: shared by admin_bsa.c, admin_content.c, enrolment.c ------------------------------ */
 
 int admin_fail(struct keys_error *err, int r, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

@@ -42,7 +42,7 @@ int kek_check(struct keys *k, const struct store_kek *bound, int64_t deadline_us
     return 0;
 }
 
-int kek_record(struct store_tx *tx, const struct store_kek *kek)
+int kek_record(struct store_tx *tx, const struct store_kek *kek, const struct keys_actor *a)
 {
     struct record *rec = NULL;
     int r = record_new("kek.added", &rec);
@@ -54,5 +54,21 @@ int kek_record(struct store_tx *tx, const struct store_kek *kek)
     record_str(rec, "wrap", hsm_wrap_name(kek->kek.wrap));
     record_hex(rec, "fp", kek->kek.fingerprint, sizeof(kek->kek.fingerprint));
     record_bool(rec, "imported", kek->imported);
+    if (a)
+        admin_actor(rec, a);
+    else
+        record_str(rec, "actor", "tekd");
+    return store_tx_record(tx, rec, NULL);
+}
+
+int kek_record_retired(struct store_tx *tx, const struct store_kek *kek, const struct keys_actor *a)
+{
+    struct record *rec = NULL;
+    int r = record_new("kek.retired", &rec);
+
+    if (r < 0)
+        return r;
+    record_str(rec, "kekid", kek->name);
+    admin_actor(rec, a);
     return store_tx_record(tx, rec, NULL);
 }

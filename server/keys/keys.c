@@ -55,9 +55,10 @@ static int add_storage(void *arg, struct store_tx *tx)
     int r;
 
     kek->version = 1;
+    kek->added_us = store_tx_utc_us(tx);
     (void)snprintf(kek->name, sizeof(kek->name), KEK_STORAGE_NAME "/%u", (unsigned)kek->version);
     r = store_tx_kek_insert(tx, kek);
-    return r < 0 ? r : kek_record(tx, kek);
+    return r < 0 ? r : kek_record(tx, kek, NULL);
 }
 
 static int bind_storage(struct keys *k, int64_t deadline_us, struct keys_error *err)

@@ -85,6 +85,7 @@ static int add_record(struct store_tx *tx, const struct lazy *z)
         record_str(rec, "keyid", key_id);
         record_hex(rec, "cert", z->cert_sha256, 32);
         record_str(rec, "addr", z->addr);
+        record_ref(rec, "after", z->after.epoch, z->after.seq);
     }
     return store_tx_record(tx, rec, NULL);
 }
@@ -121,6 +122,7 @@ static struct lazy *lazy_new(const struct keys_work *w, bool repeated)
     z->repeated = repeated;
     z->epoch = w->epoch;
     z->seq = w->answered_seq;
+    z->after = w->after;
     z->bsa = w->bsa->bsa;
     memcpy(z->out_sha256, w->out_sha256, 32);
     memcpy(z->cert_sha256, w->r->cert_sha256, 32);

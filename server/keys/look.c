@@ -29,7 +29,7 @@ static int read_answer(void *arg, struct store_tx *tx)
         r = store_tx_tek_get(tx, a->message.tek, &a->tek);
     if (r == 0)
         r = store_tx_kek_get(tx, a->message.kek, &a->kek);
-    if (r == 0 && !a->tek.destroyed)
+    if (r == 0 && !a->tek.destroyed && !a->kek.retired)
         r = store_tx_export_find(tx, a->message.tek, a->message.kek, &a->data);
     return r;
 }

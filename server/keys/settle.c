@@ -323,6 +323,7 @@ static int apply_repeat(struct keys_work *w, struct store_tx *tx, const struct s
     w->time_us = m->time_us;
     w->answered_seq = m->seq;
     w->epoch = store_tx_epoch(tx);
+    w->after = store_tx_newest(tx);
     store_tx_wait_for(tx, m->seq);
     return 0;
 }
@@ -490,6 +491,7 @@ static int apply_stored(struct store_item *item, struct store_tx *tx)
     if (r < 0)
         return r;
     w->epoch = store_tx_epoch(tx);
+    w->after = store_tx_newest(tx);
     store_tx_wait_for(tx, w->answered_seq);
     return 0;
 }

@@ -36,6 +36,14 @@ uint64_t store_tx_epoch(struct store_tx *tx)
     return tx->s->tree.epoch;
 }
 
+struct store_place store_tx_newest(struct store_tx *tx)
+{
+    const struct tree *t = &tx->s->tree;
+
+    assert(t->next > 0); /* log.opened comes before all items */
+    return (struct store_place){.epoch = t->epoch, .seq = t->next - 1};
+}
+
 void store_tx_wait_for(struct store_tx *tx, uint64_t seq)
 {
     assert(seq < tx->s->tree.next + tx->n_records);

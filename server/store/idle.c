@@ -1,7 +1,7 @@
 /*
  * The background work, in pieces of about a millisecond: hashes the part of the log that the start
- * took as given, reads the pages of the tables that no hash covers, and forgets messages that are
- * older than their window.
+ * took as given, removes the exports of retired KEKs, reads the pages of the tables that no hash
+ * covers, and forgets messages that are older than their window.
  */
 #include "internal.h"
 
@@ -12,13 +12,15 @@
 #define PIECE_LEAVES   512
 #define PIECE_ROWS     512
 #define SWEEP_PAUSE_US (INT64_C(3600) * 1000000)
+#define PURGE_PAUSE_US (INT64_C(60) * 1000000) /* after a piece that could not be written */
 
 bool idle_has_work(const struct store *s, int64_t now)
 {
     const struct idle *i = &s->idle;
 
     return s->latched == 0 && !s->full &&
-           (i->range.size < i->target.size || i->scan || now >= i->sweep_next_us);
+           (i->range.size < i->target.size || i->scan || now >= i->sweep_next_us ||
+            (i->purge && now >= i->purge_next_us));
 }
 
 /* ---- the log --------------------------------------------------------------------------------- */
@@ -44,6 +46,75 @@ static int rehash(struct store *s)
     if (r == TEKD_ETAMPER)
         start_say_tamper(s->db, i->target.size);
     return r;
+}
+
+/* ---- exports of retired KEKs ----------------------------------------------------------------- */
+
+void idle_purge(struct store *s)
+{
+    struct idle *i = &s->idle;
+
+    i->purge = true;
+    i->purge_tek = i->purge_kek = 0;
+    i->purge_next_us = 0;
+}
+
+/* The last export of the piece that begins behind (tek, kek); beyond all of them at the end. */
+static int purge_piece(struct store *s, int64_t *ret_tek, int64_t *ret_kek)
+{
+    const enum db_statement st = DB_EXPORT_PIECE;
+    const struct idle *i = &s->idle;
+    int r = db_first(s->db, st,
+                     DB_VALUES(db_int(i->purge_tek), db_int(i->purge_kek), db_int(PIECE_ROWS - 1)));
+
+    if (r == TEKD_ENOTFOUND) {
+        *ret_tek = *ret_kek = INT64_MAX;
+        return 0;
+    }
+    if (r < 0)
+        return r;
+    *ret_tek = db_column_int(s->db, st, 0);
+    *ret_kek = db_column_int(s->db, st, 1);
+    db_end(s->db, st);
+    return 0;
+}
+
+static int purge_rows(struct store *s, int64_t tek, int64_t kek)
+{
+    const struct db_driver *driver = db_driver(s->db);
+    const struct idle *i = &s->idle;
+    int r = driver->begin(s->db);
+
+    if (r == 0)
+        r = db_run(s->db, DB_EXPORT_PURGE,
+                   DB_VALUES(db_int(i->purge_tek), db_int(i->purge_kek), db_int(tek), db_int(kek)),
+                   NULL);
+    if (r == 0 && tek == INT64_MAX)
+        r = rows_meta_put_int(s->db, "purge", 0);
+    if (r == 0)
+        r = driver->commit(s->db);
+    if (r < 0)
+        driver->rollback(s->db);
+    return r;
+}
+
+/* Nothing is given of them any more; so that the KEK, should it get out, opens nothing here. */
+static int purge(struct store *s, int64_t now)
+{
+    struct idle *i = &s->idle;
+    int64_t tek = 0, kek = 0;
+    int r = purge_piece(s, &tek, &kek);
+
+    if (r == 0)
+        r = purge_rows(s, tek, kek);
+    if (r < 0) {
+        i->purge_next_us = now + PURGE_PAUSE_US;
+        return r;
+    }
+    i->purge_tek = tek;
+    i->purge_kek = kek;
+    i->purge = tek < INT64_MAX;
+    return 0;
 }
 
 /* ---- the tables ------------------------------------------------------------------------------ */
@@ -155,6 +226,8 @@ void idle_run(struct store *s, int64_t now)
     i->last_us = now;
     if (i->range.size < i->target.size)
         r = rehash(s);
+    else if (i->purge && now >= i->purge_next_us)
+        r = purge(s, now);
     else if (i->scan)
         r = scan(s);
     else if (now >= i->sweep_next_us)

@@ -206,6 +206,9 @@ struct idle {
     int64_t sweep_next_us; /* when the next round begins */
     uint64_t old_size;     /* leaves at the start: messages before are counted by the first round */
     bool counted;
+    bool purge;                   /* exports of retired KEKs are looked for ... */
+    int64_t purge_tek, purge_kek; /* ... behind this one */
+    int64_t purge_next_us;        /* not before */
 };
 
 struct store_tx {
@@ -321,6 +324,8 @@ int64_t tick_next(const struct store *s);
 bool idle_has_work(const struct store *s, int64_t now);
 /* One piece.  Errors latch. */
 void idle_run(struct store *s, int64_t now);
+/* Looks through all exports from now on. */
+void idle_purge(struct store *s);
 
 /* ---- rows_log.c: what of the tables is not in the public header ------------------------------ */
 int rows_meta_int(struct db *db, const char *name, int64_t *ret_value); /* TEKD_ENOTFOUND */
@@ -349,8 +354,9 @@ int64_t rows_limit(const struct store_walk *w);
 /* What the checks know of each other. */
 struct start {
     struct store *s;
-    bool fresh; /* no tables were there */
-    bool clean; /* as the database says */
+    bool fresh;     /* no tables were there */
+    bool clean;     /* as the database says */
+    int64_t schema; /* the same, 1..SCHEMA_VERSION */
     uint64_t leaves;
     struct rows_checkpoint newest;
     bool have_anchor;

@@ -32,14 +32,15 @@ static int read_kek(struct db *db, enum db_statement st, struct store_kek *ret_k
     k.retired = db_column_int(db, st, 8) != 0;
     k.bsa = db_column_int(db, st, 9);
     k.version = (uint32_t)db_column_int(db, st, 10);
+    k.added_us = db_column_int(db, st, 11);
     *ret_kek = k;
     return 0;
 }
 
-static int one_kek(struct store_tx *tx, enum db_statement st, int64_t key,
+static int one_kek(struct store_tx *tx, enum db_statement st, struct db_value key,
                    struct store_kek *ret_kek)
 {
-    int r = db_first(tx->db, st, DB_VALUES(db_int(key)));
+    int r = db_first(tx->db, st, &key, 1);
 
     if (r < 0)
         return rows_result(tx, r);
@@ -50,12 +51,41 @@ static int one_kek(struct store_tx *tx, enum db_statement st, int64_t key,
 
 int store_tx_kek_get(struct store_tx *tx, int64_t row, struct store_kek *ret_kek)
 {
-    return one_kek(tx, DB_KEK_GET, row, ret_kek);
+    return one_kek(tx, DB_KEK_GET, db_int(row), ret_kek);
+}
+
+int store_tx_kek_find(struct store_tx *tx, const char *name, struct store_kek *ret_kek)
+{
+    return one_kek(tx, DB_KEK_FIND, db_text(name), ret_kek);
+}
+
+int store_tx_kek_newest(struct store_tx *tx, int64_t bsa, uint32_t *ret_version)
+{
+    struct store_kek k = {.version = 0};
+    int r = one_kek(tx, DB_KEK_NEWEST, db_int(bsa), &k);
+
+    if (r < 0 && r != TEKD_ENOTFOUND)
+        return r;
+    *ret_version = k.version;
+    return 0;
+}
+
+static int current_kek(struct store_tx *tx, int64_t bsa, struct store_kek *ret_kek)
+{
+    struct store_kek k = {.row = 0};
+    int r = one_kek(tx, DB_KEK_NEWEST, db_int(bsa), &k);
+
+    if (r < 0)
+        return r;
+    if (k.retired)
+        return TEKD_ENOTFOUND;
+    *ret_kek = k;
+    return 0;
 }
 
 int store_tx_kek_storage(struct store_tx *tx, struct store_kek *ret_kek)
 {
-    return one_kek(tx, DB_KEK_OF_BSA, 0, ret_kek);
+    return current_kek(tx, 0, ret_kek);
 }
 
 int store_tx_kek_insert(struct store_tx *tx, struct store_kek *k)
@@ -63,13 +93,13 @@ int store_tx_kek_insert(struct store_tx *tx, struct store_kek *k)
     int r;
 
     assert(tx->writes && k->kek.id_len <= HSM_ID_MAX);
-    r = db_insert(tx->db, DB_KEK_INSERT,
-                  DB_VALUES(db_text(k->name),
-                            db_blob(k->kek.fingerprint, sizeof(k->kek.fingerprint)),
-                            db_text(k->kek.label), db_blob(k->kek.id, k->kek.id_len),
-                            db_int(k->kek.wrap), db_int(k->kek.use), db_int(k->imported),
-                            db_int(k->retired), db_int(k->bsa), db_int(k->version)),
-                  &k->row);
+    r = db_insert(
+        tx->db, DB_KEK_INSERT,
+        DB_VALUES(db_text(k->name), db_blob(k->kek.fingerprint, sizeof(k->kek.fingerprint)),
+                  db_text(k->kek.label), db_blob(k->kek.id, k->kek.id_len), db_int(k->kek.wrap),
+                  db_int(k->kek.use), db_int(k->imported), db_int(k->retired), db_int(k->bsa),
+                  db_int(k->version), db_int(k->added_us)),
+        &k->row);
     return rows_result(tx, r);
 }
 
@@ -80,15 +110,21 @@ int store_tx_kek_retire(struct store_tx *tx, int64_t row)
 
     assert(tx->writes);
     r = db_run(tx->db, DB_KEK_RETIRE, DB_VALUES(db_int(row)), &changes);
-    return r == 0 && changes == 0 ? TEKD_ENOTFOUND : rows_result(tx, r);
+    if (r == 0 && changes == 0)
+        return TEKD_ENOTFOUND;
+    if (r == 0)
+        r = rows_meta_put_int(tx->db, "purge", 1);
+    idle_purge(tx->s); /* finds what is committed: nothing, if this is not */
+    return rows_result(tx, r);
 }
 
-int store_tx_kek_walk(struct store_tx *tx, const struct store_walk *w,
+int store_tx_kek_walk(struct store_tx *tx, int64_t bsa, const struct store_walk *w,
                       int (*each)(void *arg, const struct store_kek *k))
 {
     struct store_kek k;
     int stopped = 0;
-    int r = db_query(tx->db, DB_KEK_WALK, DB_VALUES(db_int(w->after), db_int(rows_limit(w))));
+    int r = db_query(tx->db, DB_KEK_WALK,
+                     DB_VALUES(db_int(bsa), db_int(w->after), db_int(rows_limit(w))));
 
     if (r < 0)
         return rows_result(tx, r);
@@ -185,8 +221,8 @@ static int read_bsa(struct store_tx *tx, enum db_statement st, struct store_bsa 
     if (r == 0)
         r = read_entitle(tx, b);
     if (r == 0)
-        r = one_kek(tx, DB_KEK_OF_BSA, b->row, &b->kek);
-    if (r < 0 && r != TEKD_ENOTFOUND) /* a BSA without KEK: between insert and kek_insert */
+        r = current_kek(tx, b->row, &b->kek);
+    if (r < 0 && r != TEKD_ENOTFOUND) /* without KEK: before kek_insert, or retired */
         return r;
     *ret_bsa = TAKE(b);
     return 0;

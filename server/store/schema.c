@@ -3,13 +3,16 @@
  * that does not rise costs a random page a row.
  *
  *     meta        schema, bsm_id, epoch, key (SubjectPublicKeyInfo of the checkpoint key),
- *                 clean (1: the log ended with log.stopped under a committed checkpoint)
+ *                 clean (1: the log ended with log.stopped under a committed checkpoint),
+ *                 purge (1: there may be exports of retired KEKs, which are to be removed)
  *     leaf        the audit records: the octets that are hashed, by seq
  *     checkpoint  signed notes, by size, each with the compact range of its tree
  *     content     ContentIDs.  tek: their keys, wrapped under a storage KEK.
  *     export      a TEK as wrapped for a BSA
  *     message     which answer a MessageID of a BSA got
  *     kek bsa bsa_cert bsa_entitle   what is enrolled
+ *
+ * Version 2 of the schema knows when a KEK was added (kek.added_us).
  */
 #include "driver.h"
 
@@ -35,7 +38,8 @@ const char schema_sqlite[] =
     "CREATE TABLE kek (row INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,"
     " fingerprint BLOB NOT NULL UNIQUE, label TEXT NOT NULL, id BLOB NOT NULL,"
     " wrap INTEGER NOT NULL, use INTEGER NOT NULL, imported INTEGER NOT NULL,"
-    " retired INTEGER NOT NULL, bsa INTEGER NOT NULL, version INTEGER NOT NULL) STRICT;"
+    " retired INTEGER NOT NULL, bsa INTEGER NOT NULL, version INTEGER NOT NULL,"
+    " added_us INTEGER NOT NULL) STRICT;"
     "CREATE INDEX kek_of_bsa ON kek (bsa, version);"
     "CREATE TABLE bsa (row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, enabled INTEGER NOT NULL,"
     " key_info INTEGER NOT NULL, media INTEGER NOT NULL, form INTEGER NOT NULL, url TEXT NOT NULL,"
@@ -45,6 +49,10 @@ const char schema_sqlite[] =
     "CREATE INDEX bsa_cert_of_bsa ON bsa_cert (bsa, position);"
     "CREATE TABLE bsa_entitle (bsa INTEGER NOT NULL, position INTEGER NOT NULL,"
     " pattern TEXT NOT NULL, PRIMARY KEY (bsa, position)) STRICT, WITHOUT ROWID;";
+
+const char *const schema_sqlite_steps[SCHEMA_VERSION - 1] = {
+    "ALTER TABLE kek ADD COLUMN added_us INTEGER NOT NULL DEFAULT 0;",
+};
 
 static const char *const texts[DB_STATEMENT_COUNT] = {
 #define STATEMENT(name, text) [DB_##name] = (text),

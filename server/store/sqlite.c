@@ -209,6 +209,7 @@ const struct db_driver db_sqlite = {
     .close = sqlite_close,
     .is_empty = sqlite_is_empty,
     .create = sqlite_create,
+    .upgrade = sqlite_upgrade,
     .begin = begin,
     .commit = commit,
     .rollback = rollback,

@@ -226,6 +226,14 @@ int sqlite_create(struct db *db)
     return code == SQLITE_OK ? 0 : sqlite_failed(sqlite_of(db)->handle, "CREATE TABLE", code);
 }
 
+int sqlite_upgrade(struct db *db, unsigned from)
+{
+    const char *step = schema_sqlite_steps[from - 1];
+    int code = sqlite3_exec(sqlite_of(db)->handle, step, NULL, NULL, NULL);
+
+    return code == SQLITE_OK ? 0 : sqlite_failed(sqlite_of(db)->handle, step, code);
+}
+
 /* ---- care ------------------------------------------------------------------------------------ */
 
 /*

@@ -11,7 +11,8 @@
  *     tail                leaves beyond the newest checkpoint: whole records, nothing after
  *                         log.stopped but a start, none at all if the log ended clean
  *
- * A tail is adopted: log.recovered says which records were under no signature.
+ * A tail is adopted: log.recovered says which records were under no signature.  The tables of an
+ * older schema become those of ours when all of that was found to be right.
  */
 #include "internal.h"
 
@@ -22,8 +23,6 @@
 #include "tekd/enc.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
-
-#define SCHEMA 1
 
 int start_tamper(const char *check, uint64_t record, const char *expected, const char *found)
 {
@@ -61,7 +60,7 @@ static int make_tables(struct store *s)
     if (r == 0)
         r = driver->create(s->db);
     if (r == 0)
-        r = rows_meta_put_int(s->db, "schema", SCHEMA);
+        r = rows_meta_put_int(s->db, "schema", SCHEMA_VERSION);
     if (r == 0)
         r = rows_meta_put(s->db, "bsm_id", s->o.bsm_id, strlen(s->o.bsm_id));
     if (r == 0)
@@ -79,17 +78,18 @@ static int refuse(const char *what, const char *expected, const char *found)
     return TEKD_EINVAL;
 }
 
-static int check_owner(struct store *s)
+static int check_owner(struct start *st)
 {
+    struct store *s = st->s;
     char bsm_id[STORE_ID_MAX + 1] = "";
     size_t len = 0;
-    int64_t schema = 0, epoch = 0;
-    int r = rows_meta_int(s->db, "schema", &schema);
+    int64_t epoch = 0;
+    int r = rows_meta_int(s->db, "schema", &st->schema);
 
     if (r == TEKD_ENOTFOUND || r == TEKD_EINTERNAL) /* tables, but not ours */
         return refuse("tables", "tekd", "other");
-    if (r == 0 && schema != SCHEMA)
-        return refuse("schema", "1", "a newer one");
+    if (r == 0 && (st->schema < 1 || st->schema > SCHEMA_VERSION))
+        return refuse("schema", "one of this program or before", "a newer one");
     if (r == 0)
         r = rows_meta_get(s->db, "bsm_id", bsm_id, STORE_ID_MAX, &len);
     if (r == 0)
@@ -102,25 +102,37 @@ static int check_owner(struct store *s)
     return note_origin(s->o.bsm_id, s->tree.epoch, s->tree.origin);
 }
 
+/* What an earlier run left to be done, or did. */
+static int read_marks(struct start *st)
+{
+    struct store *s = st->s;
+    int64_t clean = 0, purge = 0;
+    int r = rows_meta_int(s->db, "clean", &clean);
+
+    if (r == 0 || r == TEKD_ENOTFOUND)
+        r = rows_meta_int(s->db, "purge", &purge);
+    if (r < 0 && r != TEKD_ENOTFOUND)
+        return r;
+    st->clean = clean == 1;
+    s->idle.scan = st->clean;
+    if (purge == 1)
+        idle_purge(s);
+    return 0;
+}
+
 static int check_file(struct start *st)
 {
     struct store *s = st->s;
-    int64_t clean = 0;
     int r = db_driver(s->db)->is_empty(s->db, &st->fresh);
 
     if (r == 0 && st->fresh)
         r = make_tables(s);
     if (r == 0)
-        r = check_owner(s);
-    if (r < 0)
+        r = check_owner(st);
+    if (r == 0)
+        r = read_marks(st);
+    if (r < 0 || st->fresh || st->clean)
         return r;
-    r = rows_meta_int(s->db, "clean", &clean);
-    if (r < 0 && r != TEKD_ENOTFOUND)
-        return r;
-    st->clean = clean == 1;
-    s->idle.scan = st->clean;
-    if (st->fresh || st->clean)
-        return 0;
     log_event(LOG_INFO, "store", "checking-after-crash");
     return db_driver(s->db)->check(s->db);
 }
@@ -237,6 +249,32 @@ static int check_anchor(struct start *st)
     return r;
 }
 
+/* ---- the tables ------------------------------------------------------------------------------ */
+
+static int upgrade_tables(struct start *st)
+{
+    struct store *s = st->s;
+    const struct db_driver *driver = db_driver(s->db);
+    int r;
+
+    if (st->schema == SCHEMA_VERSION)
+        return 0;
+    r = driver->begin(s->db);
+    for (int64_t from = st->schema; r == 0 && from < SCHEMA_VERSION; from++)
+        r = driver->upgrade(s->db, (unsigned)from);
+    if (r == 0)
+        r = rows_meta_put_int(s->db, "schema", SCHEMA_VERSION);
+    if (r == 0)
+        r = driver->commit(s->db);
+    if (r < 0) {
+        driver->rollback(s->db);
+        return r;
+    }
+    log_event(LOG_INFO, "store", "tables-upgraded", LOG_INT("from", st->schema),
+              LOG_INT("to", SCHEMA_VERSION));
+    return 0;
+}
+
 /* ---- all of it ------------------------------------------------------------------------------- */
 
 static void empty_tree(struct tree *t)
@@ -251,7 +289,8 @@ static void empty_tree(struct tree *t)
 int start_check(struct store *s)
 {
     static int (*const checks[])(struct start *) = {
-        check_key, check_newest, check_anchor, start_check_leaves, start_check_tail, start_records};
+        check_key,        check_newest,   check_anchor, start_check_leaves,
+        start_check_tail, upgrade_tables, start_records};
     struct start st = {.s = s};
     int r = check_file(&st);
 

@@ -40,8 +40,9 @@ static const struct step valid[] = {
     {CHECKPOINT, NULL, 0, NULL},
     {"answer.sent", "ref=@m-1|mid=m-1|peer=bsa-1|out=" HASH_1, 1, NULL},
     {"request.repeated",
-     "ref=@m-1|mid=m-1|peer=bsa-1|out=" HASH_2 "|addr=192.0.2.1|cert=" HASH_1 "|keyid=" KEY_1, 5,
-     NULL},
+     "ref=@m-1|mid=m-1|peer=bsa-1|out=" HASH_2 "|addr=192.0.2.1|cert=" HASH_1 "|keyid=" KEY_1
+     "|after=@m-1",
+     5, NULL},
     {"tek.generated", "keyid=" KEY_2 "|content=urn:x:sport|bits#128|kekid=storage/1", 1, NULL},
     {"request.answered", "mid=m-2|content=urn:x:sport|keyid=" KEY_2 ANSWERED, 0, NULL},
     {CHECKPOINT, NULL, 0, NULL},

@@ -513,6 +513,12 @@ unsigned service_count(struct service *s, const char *event, const char *key, co
     return c.n;
 }
 
+void service_wait_record(struct service *s, const char *event, const char *key, const char *value)
+{
+    while (service_count(s, event, key, value) == 0)
+        ;
+}
+
 const char *service_last(struct service *s, const char *event, const char *field,
                          char out[static 256])
 {

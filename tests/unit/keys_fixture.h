@@ -121,6 +121,8 @@ void ask_no_key(struct service *s, const struct peer *p, const char *mid, const 
 /* All records there are, lazy ones included: each has to be whole; how many are of this event and,
  * unless key is NULL, have this text there. */
 unsigned service_count(struct service *s, const char *event, const char *key, const char *value);
+/* Waits until there is such a record; it is committed then, and need not be signed. */
+void service_wait_record(struct service *s, const char *event, const char *key, const char *value);
 /* A field of the last one of them; copied. */
 const char *service_last(struct service *s, const char *event, const char *field,
                          char out[static 256]);

@@ -294,6 +294,52 @@ static const struct step_case key_cases[] = {
          EDIT(INSERT, "tek.generated", 1, "bsa.disabled", "bsa=bsa-9|actor=root", 1, NULL)),
 };
 
+#define REPEATED(mid)           "ref=@" mid "|mid=" mid "|peer=bsa-1|out=" HASH_1 "|addr=a|cert=" HASH_1
+#define BEFORE_STOP(ev, fields) EDIT(INSERT, "log.stopped", 0, ev, fields, 1, NULL)
+
+/* KEY_2, of m-2, is destroyed in record 14; what is inserted comes behind it. */
+static const struct step_case repeat_cases[] = {
+    CASE("a repeat recorded after its KEK was retired", NULL, NULL,
+         BEFORE_STOP("kek.retired", "kekid=bsa-1/1|actor=root"),
+         BEFORE_STOP("request.repeated", REPEATED("m-1") "|after=1/14")),
+    CASE("a repeat decided after its KEK was retired", "kek",
+         "expected no repeat with bsa-1/1 since it was withdrawn in record 15, found one decided "
+         "after record 15",
+         BEFORE_STOP("kek.retired", "kekid=bsa-1/1|actor=root"),
+         BEFORE_STOP("request.repeated", REPEATED("m-1") "|after=1/15")),
+    CASE("a repeat under a KEK while another one is retired", NULL, NULL,
+         BEFORE_STOP("kek.retired", "kekid=storage/1|actor=root"),
+         BEFORE_STOP("request.repeated", REPEATED("m-1") "|after=1/15")),
+    CASE("a repeat recorded after its key was destroyed", NULL, NULL,
+         BEFORE_STOP("request.repeated", REPEATED("m-2") "|after=1/13")),
+    CASE("a repeat decided after its key was destroyed", "tek",
+         "expected no repeat with " KEY_2 " since it was withdrawn in record 14",
+         BEFORE_STOP("request.repeated", REPEATED("m-2") "|after=1/14")),
+    CASE("a repeat recorded after its BSA was disabled", NULL, NULL,
+         BEFORE_STOP("bsa.disabled", "bsa=bsa-1|actor=root"),
+         BEFORE_STOP("request.repeated", REPEATED("m-1") "|after=1/14")),
+    CASE("a repeat decided after its BSA was disabled", "bsa",
+         "expected no repeat with bsa-1 since it was withdrawn in record 15",
+         BEFORE_STOP("bsa.disabled", "bsa=bsa-1|actor=root"),
+         BEFORE_STOP("request.repeated", REPEATED("m-1") "|after=1/15")),
+    CASE(
+        "a repeat decided after its BSA was enabled again", NULL, NULL,
+        BEFORE_STOP("bsa.disabled", "bsa=bsa-1|actor=root"),
+        BEFORE_STOP("bsa.enrolled", "bsa=bsa-1|cert=" HASH_2 "|kekid=bsa-1/1|entitle=*|actor=root"),
+        BEFORE_STOP("request.repeated", REPEATED("m-1") "|after=1/16")),
+    CASE("a repeat decided after itself", "repeated",
+         "expected an earlier record in field after, found 1/15",
+         BEFORE_STOP("request.repeated", REPEATED("m-1") "|after=1/15")),
+    CASE("a repeat decided in an epoch to come", "repeated", "found 2/0",
+         BEFORE_STOP("request.repeated", REPEATED("m-1") "|after=2/0")),
+    CASE("a repeat of which nobody knows when it was decided", NULL, NULL,
+         BEFORE_STOP("kek.retired", "kekid=bsa-1/1|actor=root"),
+         BEFORE_STOP("request.repeated", REPEATED("m-1"))),
+    CASE("a repeat decided after no record", "field",
+         "expected request.repeated with field after, a record epoch/seq",
+         BEFORE_STOP("request.repeated", REPEATED("m-1") "|after=14")),
+};
+
 static const struct step_case life_cases[] = {
     CASE("an unexplained gap of heartbeats", "heartbeat", "expected a record at least every 600 s",
          EDIT_DT("log.heartbeat", 0, 601)),
@@ -511,6 +557,12 @@ static void verify__checks_keys(void **state)
 {
     (void)state;
     run_step_cases(key_cases, ARRAY_SIZE(key_cases));
+}
+
+static void verify__checks_when_repeats_were_decided(void **state)
+{
+    (void)state;
+    run_step_cases(repeat_cases, ARRAY_SIZE(repeat_cases));
 }
 
 static void verify__checks_lives_and_time(void **state)
@@ -848,6 +900,7 @@ int main(void)
         cmocka_unit_test(verify__counts_keys_that_left_early_whatever_was_said),
         cmocka_unit_test(verify__takes_the_note_of_since_for_the_promise),
         cmocka_unit_test(verify__checks_keys),
+        cmocka_unit_test(verify__checks_when_repeats_were_decided),
         cmocka_unit_test(verify__checks_lives_and_time),
         cmocka_unit_test(verify__checks_the_fields_of_events),
         cmocka_unit_test(verify__checks_deliveries),

@@ -57,6 +57,8 @@ static void bsa_add__is_recorded_with_its_actor(void **state)
     enc_hex(BSA(s, 4)->cert, 32, hex);
     assert_string_equal(service_last(s, "bsa.enrolled", "cert", found), hex);
     assert_string_equal(service_last(s, "kek.added", "label", found), "bsa-4-kek");
+    assert_int_equal(service_count(s, "kek.added", "actor", "operator"), SERVICE_PEERS);
+    assert_int_equal(service_count(s, "kek.added", "actor", "tekd"), 1); /* for storage */
     assert_int_equal(service_count(s, "admin.action", "action", "bsa add"), SERVICE_PEERS);
 }
 

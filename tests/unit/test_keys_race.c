@@ -271,7 +271,7 @@ static void disable__before_the_answer_left_wins(void **state)
     (void)ask_key(s, BSA(s, 2), "m-1", "urn:x", NULL);
     store_signer_hold(s->signer);
     a = send(s, BSA(s, 1), "m-1", "urn:x"); /* committed, and waits for its signature */
-    store_signer_wait_entered(s->signer, store_signer_entered(s->signer) + 1);
+    service_wait_record(s, "request.answered", "peer", "bsa-1");
     assert_int_equal(service_enable(s, BSA(s, 1), false), 0);
     assert_false(ask_is_answered(a));
     store_signer_release(s->signer);
@@ -297,7 +297,7 @@ static void answer__waits_for_the_signature_repeats_too(void **state)
     (void)ask_key(s, BSA(s, 1), "m-0", "urn:x", NULL);
     store_signer_hold(s->signer);
     first = send(s, BSA(s, 1), "m-1", "urn:x");
-    store_signer_wait_entered(s->signer, store_signer_entered(s->signer) + 1);
+    service_wait_record(s, "request.answered", "mid", "m-1");
     repeat = send(s, BSA(s, 1), "m-1", "urn:x");
     /* A request whose record is signed already is not kept by this. */
     (void)ask_key(s, BSA(s, 1), "m-0", "urn:x", NULL);

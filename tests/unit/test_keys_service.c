@@ -201,6 +201,30 @@ static void repeat__gets_the_same_octets(void **state)
     assert_int_equal(service_count(s, "request.repeated", NULL, NULL), 3 * SERVICE_PEERS);
 }
 
+/* With nothing on its way into the log: the newest record is what a repeat is decided after. */
+static void repeats_after_the_newest(struct service *s)
+{
+    struct store_status st;
+    char newest[32], found[256];
+
+    assert_true(service_count(s, "answer.sent", NULL, NULL) > 0);
+    store_status_get(s->store, &st);
+    (void)snprintf(newest, sizeof(newest), "1/%llu", (unsigned long long)st.records - 1);
+    (void)ask_key(s, BSA(s, 1), "m-1", "urn:x", NULL);
+    assert_string_equal(service_last(s, "request.repeated", "after", found), newest);
+}
+
+static void repeat__tells_what_it_was_decided_after(void **state)
+{
+    struct service *s = *state;
+
+    (void)ask_key(s, BSA(s, 1), "m-1", "urn:x", NULL);
+    repeats_after_the_newest(s);
+    service_rotate(s, "urn:x"); /* its key is in no cache now */
+    repeats_after_the_newest(s);
+    assert_int_equal(service_count(s, "request.answered", NULL, NULL), 1);
+}
+
 /* Data, KeyInfo and Time are the stored ones; the rest is of the request and the enrolment. */
 static void same_key(const struct cp3_message *a, const struct cp3_message *b)
 {
@@ -614,6 +638,7 @@ int main(void)
         SERVICE_TEST(keys_sent__of_an_answer_that_did_not_leave_says_nothing),
         SERVICE_TEST(keys_sent__records_all_of_many),
         SERVICE_TEST(repeat__gets_the_same_octets),
+        SERVICE_TEST(repeat__tells_what_it_was_decided_after),
         SERVICE_TEST(repeat__in_another_media_or_form_gets_the_same_key),
         SERVICE_TEST(repeat__with_another_time_or_version_1_is_a_repeat),
         SERVICE_TEST(repeat__of_other_content_is_a_duplicate),

@@ -255,7 +255,7 @@ static void store_tx_message__round_trip(void **state)
 
 static void fill_kek(struct store_kek *k, const char *name, uint8_t fingerprint, int64_t bsa)
 {
-    *k = (struct store_kek){.bsa = bsa, .version = 1, .imported = true};
+    *k = (struct store_kek){.bsa = bsa, .version = 1, .imported = true, .added_us = 123456789};
     (void)snprintf(k->name, sizeof(k->name), "%s", name);
     (void)snprintf(k->kek.label, sizeof(k->kek.label), "label of %s", name);
     memset(k->kek.id, 0x5a, HSM_ID_MAX);
@@ -273,10 +273,11 @@ static int see_kek(void *arg, const struct store_kek *k)
 static int keks(void *arg, struct store_tx *tx)
 {
     struct store_kek k, back;
-    struct seen s = {.n = 0};
-    struct store_walk w = {.limit = SIZE_MAX, .arg = &s};
+    uint32_t version = 9;
 
     (void)arg;
+    assert_int_equal(store_tx_kek_newest(tx, 0, &version), 0);
+    assert_int_equal(version, 0);
     assert_int_equal(store_tx_kek_storage(tx, &back), TEKD_ENOTFOUND);
     fill_kek(&k, "storage/1", 1, 0);
     assert_int_equal(store_tx_kek_insert(tx, &k), 0);
@@ -289,14 +290,69 @@ static int keks(void *arg, struct store_tx *tx)
     fill_kek(&k, "storage/2", 2, 0);
     k.version = 2;
     assert_int_equal(store_tx_kek_insert(tx, &k), 0);
+    assert_int_equal(store_tx_kek_find(tx, "storage/2", &back), 0);
+    assert_memory_equal(&back, &k, sizeof(k));
+    assert_int_equal(store_tx_kek_find(tx, "storage/3", &back), TEKD_ENOTFOUND);
+    return 0;
+}
+
+static int retire(void *arg, struct store_tx *tx)
+{
+    struct store_kek back;
+    uint32_t version = 0;
+
+    (void)arg;
     assert_int_equal(store_tx_kek_retire(tx, 1), 0);
+    assert_int_equal(store_tx_kek_retire(tx, 1), TEKD_ENOTFOUND); /* once */
     assert_int_equal(store_tx_kek_retire(tx, 7), TEKD_ENOTFOUND);
     assert_int_equal(store_tx_kek_storage(tx, &back), 0);
     assert_int_equal(back.version, 2);
+    assert_false(back.retired);
     assert_int_equal(store_tx_kek_get(tx, 1, &back), 0);
     assert_true(back.retired);
-    assert_int_equal(store_tx_kek_walk(tx, &w, see_kek), 0);
-    assert_int_equal(s.n, 2);
+    assert_int_equal(store_tx_kek_retire(tx, 2), 0);
+    assert_int_equal(store_tx_kek_newest(tx, 0, &version), 0);
+    assert_int_equal(version, 2); /* a number is not used again */
+    return 0;
+}
+
+/* The newest is retired: the one before does not become current again. */
+static int keep_the_older(void *arg, struct store_tx *tx)
+{
+    struct store_kek k, back;
+
+    (void)arg;
+    for (uint32_t v = 3; v <= 4; v++) {
+        fill_kek(&k, v == 3 ? "storage/3" : "storage/4", (uint8_t)v, 0);
+        k.version = v;
+        assert_int_equal(store_tx_kek_insert(tx, &k), 0);
+    }
+    assert_int_equal(store_tx_kek_retire(tx, k.row), 0);
+    assert_int_equal(store_tx_kek_storage(tx, &back), TEKD_ENOTFOUND);
+    return 0;
+}
+
+static int walk_keks(void *arg, struct store_tx *tx)
+{
+    struct store_kek k;
+    struct seen s = {.n = 0};
+    struct store_walk w = {.limit = SIZE_MAX, .arg = &s};
+
+    (void)arg;
+    fill_kek(&k, "bsa-1/1", 9, 1);
+    assert_int_equal(store_tx_kek_insert(tx, &k), 0);
+    assert_int_equal(store_tx_kek_walk(tx, 0, &w, see_kek), 0);
+    assert_int_equal(s.n, 4); /* the retired ones as well */
+    s.n = 0;
+    assert_int_equal(store_tx_kek_walk(tx, 1, &w, see_kek), 0);
+    assert_int_equal(s.n, 1);
+    assert_int_equal(s.rows[0], k.row);
+    s.n = 0;
+    w.after = 2;
+    w.limit = 1;
+    assert_int_equal(store_tx_kek_walk(tx, 0, &w, see_kek), 0);
+    assert_int_equal(s.n, 1);
+    assert_int_equal(s.rows[0], 3);
     return 0;
 }
 
@@ -304,6 +360,9 @@ static void store_tx_kek__round_trip(void **state)
 {
     (void)state;
     assert_int_equal(in_tx(keks, NULL), 0);
+    assert_int_equal(in_tx(retire, NULL), 0);
+    assert_int_equal(in_tx(keep_the_older, NULL), 0);
+    assert_int_equal(in_tx(walk_keks, NULL), 0);
 }
 
 static struct store_bsa *new_bsa(const char *id, uint8_t cert)
@@ -380,7 +439,7 @@ static int update_bsa(void *arg, struct store_tx *tx)
     assert_int_equal(back->n_certs, 2);
     assert_memory_equal(back->cert[1], b->cert[1], 32);
     assert_int_equal(back->n_entitle, 1);
-    assert_int_equal(back->kek.version, 2); /* the newest that is not retired */
+    assert_int_equal(back->kek.version, 2); /* the newest */
     return 0;
 }
 

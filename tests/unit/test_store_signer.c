@@ -584,6 +584,105 @@ static void idle__forgets_messages_beyond_their_window(void **state)
     assert_int_equal(counts.messages, 1);
 }
 
+enum { TEKS = 1500, KEKS = 3 }; /* exports of more than one piece */
+
+static int put_exports(void *arg, struct store_tx *tx)
+{
+    const struct hsm_blob data = {.len = 24};
+    int r = 0;
+
+    (void)arg;
+    for (int kek = 1; kek <= KEKS && r == 0; kek++) {
+        struct store_kek k = {.bsa = kek, .version = 1};
+
+        (void)snprintf(k.name, sizeof(k.name), "bsa-%d/1", kek);
+        k.kek.fingerprint[0] = (uint8_t)kek;
+        r = store_tx_kek_insert(tx, &k);
+        for (int tek = 1; tek <= TEKS && r == 0; tek++)
+            r = store_tx_export_insert(tx, tek, kek, &data);
+    }
+    return r;
+}
+
+struct exports {
+    int64_t kek;
+    unsigned n;
+};
+
+static int count_exports(void *arg, struct store_tx *tx)
+{
+    struct exports *e = arg;
+    struct hsm_blob data;
+
+    e->n = 0;
+    for (int tek = 1; tek <= TEKS; tek++)
+        e->n += store_tx_export_find(tx, tek, e->kek, &data) == 0;
+    return 0;
+}
+
+static unsigned exports_of(struct fixture *f, int64_t kek)
+{
+    struct exports e = {.kek = kek};
+
+    assert_int_equal(store_call(f->store, STORE_READ, count_exports, &e), 0);
+    return e.n;
+}
+
+static int retire(void *arg, struct store_tx *tx)
+{
+    return store_tx_kek_retire(tx, *(const int64_t *)arg);
+}
+
+static void wait_purged(struct fixture *f, int64_t kek)
+{
+    while (exports_of(f, kek) > 0)
+        fake_clock_advance(300000);
+}
+
+static void idle__removes_the_exports_of_retired_keks(void **state)
+{
+    struct fixture *f = *state;
+    int64_t first = 1, third = 3;
+
+    fixture_open(f);
+    assert_int_equal(store_call(f->store, STORE_DURABLE, put_exports, NULL), 0);
+    assert_int_equal(store_call(f->store, STORE_DURABLE, retire, &third), 0);
+    wait_purged(f, 3);
+    assert_int_equal(exports_of(f, 1), TEKS);
+    assert_int_equal(store_call(f->store, STORE_DURABLE, retire, &first), 0);
+    wait_purged(f, 1);
+    assert_int_equal(exports_of(f, 2), TEKS);
+}
+
+static void retire_and_leave(struct fixture *f)
+{
+    int64_t second = 2;
+
+    fixture_open(f);
+    assert_int_equal(store_call(f->store, STORE_DURABLE, put_exports, NULL), 0);
+    assert_int_equal(store_call(f->store, STORE_DURABLE, retire, &second), 0);
+}
+
+/* The end comes before the last piece: the next start goes on. */
+static void idle__goes_on_removing_after_a_start(void **state)
+{
+    struct fixture *f = *state;
+
+    fixture_crash(f, retire_and_leave);
+    fixture_open(f);
+    wait_purged(f, 2);
+    assert_int_equal(exports_of(f, 1) + exports_of(f, 3), 2 * TEKS);
+    fixture_close(f);
+    /* It was done to its end, and is not done again. */
+    fixture_sql(f, "UPDATE kek SET retired = 1 WHERE row = 1");
+    fixture_open(f);
+    for (int i = 0; i < 20; i++) {
+        fake_clock_advance(300000);
+        fixture_turn(f);
+    }
+    assert_int_equal(exports_of(f, 1), TEKS);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)
@@ -608,6 +707,8 @@ int main(void)
         TEST(tick__a_failing_anchor_alarms_only),
         TEST(idle__finds_an_edit_in_the_old_log),
         TEST(idle__forgets_messages_beyond_their_window),
+        TEST(idle__removes_the_exports_of_retired_keks),
+        TEST(idle__goes_on_removing_after_a_start),
     };
 
     return cmocka_run_group_tests_name("store_signer", tests, NULL, NULL);

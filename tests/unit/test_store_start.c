@@ -265,9 +265,61 @@ static void store_open__refuses_the_log_of_another(void **state)
     assert_int_equal(fixture_try_open(f), TEKD_EINVAL);
     assert_true(fixture_logged("what=bsm_id", "found=bsm.example"));
     f->o.bsm_id = "bsm.example";
-    fixture_sql(f, "UPDATE meta SET value = CAST('2' AS BLOB) WHERE name = 'schema'");
+    fixture_sql(f, "UPDATE meta SET value = CAST('9' AS BLOB) WHERE name = 'schema'");
     assert_int_equal(fixture_try_open(f), TEKD_EINVAL);
     assert_true(fixture_logged("what=schema", "newer"));
+    fixture_sql(f, "UPDATE meta SET value = CAST('0' AS BLOB) WHERE name = 'schema'");
+    assert_int_equal(fixture_try_open(f), TEKD_EINVAL);
+}
+
+static int put_kek(void *arg, struct store_tx *tx)
+{
+    struct store_kek k = {.version = 1, .added_us = 7};
+
+    (void)arg;
+    (void)snprintf(k.name, sizeof(k.name), "storage/1");
+    (void)snprintf(k.kek.label, sizeof(k.kek.label), "storage");
+    return store_tx_kek_insert(tx, &k);
+}
+
+static int get_kek(void *arg, struct store_tx *tx)
+{
+    return store_tx_kek_storage(tx, arg);
+}
+
+/* The tables of schema 1 had no time with a KEK. */
+static void store_open__upgrades_the_tables_of_schema_1(void **state)
+{
+    struct fixture *f = *state;
+    struct store_kek k = {.added_us = 99};
+
+    fixture_open(f);
+    assert_int_equal(store_call(f->store, STORE_DURABLE, put_kek, NULL), 0);
+    fixture_close(f);
+    assert_false(fixture_logged("event=tables-upgraded", ""));
+    fixture_sql(f, "ALTER TABLE kek DROP COLUMN added_us;"
+                   "UPDATE meta SET value = CAST('1' AS BLOB) WHERE name = 'schema'");
+    fixture_open(f);
+    assert_true(fixture_logged("event=tables-upgraded", "from=1 to=2"));
+    assert_int_equal(store_call(f->store, STORE_READ, get_kek, &k), 0);
+    assert_string_equal(k.kek.label, "storage");
+    assert_int_equal(k.added_us, 0);
+    fixture_close(f);
+    fixture_open(f); /* once is enough */
+    fixture_close(f);
+}
+
+/* What is refused stays as it was found. */
+static void store_open__upgrades_nothing_that_it_refuses(void **state)
+{
+    struct fixture *f = *state;
+
+    make_log(f);
+    fixture_sql(f, "ALTER TABLE kek DROP COLUMN added_us;"
+                   "UPDATE meta SET value = CAST('1' AS BLOB) WHERE name = 'schema';"
+                   "UPDATE leaf SET octets = CAST('{}' AS BLOB) WHERE seq = 2");
+    refused(f, TEKD_ETAMPER, "root");
+    fixture_sql(f, "ALTER TABLE kek ADD COLUMN added_us INTEGER"); /* fails if there is one */
 }
 
 static void store_open__refuses_what_is_no_database_of_ours(void **state)
@@ -540,6 +592,8 @@ int main(void)
         TEST(store_open__adopts_a_stop_that_was_not_signed),
         TEST(store_open__has_all_that_was_answered_before_a_kill),
         TEST(store_open__refuses_the_log_of_another),
+        TEST(store_open__upgrades_the_tables_of_schema_1),
+        TEST(store_open__upgrades_nothing_that_it_refuses),
         TEST(store_open__refuses_what_is_no_database_of_ours),
         TEST(store_open__checks_the_file_after_a_crash),
         TEST(store_open__refuses_an_edited_record),

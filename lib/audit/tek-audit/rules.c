@@ -72,28 +72,35 @@ static struct message *message_add(struct audit *a, const struct record *r, bool
     return &a->message[id];
 }
 
-/* The standing of a BSA or KEK, noted or looked at. */
-static uint8_t *standing(struct audit *a, struct pool *p, uint8_t **array, size_t *room,
-                         const char *name)
+/* A BSA or KEK, noted or looked at. */
+static struct party *party(struct audit *a, struct pool *p, struct party **array, size_t *room,
+                           const char *name)
 {
     uint32_t id;
     bool is_new;
 
-    if (!number(a, p, name, &id, &is_new) || !audit_room(a, (void **)array, room, id, 1))
+    if (!number(a, p, name, &id, &is_new) ||
+        !audit_room(a, (void **)array, room, id, sizeof **array))
         return NULL;
     if (is_new)
-        (*array)[id] = STANDING_NONE;
+        (*array)[id] = (struct party){.standing = STANDING_NONE};
     return &(*array)[id];
 }
 
-static uint8_t *bsa_standing(struct audit *a, const char *name)
+static struct party *bsa_of(struct audit *a, const char *name)
 {
-    return standing(a, a->bsas, &a->bsa, &a->bsa_room, name);
+    return party(a, a->bsas, &a->bsa, &a->bsa_room, name);
 }
 
-static uint8_t *kek_standing(struct audit *a, const char *name)
+static struct party *kek_of(struct audit *a, const char *name)
 {
-    return standing(a, a->keks, &a->kek, &a->kek_room, name);
+    return party(a, a->keks, &a->kek, &a->kek_room, name);
+}
+
+/* May be used: of an epoch that is not the first one may not have heard. */
+static bool is_good(const struct audit *a, const struct party *p)
+{
+    return p->standing == STANDING_GOOD || (p->standing == STANDING_NONE && a->epoch > 1);
 }
 
 static struct tek *tek_of(struct audit *a, const char *keyid, uint32_t *ret_id, bool *ret_new)
@@ -118,22 +125,22 @@ static int64_t period_of(const struct record *r)
 
 static void check_kek(struct audit *a, const char *kekid)
 {
-    const uint8_t *s = kek_standing(a, kekid);
+    const struct party *p = kek_of(a, kekid);
 
-    if (!s || *s == STANDING_GOOD || (*s == STANDING_NONE && a->epoch > 1))
+    if (!p || is_good(a, p))
         return;
     audit_fail(a, "kek", "expected a KEK in use, found %s, %s", kekid,
-               *s == STANDING_GONE ? "retired before" : "never added");
+               p->standing == STANDING_GONE ? "retired before" : "never added");
 }
 
 static void check_bsa(struct audit *a, const char *bsa)
 {
-    const uint8_t *s = bsa_standing(a, bsa);
+    const struct party *p = bsa_of(a, bsa);
 
-    if (!s || *s == STANDING_GOOD || (*s == STANDING_NONE && a->epoch > 1))
+    if (!p || is_good(a, p))
         return;
     audit_fail(a, "bsa", "expected an enrolled BSA, found %s, %s", bsa,
-               *s == STANDING_GONE ? "disabled before" : "never enrolled");
+               p->standing == STANDING_GONE ? "disabled before" : "never enrolled");
 }
 
 /* A key is given: it exists, for this content and period.  *ret_tek: its number. */
@@ -345,48 +352,51 @@ static void on_destroyed(struct audit *a, const struct record *r)
 {
     struct tek *t = tek_known(a, r);
 
-    if (t)
-        t->destroyed = true;
+    if (!t)
+        return;
+    t->destroyed = true;
+    t->destroyed_seq = a->seq;
 }
 
 static void on_kek_added(struct audit *a, const struct record *r)
 {
-    uint8_t *s = kek_standing(a, str(r, "kekid"));
+    struct party *p = kek_of(a, str(r, "kekid"));
 
-    if (s && *s != STANDING_NONE)
+    if (p && p->standing != STANDING_NONE)
         audit_fail(a, "kek", "expected a new KEK, found %s, which was there before",
                    str(r, "kekid"));
-    if (s)
-        *s = STANDING_GOOD;
+    if (p)
+        p->standing = STANDING_GOOD;
+}
+
+static void withdraw(const struct audit *a, struct party *p)
+{
+    if (p)
+        *p = (struct party){.standing = STANDING_GONE, .gone_seq = a->seq};
 }
 
 static void on_kek_retired(struct audit *a, const struct record *r)
 {
-    uint8_t *s;
-
     check_kek(a, str(r, "kekid"));
-    s = kek_standing(a, str(r, "kekid"));
-    if (s)
-        *s = STANDING_GONE;
+    withdraw(a, kek_of(a, str(r, "kekid")));
 }
 
 static void on_bsa_enrolled(struct audit *a, const struct record *r)
 {
-    uint8_t *s = bsa_standing(a, str(r, "bsa"));
+    struct party *p = bsa_of(a, str(r, "bsa"));
 
     check_kek(a, str(r, "kekid"));
-    if (s)
-        *s = STANDING_GOOD;
+    if (p)
+        p->standing = STANDING_GOOD;
 }
 
 static void on_bsa_disabled(struct audit *a, const struct record *r)
 {
-    uint8_t *s = bsa_standing(a, str(r, "bsa"));
+    struct party *p = bsa_of(a, str(r, "bsa"));
 
-    if (s && *s == STANDING_NONE && a->epoch == 1)
+    if (p && p->standing == STANDING_NONE && a->epoch == 1)
         audit_fail(a, "bsa", "expected an enrolled BSA, found %s, never enrolled", str(r, "bsa"));
-    if (s)
-        *s = STANDING_GONE;
+    withdraw(a, p);
 }
 
 static void on_answered(struct audit *a, const struct record *r)
@@ -438,10 +448,44 @@ static void on_sent(struct audit *a, const struct record *r)
     m->state = STATE_SENT;
 }
 
+static void check_repeat_of(struct audit *a, const char *check, const char *name, uint64_t gone_seq,
+                            uint64_t after)
+{
+    if (after >= gone_seq)
+        audit_fail(a, check,
+                   "expected no repeat with %s since it was withdrawn in record %" PRIu64
+                   ", found one decided after record %" PRIu64,
+                   name, gone_seq, after);
+}
+
 /*
- * Repeats are recorded when they are sent, and nothing waits for that: the key may have been
- * destroyed or the BSA disabled between the answer and its record.
+ * Repeats are recorded when they have been given, and nothing waits for that: the key may have been
+ * destroyed, its KEK retired or the BSA disabled between the answer and its record.  What was
+ * withdrawn when it was decided, field after tells.
  */
+static void check_repeat(struct audit *a, const struct record *r, const struct message *m)
+{
+    const char *peer = str(r, "peer"), *text = str(r, "after");
+    const struct party *bsa = bsa_of(a, peer);
+    const struct party *kek = &a->kek[m->kek];
+    const struct tek *tek = &a->tek[m->tek];
+    uint64_t epoch = 0, after = 0;
+
+    if (!text || !bsa)
+        return;
+    (void)ref_read(text, &epoch, &after);
+    if (epoch > a->epoch || (epoch == a->epoch && after >= a->seq))
+        audit_fail(a, "repeated", "expected an earlier record in field after, found %s", text);
+    if (epoch != a->epoch)
+        return;
+    if (tek->destroyed)
+        check_repeat_of(a, "tek", pool_text(a->teks, m->tek), tek->destroyed_seq, after);
+    if (kek->standing == STANDING_GONE)
+        check_repeat_of(a, "kek", pool_text(a->keks, m->kek), kek->gone_seq, after);
+    if (bsa->standing == STANDING_GONE)
+        check_repeat_of(a, "bsa", peer, bsa->gone_seq, after);
+}
+
 static void on_repeated(struct audit *a, const struct record *r)
 {
     struct message *m = follows(a, r, "repeated", "request.answered");
@@ -455,6 +499,7 @@ static void on_repeated(struct audit *a, const struct record *r)
     if (keyid && strcmp(keyid, pool_text(a->teks, m->tek)) != 0)
         audit_fail(a, "repeated", "expected key %s as in record %" PRIu64 ", found %s",
                    pool_text(a->teks, m->tek), m->seq, keyid);
+    check_repeat(a, r, m);
 }
 
 static void on_refused(struct audit *a, const struct record *r)

@@ -141,9 +141,15 @@ struct tek {
     uint32_t content;
     int64_t period; /* -1: not said */
     bool destroyed;
+    uint64_t destroyed_seq;
 };
 
+/* A BSA or a KEK; its number in the pool is its place in the array. */
 enum standing { STANDING_NONE, STANDING_GOOD, STANDING_GONE }; /* never seen, in force, withdrawn */
+struct party {
+    enum standing standing;
+    uint64_t gone_seq; /* of the record that withdrew it */
+};
 
 /* A stretch of records: an outage before record to, or a tail that was recovered. */
 struct span {
@@ -243,9 +249,9 @@ struct audit {
     size_t message_room;
     struct tek *tek;
     size_t tek_room;
-    uint8_t *bsa; /* enum standing */
+    struct party *bsa;
     size_t bsa_room;
-    uint8_t *kek;
+    struct party *kek;
     size_t kek_room;
     struct spans outages, recovered;
     struct counts counts;

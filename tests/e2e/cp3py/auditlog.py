@@ -35,7 +35,7 @@ EVENTS = {
     "hsm.weakness": "token detail",
     "request.answered": "mid peer cert addr dir content keyid kekid out req",
     "answer.sent": "ref mid peer out",
-    "request.repeated": "ref mid peer out addr cert",
+    "request.repeated": "ref mid peer out addr cert after",
     "request.refused": "reason addr", "tls.refused": "cause addr count",
     "confirm.unmatched": "mid peer reason addr",
 }
@@ -175,6 +175,7 @@ class Log:
     def _check_messages(self):
         self.ledger = {}  # (peer, mid) -> request.answered
         self.early = []  # records that say that a key had left before a checkpoint covered it
+        gone = {}  # keyid or kekid -> seq of the record that ended it
         teks, keks, bsas, promised = {}, set(), set(), None
         for r in self.records:
             ev, where = r["ev"], f"record {r['seq']} {r['ev']}"
@@ -190,15 +191,23 @@ class Log:
                 bsas.add(r["bsa"])
             elif ev == "bsa.disabled":
                 bsas.discard(r["bsa"])
+            elif ev == "kek.retired":
+                need(r["kekid"] in keks, where)
+                keks.discard(r["kekid"])
+                gone[r["kekid"]] = r["seq"]
             elif ev == "tek.destroyed":
                 need(r["keyid"] in teks, where)
+                gone[r["keyid"]] = r["seq"]
             elif ev == "request.answered":
                 need((r["peer"], r["mid"]) not in self.ledger, f"{where}: answered before")
                 need(teks.get(r["keyid"]) == r["content"], f"{where}: the TEK is of another content")
                 need(r["kekid"] in keks and r["peer"] in bsas and r["dir"] == "pull", where)
+                need(r["keyid"] not in gone, f"{where}: the TEK was destroyed")
                 self.ledger[r["peer"], r["mid"]] = r
             elif ev in ("answer.sent", "request.repeated"):
                 self._check_reference(r, promised, where)
+            if ev == "request.repeated":
+                self._check_decided(r, gone, where)
 
     def _check_reference(self, r, promised, where):
         epoch, seq = map(int, r["ref"].split("/"))
@@ -209,6 +218,14 @@ class Log:
         if not any(seq < size <= r["seq"] for size in self.sizes):
             need(promised == "durable", f"{where}: before a checkpoint covered record {seq}")
             self.early.append(r)
+
+    def _check_decided(self, r, gone, where):
+        """Recorded when it was given; decided before its TEK was destroyed or its KEK retired."""
+        after = int(r["after"].split("/")[1])
+        first = self.records[int(r["ref"].split("/")[1])]
+        need(after < r["seq"], where)
+        for name in (first["keyid"], first["kekid"]):
+            need(after < gone.get(name, r["seq"]), f"{where}: decided after the end of {name}")
 
     def of(self, event):
         return [r for r in self.records if r["ev"] == event]
