@@ -165,6 +165,68 @@ int answer_check(const struct answer_asked *asked, const struct https_answer *ht
 /* Text of a peer for people: what is not printable ASCII becomes \xNN; cut where out ends. */
 void answer_show(const char *text, size_t len, char *out, size_t out_size);
 
+/* ---- settings.c -------------------------------------------------------------------------------
+ */
+
+/* The options of all commands, each of which has a table of its own. */
+struct settings {
+    struct {
+        const char *url, *ca, *cert, *key, *kek;
+        const char *bsa, *bsm, *content, *message_id;
+        const char *media, *wrap, *timeout, *out;
+        bool json;
+    } given; /* borrowed from argv; NULL: not given */
+    enum cp3_media media;
+    enum cp3_wrap wrap;
+    unsigned timeout_s;
+    struct secret *kek;
+};
+
+/* A row of a command's table; behind the text .required or .standard by name. */
+#define SETTING(option, field, what, text, ...)                                                    \
+    {                                                                                              \
+        .name = option, .argument = (what), .meaning = (text),                                     \
+        .offset = offsetof(struct settings, given.field), ##__VA_ARGS__                            \
+    }
+#define SWITCH(option, field, text)                                                                \
+    {                                                                                              \
+        .name = option, .meaning = (text), .offset = offsetof(struct settings, given.field)        \
+    }
+
+/*
+ * Reads the arguments behind the command's name into *s, all zero before, and what they mean.
+ * Errors: those of options_parse().
+ */
+int settings_read(const struct option_table *table, int argc, char **argv, struct settings *s);
+/* Reads the KEK from its file.  Errors, said on stderr: those of unwrap_read_kek(). */
+int settings_read_kek(struct settings *s);
+void settings_clear(struct settings *s); /* frees what it holds, not itself */
+
+/* ---- file.c -----------------------------------------------------------------------------------
+ */
+
+/*
+ * The clear TEK in hexadecimal and a line feed, in a file of mode 0600 that is there whole or not
+ * at all.  Returns BSA_DONE, or BSA_REFUSED (said on stderr).
+ */
+int file_save_tek(const char *path, const struct secret *tek);
+
+/* ---- report.c ---------------------------------------------------------------------------------
+ */
+
+struct json_t; /* jansson's */
+
+/* Members of a document.  Without memory they are left out. */
+void report_text(struct json_t *doc, const char *member, const char *text);
+void report_number(struct json_t *doc, const char *member, int64_t number);
+/* What is known of a key that was unwrapped. */
+void report_key(struct json_t *doc, const struct answer *answer, enum cp3_wrap wrap);
+void report_refusal(struct json_t *doc, const struct answer_refusal *why);
+/* One line for people on stderr. */
+void report_complain(const struct answer_refusal *why);
+/* On stdout: a line a member, or the document. */
+void report_print(const struct json_t *doc, bool json);
+
 /* ---- request.c --------------------------------------------------------------------------------
  */
 

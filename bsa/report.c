@@ -1,0 +1,79 @@
+/* What the commands print: a document, as lines for people or as JSON; refusals on stderr. */
+#include "bsa.h"
+
+#include <stdio.h>
+
+#include <jansson.h>
+
+#include "tekd/enc.h"
+
+/* An ID with every octet shown as \xNN, and more than a ContentID in practice. */
+#define SHOWN_MAX 1200
+
+void report_text(struct json_t *doc, const char *member, const char *text)
+{
+    (void)json_object_set_new(doc, member, json_string(text));
+}
+
+void report_number(struct json_t *doc, const char *member, int64_t number)
+{
+    (void)json_object_set_new(doc, member, json_integer(number));
+}
+
+void report_key(struct json_t *doc, const struct answer *answer, enum cp3_wrap wrap)
+{
+    const struct cp3_message *m = &answer->message;
+    char uuid[ENC_UUID_LEN + 1];
+
+    if (m->has & CP3_HAS_KEY_INFO) {
+        enc_uuid(m->key_info.key_id, uuid);
+        report_text(doc, "key_id", uuid);
+        report_text(doc, "kek_id", m->key_info.kek_id);
+    }
+    report_text(doc, "wrap", cp3_wrap_name(wrap));
+    report_number(doc, "bits", (int64_t)secret_len(answer->tek) * 8);
+    report_text(doc, "check_value", answer->check_value);
+    if (m->has & CP3_HAS_TIME)
+        report_text(doc, "time", m->time.text);
+}
+
+void report_refusal(struct json_t *doc, const struct answer_refusal *why)
+{
+    report_text(doc, "failed_check", why->check);
+    report_text(doc, "expected", why->expected);
+    report_text(doc, "found", why->found);
+    if (*why->reason != '\0')
+        report_text(doc, "reason", why->reason);
+}
+
+void report_complain(const struct answer_refusal *why)
+{
+    complain("%s: expected %s, found %s%s%s", why->check, why->expected, why->found,
+             *why->reason != '\0' ? "; CP3-Reason: " : "", why->reason);
+}
+
+static void print_lines(const struct json_t *doc)
+{
+    const char *name;
+    json_t *value;
+    char shown[SHOWN_MAX];
+
+    json_object_foreach ((json_t *)doc, name, value) {
+        if (json_is_integer(value)) {
+            (void)printf("%-12s %lld\n", name, (long long)json_integer_value(value));
+            continue;
+        }
+        answer_show(json_string_value(value), json_string_length(value), shown, sizeof(shown));
+        (void)printf("%-12s %s\n", name, shown);
+    }
+}
+
+void report_print(const struct json_t *doc, bool json)
+{
+    if (!json) {
+        print_lines(doc);
+        return;
+    }
+    (void)json_dumpf(doc, stdout, JSON_INDENT(2));
+    (void)putchar('\n');
+}
