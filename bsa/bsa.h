@@ -1,5 +1,5 @@
 /*
- * What the files of tek-bsa share.  answer.c is the protocol, and the file to read for how a BSA
+ * What the files of tek-bsa share.  check.c is the protocol, and the file to read for how a BSA
  * treats what a BSM sends; unwrap.c is the cryptography; the rest is a command-line program.
  *
  * Thread rule: one thread.
@@ -124,11 +124,11 @@ size_t unwrap_data_len(enum cp3_wrap wrap, size_t key_len);
 #define UNWRAP_CHECK_LEN 6
 int unwrap_check_value(const struct secret *key, char ret_hex[static UNWRAP_CHECK_LEN + 1]);
 
-/* ---- answer.c ---------------------------------------------------------------------------------
+/* ---- check.c ----------------------------------------------------------------------------------
  */
 
 /* What a Key Request said, and what was agreed at enrolment: the answer has to agree. */
-struct answer_asked {
+struct check_asked {
     const char *message_id;
     const char *content_id;
     const char *source;      /* the BSA */
@@ -138,19 +138,19 @@ struct answer_asked {
     const struct secret *kek;
 };
 
-struct answer {
+struct check_result {
     struct cp3_message message;
     struct secret *tek;
     char check_value[UNWRAP_CHECK_LEN + 1];
 };
-void answer_clear(struct answer *a); /* frees what it holds, not itself */
+void check_clear(struct check_result *a); /* frees what it holds, not itself */
 
 /* Why not: which check, what it expected, what it found; printable ASCII, cut where long. */
-#define ANSWER_TEXT_MAX 384
-struct answer_refusal {
+#define CHECK_TEXT_MAX 384
+struct check_refusal {
     const char *check; /* static */
-    char expected[ANSWER_TEXT_MAX];
-    char found[ANSWER_TEXT_MAX];
+    char expected[CHECK_TEXT_MAX];
+    char found[CHECK_TEXT_MAX];
     char reason[HTTPS_TEXT_MAX]; /* the server's CP3-Reason; "" without */
 };
 
@@ -159,11 +159,11 @@ struct answer_refusal {
  * Errors, with *ret_refusal filled: TEKD_EDENIED (the server says no), TEKD_EAGAIN (it cannot at
  * the moment: 503), TEKD_EFORMAT (it says yes, but not acceptably), TEKD_ENOMEM, TEKD_ECRYPTO.
  */
-int answer_check(const struct answer_asked *asked, const struct https_answer *http,
-                 struct answer *ret_answer, struct answer_refusal *ret_refusal);
+int check_message(const struct check_asked *asked, const struct https_answer *http,
+                  struct check_result *ret_answer, struct check_refusal *ret_refusal);
 
 /* Text of a peer for people: what is not printable ASCII becomes \xNN; cut where out ends. */
-void answer_show(const char *text, size_t len, char *out, size_t out_size);
+void check_show(const char *text, size_t len, char *out, size_t out_size);
 
 /* ---- settings.c -------------------------------------------------------------------------------
  */
@@ -220,10 +220,10 @@ struct json_t; /* jansson's */
 void report_text(struct json_t *doc, const char *member, const char *text);
 void report_number(struct json_t *doc, const char *member, int64_t number);
 /* What is known of a key that was unwrapped. */
-void report_key(struct json_t *doc, const struct answer *answer, enum cp3_wrap wrap);
-void report_refusal(struct json_t *doc, const struct answer_refusal *why);
+void report_key(struct json_t *doc, const struct check_result *answer, enum cp3_wrap wrap);
+void report_refusal(struct json_t *doc, const struct check_refusal *why);
 /* One line for people on stderr. */
-void report_complain(const struct answer_refusal *why);
+void report_complain(const struct check_refusal *why);
 /* On stdout: a line a member, or the document. */
 void report_print(const struct json_t *doc, bool json);
 

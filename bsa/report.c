@@ -20,7 +20,7 @@ void report_number(struct json_t *doc, const char *member, int64_t number)
     (void)json_object_set_new(doc, member, json_integer(number));
 }
 
-void report_key(struct json_t *doc, const struct answer *answer, enum cp3_wrap wrap)
+void report_key(struct json_t *doc, const struct check_result *answer, enum cp3_wrap wrap)
 {
     const struct cp3_message *m = &answer->message;
     char uuid[ENC_UUID_LEN + 1];
@@ -37,7 +37,7 @@ void report_key(struct json_t *doc, const struct answer *answer, enum cp3_wrap w
         report_text(doc, "time", m->time.text);
 }
 
-void report_refusal(struct json_t *doc, const struct answer_refusal *why)
+void report_refusal(struct json_t *doc, const struct check_refusal *why)
 {
     report_text(doc, "failed_check", why->check);
     report_text(doc, "expected", why->expected);
@@ -46,7 +46,7 @@ void report_refusal(struct json_t *doc, const struct answer_refusal *why)
         report_text(doc, "reason", why->reason);
 }
 
-void report_complain(const struct answer_refusal *why)
+void report_complain(const struct check_refusal *why)
 {
     complain("%s: expected %s, found %s%s%s", why->check, why->expected, why->found,
              *why->reason != '\0' ? "; CP3-Reason: " : "", why->reason);
@@ -63,7 +63,7 @@ static void print_lines(const struct json_t *doc)
             (void)printf("%-12s %lld\n", name, (long long)json_integer_value(value));
             continue;
         }
-        answer_show(json_string_value(value), json_string_length(value), shown, sizeof(shown));
+        check_show(json_string_value(value), json_string_length(value), shown, sizeof(shown));
         (void)printf("%-12s %s\n", name, shown);
     }
 }

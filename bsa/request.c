@@ -37,9 +37,9 @@ static const struct option_table table = {
 struct request {
     struct settings settings;
     char own_id[ENC_UUID_LEN + 1];
-    struct answer_asked asked;
+    struct check_asked asked;
     struct https_answer http;
-    struct answer answer;
+    struct check_result answer;
 };
 
 static int choose_message_id(struct request *q)
@@ -84,7 +84,7 @@ static bool put_id(char *field, size_t size, const char *option, const char *id)
 static int write_message(const struct request *q, char body[static CP3_WRITTEN_MAX],
                          size_t *ret_len)
 {
-    const struct answer_asked *a = &q->asked;
+    const struct check_asked *a = &q->asked;
     int64_t now = clock_utc_us();
     struct cp3_message m;
 
@@ -116,7 +116,7 @@ static json_t *start_document(const struct request *q)
     return doc;
 }
 
-static void refuse(const struct request *q, const struct answer_refusal *why)
+static void refuse(const struct request *q, const struct check_refusal *why)
 {
     json_t *doc;
 
@@ -139,7 +139,7 @@ static int exchange(struct request *q)
                                     .timeout_s = q->settings.timeout_s,
                                     .content_type = cp3_media_content_type(q->asked.media),
                                     .body = (const uint8_t *)body};
-    struct answer_refusal why = {.check = "HTTPS"};
+    struct check_refusal why = {.check = "HTTPS"};
     char text[HTTPS_WHY_MAX] = "out of memory";
     int e, r;
 
@@ -151,15 +151,15 @@ static int exchange(struct request *q)
         return BSA_DONE;
     q->http.status = 0;
     (void)snprintf(why.expected, sizeof(why.expected), "an answer from %.200s", request.url);
-    answer_show(text, strlen(text), why.found, sizeof(why.found));
+    check_show(text, strlen(text), why.found, sizeof(why.found));
     refuse(q, &why);
     return r == TEKD_EIO ? BSA_UNREACHABLE : BSA_REFUSED;
 }
 
 static int judge(struct request *q)
 {
-    struct answer_refusal why;
-    int r = answer_check(&q->asked, &q->http, &q->answer, &why);
+    struct check_refusal why;
+    int r = check_message(&q->asked, &q->http, &q->answer, &why);
 
     if (r == 0)
         return BSA_DONE;
@@ -217,7 +217,7 @@ int request_run(int argc, char **argv)
     e = prepare(&q);
     if (e == BSA_DONE)
         e = run(&q);
-    answer_clear(&q.answer);
+    check_clear(&q.answer);
     buf_free(q.http.body);
     settings_clear(&q.settings);
     return e;

@@ -1,4 +1,4 @@
-foreach(module bsa_answer bsa_unwrap bsa_options)
+foreach(module bsa_check bsa_unwrap bsa_options)
     tekd_unit_test(${module} tekd_bsa tekd_base PkgConfig::JANSSON)
 endforeach()
 

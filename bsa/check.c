@@ -21,13 +21,13 @@
 
 /* One answer on its way through the table. */
 struct checking {
-    const struct answer_asked *asked;
+    const struct check_asked *asked;
     const struct https_answer *http;
-    struct answer *answer;
-    struct answer_refusal *refusal;
+    struct check_result *answer;
+    struct check_refusal *refusal;
 };
 
-void answer_show(const char *text, size_t len, char *out, size_t out_size)
+void check_show(const char *text, size_t len, char *out, size_t out_size)
 {
     size_t used = 0;
 
@@ -53,7 +53,7 @@ reject(struct checking *c, const char *found, const char *expected, ...)
     va_start(ap, expected);
     (void)vsnprintf(c->refusal->expected, sizeof(c->refusal->expected), expected, ap);
     va_end(ap);
-    answer_show(found, strlen(found), c->refusal->found, sizeof(c->refusal->found));
+    check_show(found, strlen(found), c->refusal->found, sizeof(c->refusal->found));
     return TEKD_EFORMAT;
 }
 
@@ -68,11 +68,11 @@ static int reject_number(struct checking *c, uint64_t found, const char *expecte
 /* A string that has to be repeated octet by octet. */
 static int check_same(struct checking *c, const char *expected, const char *found)
 {
-    char shown[ANSWER_TEXT_MAX];
+    char shown[CHECK_TEXT_MAX];
 
     if (strcmp(expected, found) == 0)
         return 0;
-    answer_show(expected, strlen(expected), shown, sizeof(shown));
+    check_show(expected, strlen(expected), shown, sizeof(shown));
     return reject(c, found, "%s", shown);
 }
 
@@ -80,24 +80,24 @@ static int check_same(struct checking *c, const char *expected, const char *foun
  * 200 carries a Response.  Any other status is a no; what the server wrote along with it is shown,
  * but nothing is taken from it, not even a key that should happen to be there.
  */
-static int check_http_status(struct checking *c)
+static int http_status_holds(struct checking *c)
 {
-    char found[ANSWER_TEXT_MAX];
+    char found[CHECK_TEXT_MAX];
     size_t len = buf_len(c->http->body);
     int n;
 
     if (c->http->status == HTTP_OK)
         return 0;
     n = snprintf(found, sizeof(found), "%ld%s", c->http->status, len > 0 ? " " : "");
-    answer_show(buf_str(c->http->body), len < PAGE_SHOWN_MAX ? len : PAGE_SHOWN_MAX, found + n,
-                sizeof(found) - (size_t)n);
+    check_show(buf_str(c->http->body), len < PAGE_SHOWN_MAX ? len : PAGE_SHOWN_MAX, found + n,
+               sizeof(found) - (size_t)n);
     (void)snprintf(c->refusal->expected, sizeof(c->refusal->expected), "%d", HTTP_OK);
     memcpy(c->refusal->found, found, sizeof(found));
     return c->http->status == HTTP_UNAVAILABLE ? TEKD_EAGAIN : TEKD_EDENIED;
 }
 
 /* The answer uses the media type of the request. */
-static int check_media_type(struct checking *c)
+static int media_type_holds(struct checking *c)
 {
     const char *type = c->http->content_type;
     enum cp3_media media;
@@ -111,11 +111,11 @@ static int check_media_type(struct checking *c)
  * A message by the rules of the codec.  That Data is there if and only if Status is 0, and that
  * ContentID, Destination and Source are there together or not at all, is among them.
  */
-static int check_message(struct checking *c)
+static int message_holds(struct checking *c)
 {
     AUTO(cp3_reader) struct cp3_reader *reader = NULL;
     struct cp3_error e;
-    char found[ANSWER_TEXT_MAX];
+    char found[CHECK_TEXT_MAX];
     int r;
 
     if (cp3_reader_new(&reader) < 0)
@@ -130,25 +130,25 @@ static int check_message(struct checking *c)
     return reject(c, found, "a CP-3 message");
 }
 
-static int check_tag(struct checking *c)
+static int tag_holds(struct checking *c)
 {
     return c->answer->message.tag == CP3_RESPONSE
                ? 0
                : reject_number(c, c->answer->message.tag, "2 (Response to Key Request)");
 }
 
-static int check_version(struct checking *c)
+static int version_holds(struct checking *c)
 {
     return c->answer->message.version == 1 ? 0 : reject_number(c, c->answer->message.version, "1");
 }
 
-static int check_message_id(struct checking *c)
+static int message_id_holds(struct checking *c)
 {
     return check_same(c, c->asked->message_id, c->answer->message.message_id);
 }
 
 /* The efficient form leaves the next three out: the MessageID alone ties it to the request. */
-static int check_content_id(struct checking *c)
+static int content_id_holds(struct checking *c)
 {
     return c->answer->message.form == CP3_FULL
                ? check_same(c, c->asked->content_id, c->answer->message.content_id)
@@ -156,21 +156,21 @@ static int check_content_id(struct checking *c)
 }
 
 /* Source and Destination change places. */
-static int check_source(struct checking *c)
+static int source_holds(struct checking *c)
 {
     return c->answer->message.form == CP3_FULL
                ? check_same(c, c->asked->destination, c->answer->message.source)
                : 0;
 }
 
-static int check_destination(struct checking *c)
+static int destination_holds(struct checking *c)
 {
     return c->answer->message.form == CP3_FULL
                ? check_same(c, c->asked->source, c->answer->message.destination)
                : 0;
 }
 
-static int check_status(struct checking *c)
+static int status_holds(struct checking *c)
 {
     if (c->answer->message.status == CP3_STATUS_OK)
         return 0;
@@ -179,7 +179,7 @@ static int check_status(struct checking *c)
 }
 
 /* What the extension KeyInfo says of the key, where it is there: the wrap as agreed ... */
-static int check_wrap(struct checking *c)
+static int wrap_holds(struct checking *c)
 {
     const struct cp3_message *m = &c->answer->message;
 
@@ -189,7 +189,7 @@ static int check_wrap(struct checking *c)
 }
 
 /* ... and a length that AES has. */
-static int check_bits(struct checking *c)
+static int bits_holds(struct checking *c)
 {
     const struct cp3_message *m = &c->answer->message;
     uint64_t bits = m->key_info.bits;
@@ -200,7 +200,7 @@ static int check_bits(struct checking *c)
 }
 
 /* Unwrapping proves that Data is whole and made for who has this KEK. */
-static int check_data(struct checking *c)
+static int data_holds(struct checking *c)
 {
     const struct cp3_message *m = &c->answer->message;
     int r;
@@ -219,7 +219,7 @@ static int check_data(struct checking *c)
 }
 
 /* The key itself: of a length that AES has, and of the one that KeyInfo says. */
-static int check_tek(struct checking *c)
+static int tek_holds(struct checking *c)
 {
     const struct cp3_message *m = &c->answer->message;
     size_t bits = secret_len(c->answer->tek) * 8;
@@ -240,45 +240,45 @@ static const struct {
     const char *name;
     int (*holds)(struct checking *c);
 } checks[] = {
-    {"HTTP status", check_http_status},
-    {"media type", check_media_type},
-    {"message", check_message},
-    {"Tag", check_tag},
-    {"Version", check_version},
-    {"MessageID", check_message_id},
-    {"ContentID", check_content_id},
-    {"Source", check_source},
-    {"Destination", check_destination},
-    {"Status", check_status},
-    {"KeyInfo.wrap", check_wrap},
-    {"KeyInfo.bits", check_bits},
-    {"Data", check_data},
-    {"TEK", check_tek},
+    {"HTTP status", http_status_holds},
+    {"media type", media_type_holds},
+    {"message", message_holds},
+    {"Tag", tag_holds},
+    {"Version", version_holds},
+    {"MessageID", message_id_holds},
+    {"ContentID", content_id_holds},
+    {"Source", source_holds},
+    {"Destination", destination_holds},
+    {"Status", status_holds},
+    {"KeyInfo.wrap", wrap_holds},
+    {"KeyInfo.bits", bits_holds},
+    {"Data", data_holds},
+    {"TEK", tek_holds},
 };
 
-int answer_check(const struct answer_asked *asked, const struct https_answer *http,
-                 struct answer *ret_answer, struct answer_refusal *ret_refusal)
+int check_message(const struct check_asked *asked, const struct https_answer *http,
+                  struct check_result *ret_answer, struct check_refusal *ret_refusal)
 {
-    struct answer answer = {.tek = NULL};
+    struct check_result answer = {.tek = NULL};
     struct checking c = {asked, http, &answer, ret_refusal};
     int r = 0;
 
     memset(ret_refusal, 0, sizeof(*ret_refusal));
-    answer_show(http->reason, strlen(http->reason), ret_refusal->reason,
-                sizeof(ret_refusal->reason));
+    check_show(http->reason, strlen(http->reason), ret_refusal->reason,
+               sizeof(ret_refusal->reason));
     for (size_t i = 0; i < ARRAY_SIZE(checks) && r == 0; i++) {
         ret_refusal->check = checks[i].name;
         r = checks[i].holds(&c);
     }
     if (r < 0) {
-        answer_clear(&answer);
+        check_clear(&answer);
         return r;
     }
     *ret_answer = answer;
     return 0;
 }
 
-void answer_clear(struct answer *a)
+void check_clear(struct check_result *a)
 {
     secret_free(a->tek);
     a->tek = NULL;

@@ -75,11 +75,11 @@ struct came {
 };
 
 static int check(enum cp3_media media, enum cp3_wrap wrap, const struct came *came,
-                 struct answer *ret_answer, struct answer_refusal *ret_refusal)
+                 struct check_result *ret_answer, struct check_refusal *ret_refusal)
 {
     AUTO(secret) struct secret *kek = make_kek();
     AUTO(buf) struct buf *body = NULL;
-    struct answer_asked asked = {"m-1", "urn:x:news", "bsa-1", "bsm.example.net", media, wrap, kek};
+    struct check_asked asked = {"m-1", "urn:x:news", "bsa-1", "bsm.example.net", media, wrap, kek};
     struct https_answer http = {.status = came->status};
 
     assert_int_equal(buf_new(HTTPS_BODY_MAX, &body), 0);
@@ -88,7 +88,7 @@ static int check(enum cp3_media media, enum cp3_wrap wrap, const struct came *ca
     (void)snprintf(http.reason, sizeof(http.reason), "%s",
                    came->reason != NULL ? came->reason : "");
     http.body = body;
-    return answer_check(&asked, &http, ret_answer, ret_refusal);
+    return check_message(&asked, &http, ret_answer, ret_refusal);
 }
 
 /* In json_full find is replaced; everything else is right. */
@@ -140,10 +140,10 @@ static const struct wrong {
     {"}}", "}", TEKD_EFORMAT, "message", "a CP-3 message", NULL},
 };
 
-static void answer_check__refuses_messages_wrong_in_one_place(void **state)
+static void check_message__refuses_messages_wrong_in_one_place(void **state)
 {
-    struct answer_refusal why;
-    struct answer answer = {.tek = NULL};
+    struct check_refusal why;
+    struct check_result answer = {.tek = NULL};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(wrong_messages); i++) {
@@ -177,10 +177,10 @@ static const struct {
     {"m-1", "m-2", CP3_WRAP_AES_KW, "MessageID", "m-1", "m-2"},
 };
 
-static void answer_check__refuses_keys_wrong_in_themselves(void **state)
+static void check_message__refuses_keys_wrong_in_themselves(void **state)
 {
-    struct answer_refusal why;
-    struct answer answer = {.tek = NULL};
+    struct check_refusal why;
+    struct check_result answer = {.tek = NULL};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(wrong_keys); i++) {
@@ -196,14 +196,14 @@ static void answer_check__refuses_keys_wrong_in_themselves(void **state)
 }
 
 /* KeyInfo of 128 bits, and 192 under padding to the same length of Data. */
-static void answer_check__refuses_bits_that_padding_hides(void **state)
+static void check_message__refuses_bits_that_padding_hides(void **state)
 {
     AUTO_MEM char *wrap = edit(json_full, "\"wrap\":\"aes-kw\"", "\"wrap\":\"aes-kwp\"");
     AUTO_MEM char *bits = edit(wrap, "\"bits\":128", "\"bits\":192");
     AUTO_MEM char *body = edit(bits, DATA_128, PADDED_160);
     struct came came = {200, JSON, NULL, body};
-    struct answer_refusal why;
-    struct answer answer = {.tek = NULL};
+    struct check_refusal why;
+    struct check_result answer = {.tek = NULL};
 
     (void)state;
     assert_int_equal(check(CP3_JSON, CP3_WRAP_AES_KWP, &came, &answer, &why), TEKD_EFORMAT);
@@ -306,10 +306,10 @@ static const struct {
      ""},
 };
 
-static void answer_check__refuses_answers_wrong_around_the_message(void **state)
+static void check_message__refuses_answers_wrong_around_the_message(void **state)
 {
-    struct answer_refusal why;
-    struct answer answer = {.tek = NULL};
+    struct check_refusal why;
+    struct check_result answer = {.tek = NULL};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(wrong_answers); i++) {
@@ -324,7 +324,7 @@ static void answer_check__refuses_answers_wrong_around_the_message(void **state)
     }
 }
 
-static void assert_tek(const struct answer *answer, const char *hex)
+static void assert_tek(const struct check_result *answer, const char *hex)
 {
     char text[2 * 32 + 1];
 
@@ -332,7 +332,7 @@ static void assert_tek(const struct answer *answer, const char *hex)
     assert_string_equal(text, hex);
 }
 
-static void answer_check__takes_what_is_right(void **state)
+static void check_message__takes_what_is_right(void **state)
 {
     AUTO_MEM char *padded_wrap = edit(json_full, "\"wrap\":\"aes-kw\"", "\"wrap\":\"aes-kwp\"");
     AUTO_MEM char *padded = edit(padded_wrap, DATA_128, PADDED_128);
@@ -363,22 +363,22 @@ static void answer_check__takes_what_is_right(void **state)
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        struct answer answer = {.tek = NULL};
-        struct answer_refusal why;
+        struct check_result answer = {.tek = NULL};
+        struct check_refusal why;
 
         assert_int_equal(check(cases[i].media, cases[i].wrap, &cases[i].came, &answer, &why), 0);
         assert_tek(&answer, cases[i].tek);
         assert_string_equal(answer.check_value, cases[i].check_value);
-        answer_clear(&answer);
+        check_clear(&answer);
         assert_null(answer.tek);
     }
 }
 
-static void answer_check__keeps_what_key_info_says(void **state)
+static void check_message__keeps_what_key_info_says(void **state)
 {
     struct came came = {200, JSON, NULL, json_full};
-    struct answer answer = {.tek = NULL};
-    struct answer_refusal why;
+    struct check_result answer = {.tek = NULL};
+    struct check_refusal why;
     char uuid[ENC_UUID_LEN + 1];
 
     (void)state;
@@ -388,37 +388,37 @@ static void answer_check__keeps_what_key_info_says(void **state)
     assert_string_equal(uuid, KEY_ID);
     assert_string_equal(answer.message.key_info.kek_id, "bsa-1/2");
     assert_string_equal(answer.message.time.text, "2026-11-22T13:15:42Z");
-    answer_clear(&answer);
+    check_clear(&answer);
 }
 
-static void answer_show__escapes_and_cuts(void **state)
+static void check_show__escapes_and_cuts(void **state)
 {
     char out[12];
 
     (void)state;
-    answer_show("plain", 5, out, sizeof(out));
+    check_show("plain", 5, out, sizeof(out));
     assert_string_equal(out, "plain");
-    answer_show("a\\\n\x7f", 4, out, sizeof(out));
+    check_show("a\\\n\x7f", 4, out, sizeof(out));
     assert_string_equal(out, "a\\x5c\\x0a");
-    answer_show("a\0b", 3, out, sizeof(out));
+    check_show("a\0b", 3, out, sizeof(out));
     assert_string_equal(out, "a\\x00b");
-    answer_show("0123456789abcdef", 16, out, sizeof(out));
+    check_show("0123456789abcdef", 16, out, sizeof(out));
     assert_string_equal(out, "0123456789a");
-    answer_show("", 0, out, sizeof(out));
+    check_show("", 0, out, sizeof(out));
     assert_string_equal(out, "");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(answer_check__refuses_messages_wrong_in_one_place),
-        cmocka_unit_test(answer_check__refuses_keys_wrong_in_themselves),
-        cmocka_unit_test(answer_check__refuses_bits_that_padding_hides),
-        cmocka_unit_test(answer_check__refuses_answers_wrong_around_the_message),
-        cmocka_unit_test(answer_check__takes_what_is_right),
-        cmocka_unit_test(answer_check__keeps_what_key_info_says),
-        cmocka_unit_test(answer_show__escapes_and_cuts),
+        cmocka_unit_test(check_message__refuses_messages_wrong_in_one_place),
+        cmocka_unit_test(check_message__refuses_keys_wrong_in_themselves),
+        cmocka_unit_test(check_message__refuses_bits_that_padding_hides),
+        cmocka_unit_test(check_message__refuses_answers_wrong_around_the_message),
+        cmocka_unit_test(check_message__takes_what_is_right),
+        cmocka_unit_test(check_message__keeps_what_key_info_says),
+        cmocka_unit_test(check_show__escapes_and_cuts),
     };
 
-    return cmocka_run_group_tests_name("bsa_answer", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("bsa_check", tests, NULL, NULL);
 }
