@@ -205,11 +205,49 @@ void settings_clear(struct settings *s); /* frees what it holds, not itself */
 /* ---- file.c -----------------------------------------------------------------------------------
  */
 
+/* All of it, however many writes it takes.  Returns 0, or -1 with errno. */
+int file_write(int fd, const void *data, size_t len);
+
+/* Makes a new name in the folder of path last.  Returns 0, or -1 with errno. */
+int file_sync_folder(const char *path);
+
 /*
  * The clear TEK in hexadecimal and a line feed, in a file of mode 0600 that is there whole or not
- * at all.  Returns BSA_DONE, or BSA_REFUSED (said on stderr).
+ * at all, and stays after a power cut once this has returned BSA_DONE.  Else BSA_REFUSED (said on
+ * stderr).
  */
 int file_save_tek(const char *path, const struct secret *tek);
+
+/* ---- journal.c --------------------------------------------------------------------------------
+ */
+
+/*
+ * The MessageIDs of deliveries that were taken, each with what it brought.  What is older than the
+ * newest JOURNAL_MAX is forgotten: a BSM repeats a MessageID within seven days, and that is one new
+ * delivery every five seconds.  They take 9 MB, of which is used what is needed.
+ */
+#define JOURNAL_MAX 131072
+/* A line is shorter: a MessageID and a ContentID with every octet escaped, and 200 octets. */
+#define JOURNAL_LINE_MAX 4096
+struct journal;
+
+/*
+ * path (borrowed) is made if it is not there, and locked: one program has it.  NULL: the journal
+ * lasts as long as the process.  Errors, said on stderr: TEKD_EIO, TEKD_EFORMAT, TEKD_ENOMEM.
+ */
+int journal_open(const char *path, struct journal **ret_journal);
+void journal_free(struct journal *j); /* NULL is fine */
+AUTO_DEFINE(journal)
+
+/* Whether this MessageID was taken, and if so with the same ContentID and Data. */
+enum journal_known { JOURNAL_NEW, JOURNAL_SAME, JOURNAL_OTHER };
+enum journal_known journal_find(struct journal *j, const struct cp3_message *m);
+
+/*
+ * Remembers a delivery; with a file it is on the disk when this returns.  Errors, said on stderr,
+ * after which it is not remembered: TEKD_EIO.
+ */
+int journal_add(struct journal *j, const struct cp3_message *m);
 
 /* ---- report.c ---------------------------------------------------------------------------------
  */
