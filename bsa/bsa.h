@@ -124,26 +124,78 @@ size_t unwrap_data_len(enum cp3_wrap wrap, size_t key_len);
 #define UNWRAP_CHECK_LEN 6
 int unwrap_check_value(const struct secret *key, char ret_hex[static UNWRAP_CHECK_LEN + 1]);
 
+/* ---- journal.c --------------------------------------------------------------------------------
+ */
+
+/*
+ * The MessageIDs of deliveries that were taken, each with what it brought.  What is older than the
+ * newest JOURNAL_MAX is forgotten: a BSM repeats a MessageID within seven days, and that is one new
+ * delivery every five seconds.  They take 9 MB, of which is used what is needed.
+ */
+#define JOURNAL_MAX 131072
+/* A line is shorter: a MessageID and a ContentID with every octet escaped, and 200 octets. */
+#define JOURNAL_LINE_MAX 4096
+struct journal;
+
+/*
+ * path (borrowed) is made if it is not there, and locked: one program has it.  NULL: the journal
+ * lasts as long as the process.  Errors, said on stderr: TEKD_EIO, TEKD_EFORMAT, TEKD_ENOMEM.
+ */
+int journal_open(const char *path, struct journal **ret_journal);
+void journal_free(struct journal *j); /* NULL is fine */
+AUTO_DEFINE(journal)
+
+/* Whether this MessageID was taken, and if so with the same ContentID and Data. */
+enum journal_known { JOURNAL_NEW, JOURNAL_SAME, JOURNAL_OTHER };
+enum journal_known journal_find(struct journal *j, const struct cp3_message *m);
+
+/*
+ * Remembers a delivery; with a file it is on the disk when this returns.  Errors, said on stderr,
+ * after which it is not remembered: TEKD_EIO.
+ */
+int journal_add(struct journal *j, const struct cp3_message *m);
+
 /* ---- check.c ----------------------------------------------------------------------------------
  */
 
-/* What a Key Request said, and what was agreed at enrolment: the answer has to agree. */
-struct check_asked {
-    const char *message_id;
-    const char *content_id;
-    const char *source;      /* the BSA */
-    const char *destination; /* the BSM */
+/* As what a message came. */
+enum check_kind {
+    CHECK_ANSWER = 1,    /* the answer to a Key Request of ours */
+    CHECK_PUSHED = 2,    /* a Key Delivery in a request to us */
+    CHECK_COLLECTED = 4, /* a Key Delivery in the answer to our GET */
+};
+
+/* What was agreed at enrolment. */
+struct check_terms {
+    const char *bsa, *bsm;
+    bool one_media; /* else XML and JSON are taken */
     enum cp3_media media;
     enum cp3_wrap wrap;
     const struct secret *kek;
 };
 
+/* A message that came; nothing is owned. */
+struct check_subject {
+    enum check_kind kind;
+    const struct check_terms *terms;
+    const char *message_id, *content_id; /* of the request; CHECK_ANSWER only */
+    struct journal *journal;             /* not NULL for deliveries */
+    long status;                         /* of HTTP, where the message came in an answer */
+    const char *content_type;
+    const uint8_t *body;
+    size_t body_len;
+    const char *reason; /* CP3-Reason; "" without */
+};
+
 struct check_result {
+    bool read; /* message and media hold what came, also after a refusal */
+    enum cp3_media media;
     struct cp3_message message;
-    struct secret *tek;
+    bool repeated;      /* taken before: to be confirmed again, and nothing else */
+    struct secret *tek; /* NULL if it was repeated */
     char check_value[UNWRAP_CHECK_LEN + 1];
 };
-void check_clear(struct check_result *a); /* frees what it holds, not itself */
+void check_clear(struct check_result *result); /* frees what it holds, not itself */
 
 /* Why not: which check, what it expected, what it found; printable ASCII, cut where long. */
 #define CHECK_TEXT_MAX 384
@@ -152,15 +204,17 @@ struct check_refusal {
     char expected[CHECK_TEXT_MAX];
     char found[CHECK_TEXT_MAX];
     char reason[HTTPS_TEXT_MAX]; /* the server's CP3-Reason; "" without */
+    int http;                    /* what a push is answered; 0: a Confirmation with Status 1 */
 };
 
 /*
- * Checks all of an answer to a Key Request and unwraps its TEK.
+ * Checks all of a message and unwraps its TEK.  *ret_result is written in any case; the caller owns
+ * the key in it: check_clear().
  * Errors, with *ret_refusal filled: TEKD_EDENIED (the server says no), TEKD_EAGAIN (it cannot at
- * the moment: 503), TEKD_EFORMAT (it says yes, but not acceptably), TEKD_ENOMEM, TEKD_ECRYPTO.
+ * the moment: 503), TEKD_EFORMAT (not acceptable), TEKD_ENOMEM, TEKD_ECRYPTO.
  */
-int check_message(const struct check_asked *asked, const struct https_answer *http,
-                  struct check_result *ret_answer, struct check_refusal *ret_refusal);
+int check_message(const struct check_subject *subject, struct check_result *ret_result,
+                  struct check_refusal *ret_refusal);
 
 /* Text of a peer for people: what is not printable ASCII becomes \xNN; cut where out ends. */
 void check_show(const char *text, size_t len, char *out, size_t out_size);
@@ -175,9 +229,8 @@ struct settings {
         const char *bsa, *bsm, *content, *message_id;
         const char *media, *wrap, *timeout, *out;
         bool json;
-    } given; /* borrowed from argv; NULL: not given */
-    enum cp3_media media;
-    enum cp3_wrap wrap;
+    } given;                  /* borrowed from argv; NULL: not given */
+    struct check_terms terms; /* of which settings_read_kek() gives the last */
     unsigned timeout_s;
     struct secret *kek;
 };
@@ -218,37 +271,6 @@ int file_sync_folder(const char *path);
  */
 int file_save_tek(const char *path, const struct secret *tek);
 
-/* ---- journal.c --------------------------------------------------------------------------------
- */
-
-/*
- * The MessageIDs of deliveries that were taken, each with what it brought.  What is older than the
- * newest JOURNAL_MAX is forgotten: a BSM repeats a MessageID within seven days, and that is one new
- * delivery every five seconds.  They take 9 MB, of which is used what is needed.
- */
-#define JOURNAL_MAX 131072
-/* A line is shorter: a MessageID and a ContentID with every octet escaped, and 200 octets. */
-#define JOURNAL_LINE_MAX 4096
-struct journal;
-
-/*
- * path (borrowed) is made if it is not there, and locked: one program has it.  NULL: the journal
- * lasts as long as the process.  Errors, said on stderr: TEKD_EIO, TEKD_EFORMAT, TEKD_ENOMEM.
- */
-int journal_open(const char *path, struct journal **ret_journal);
-void journal_free(struct journal *j); /* NULL is fine */
-AUTO_DEFINE(journal)
-
-/* Whether this MessageID was taken, and if so with the same ContentID and Data. */
-enum journal_known { JOURNAL_NEW, JOURNAL_SAME, JOURNAL_OTHER };
-enum journal_known journal_find(struct journal *j, const struct cp3_message *m);
-
-/*
- * Remembers a delivery; with a file it is on the disk when this returns.  Errors, said on stderr,
- * after which it is not remembered: TEKD_EIO.
- */
-int journal_add(struct journal *j, const struct cp3_message *m);
-
 /* ---- report.c ---------------------------------------------------------------------------------
  */
 
@@ -258,7 +280,7 @@ struct json_t; /* jansson's */
 void report_text(struct json_t *doc, const char *member, const char *text);
 void report_number(struct json_t *doc, const char *member, int64_t number);
 /* What is known of a key that was unwrapped. */
-void report_key(struct json_t *doc, const struct check_result *answer, enum cp3_wrap wrap);
+void report_key(struct json_t *doc, const struct check_result *result, enum cp3_wrap wrap);
 void report_refusal(struct json_t *doc, const struct check_refusal *why);
 /* One line for people on stderr. */
 void report_complain(const struct check_refusal *why);

@@ -20,9 +20,9 @@ void report_number(struct json_t *doc, const char *member, int64_t number)
     (void)json_object_set_new(doc, member, json_integer(number));
 }
 
-void report_key(struct json_t *doc, const struct check_result *answer, enum cp3_wrap wrap)
+void report_key(struct json_t *doc, const struct check_result *result, enum cp3_wrap wrap)
 {
-    const struct cp3_message *m = &answer->message;
+    const struct cp3_message *m = &result->message;
     char uuid[ENC_UUID_LEN + 1];
 
     if (m->has & CP3_HAS_KEY_INFO) {
@@ -31,8 +31,8 @@ void report_key(struct json_t *doc, const struct check_result *answer, enum cp3_
         report_text(doc, "kek_id", m->key_info.kek_id);
     }
     report_text(doc, "wrap", cp3_wrap_name(wrap));
-    report_number(doc, "bits", (int64_t)secret_len(answer->tek) * 8);
-    report_text(doc, "check_value", answer->check_value);
+    report_number(doc, "bits", (int64_t)secret_len(result->tek) * 8);
+    report_text(doc, "check_value", result->check_value);
     if (m->has & CP3_HAS_TIME)
         report_text(doc, "time", m->time.text);
 }

@@ -37,7 +37,7 @@ static const struct option_table table = {
 struct request {
     struct settings settings;
     char own_id[ENC_UUID_LEN + 1];
-    struct check_asked asked;
+    const char *message_id;
     struct https_answer http;
     struct check_result answer;
 };
@@ -46,28 +46,16 @@ static int choose_message_id(struct request *q)
 {
     uint8_t id[16];
 
-    q->asked.message_id = q->settings.given.message_id;
-    if (q->asked.message_id != NULL)
+    q->message_id = q->settings.given.message_id;
+    if (q->message_id != NULL)
         return BSA_DONE;
     if (enc_uuidv7(clock_utc_us(), id) < 0) {
         complain("no random numbers for a MessageID");
         return BSA_REFUSED;
     }
     enc_uuid(id, q->own_id);
-    q->asked.message_id = q->own_id;
+    q->message_id = q->own_id;
     return BSA_DONE;
-}
-
-static int prepare(struct request *q)
-{
-    const struct settings *s = &q->settings;
-
-    q->asked.content_id = s->given.content;
-    q->asked.source = s->given.bsa;
-    q->asked.destination = s->given.bsm;
-    q->asked.media = s->media;
-    q->asked.wrap = s->wrap;
-    return choose_message_id(q);
 }
 
 /* Copies an ID into a message; what is longer than the field is no ID. */
@@ -84,20 +72,20 @@ static bool put_id(char *field, size_t size, const char *option, const char *id)
 static int write_message(const struct request *q, char body[static CP3_WRITTEN_MAX],
                          size_t *ret_len)
 {
-    const struct check_asked *a = &q->asked;
+    const struct settings *s = &q->settings;
     int64_t now = clock_utc_us();
     struct cp3_message m;
 
     cp3_message_init(&m, CP3_REQUEST);
-    if (!put_id(m.message_id, sizeof(m.message_id), "message-id", a->message_id) ||
-        !put_id(m.content_id, sizeof(m.content_id), "content", a->content_id) ||
-        !put_id(m.source, sizeof(m.source), "source", a->source) ||
-        !put_id(m.destination, sizeof(m.destination), "destination", a->destination))
+    if (!put_id(m.message_id, sizeof(m.message_id), "message-id", q->message_id) ||
+        !put_id(m.content_id, sizeof(m.content_id), "content", s->given.content) ||
+        !put_id(m.source, sizeof(m.source), "source", s->given.bsa) ||
+        !put_id(m.destination, sizeof(m.destination), "destination", s->given.bsm))
         return BSA_USAGE;
     m.has = CP3_HAS_VERSION;
     if (cp3_time_set(&m.time, now / US_PER_S, (uint32_t)(now % US_PER_S) * 1000) == 0)
         m.has |= CP3_HAS_TIME;
-    if (cp3_write(a->media, CP3_FULL, &m, body, CP3_WRITTEN_MAX, ret_len) < 0) {
+    if (cp3_write(s->terms.media, CP3_FULL, &m, body, CP3_WRITTEN_MAX, ret_len) < 0) {
         complain("an ID is empty, is not UTF-8, or has control characters or blanks at an end");
         return BSA_USAGE;
     }
@@ -109,8 +97,8 @@ static json_t *start_document(const struct request *q)
 {
     json_t *doc = json_object();
 
-    report_text(doc, "message_id", q->asked.message_id);
-    report_text(doc, "content_id", q->asked.content_id);
+    report_text(doc, "message_id", q->message_id);
+    report_text(doc, "content_id", q->settings.given.content);
     if (q->http.status != 0)
         report_number(doc, "http_status", q->http.status);
     return doc;
@@ -137,7 +125,7 @@ static int exchange(struct request *q)
                                     .cert = q->settings.given.cert,
                                     .key = q->settings.given.key,
                                     .timeout_s = q->settings.timeout_s,
-                                    .content_type = cp3_media_content_type(q->asked.media),
+                                    .content_type = cp3_media_content_type(q->settings.terms.media),
                                     .body = (const uint8_t *)body};
     struct check_refusal why = {.check = "HTTPS"};
     char text[HTTPS_WHY_MAX] = "out of memory";
@@ -158,8 +146,17 @@ static int exchange(struct request *q)
 
 static int judge(struct request *q)
 {
+    const struct check_subject subject = {.kind = CHECK_ANSWER,
+                                          .terms = &q->settings.terms,
+                                          .message_id = q->message_id,
+                                          .content_id = q->settings.given.content,
+                                          .status = q->http.status,
+                                          .content_type = q->http.content_type,
+                                          .body = buf_data(q->http.body),
+                                          .body_len = buf_len(q->http.body),
+                                          .reason = q->http.reason};
     struct check_refusal why;
-    int r = check_message(&q->asked, &q->http, &q->answer, &why);
+    int r = check_message(&subject, &q->answer, &why);
 
     if (r == 0)
         return BSA_DONE;
@@ -176,7 +173,7 @@ static void report(const struct request *q)
 
     report_number(doc, "status", m->status);
     report_text(doc, "form", cp3_form_name(m->form));
-    report_key(doc, &q->answer, q->asked.wrap);
+    report_key(doc, &q->answer, q->settings.terms.wrap);
     if (q->settings.given.out != NULL)
         report_text(doc, "out", q->settings.given.out);
     report_print(doc, q->settings.given.json);
@@ -189,7 +186,6 @@ static int run(struct request *q)
 
     if (settings_read_kek(&q->settings) < 0)
         return BSA_REFUSED;
-    q->asked.kek = q->settings.kek;
     if (buf_new(HTTPS_BODY_MAX, &q->http.body) < 0) {
         complain("out of memory");
         return BSA_REFUSED;
@@ -214,7 +210,7 @@ int request_run(int argc, char **argv)
 
     if (r < 0)
         return r == TEKD_ECLOSED ? BSA_DONE : BSA_USAGE;
-    e = prepare(&q);
+    e = choose_message_id(&q);
     if (e == BSA_DONE)
         e = run(&q);
     check_clear(&q.answer);

@@ -7,13 +7,17 @@
 
 #define TIMEOUT_MAX_S 300
 
-static int check_names(struct settings *s)
+static int take_terms(struct settings *s)
 {
-    if (cp3_media_from_name(s->given.media, &s->media) < 0) {
+    s->terms.bsa = s->given.bsa;
+    s->terms.bsm = s->given.bsm;
+    s->terms.one_media = s->given.media != NULL;
+    if (s->terms.one_media && cp3_media_from_name(s->given.media, &s->terms.media) < 0) {
         complain("--media: expected xml or json, found %s", s->given.media);
         return TEKD_EINVAL;
     }
-    if (cp3_wrap_from_name(s->given.wrap, &s->wrap) < 0 || unwrap_data_len(s->wrap, 16) == 0) {
+    if (cp3_wrap_from_name(s->given.wrap, &s->terms.wrap) < 0 ||
+        unwrap_data_len(s->terms.wrap, 16) == 0) {
         complain("--wrap: expected aes-kw or aes-kwp, found %s", s->given.wrap);
         return TEKD_EINVAL;
     }
@@ -34,7 +38,7 @@ int settings_read(const struct option_table *table, int argc, char **argv, struc
 
     r = options_parse(table, argc, argv, s);
     if (r == 0)
-        r = check_names(s);
+        r = take_terms(s);
     if (r == 0)
         r = check_url("url", s->given.url);
     return r < 0 ? r : options_number("timeout", s->given.timeout, 1, TIMEOUT_MAX_S, &s->timeout_s);
@@ -54,6 +58,7 @@ int settings_read_kek(struct settings *s)
     const char *text = NULL;
     int r = unwrap_read_kek(s->given.kek, &s->kek);
 
+    s->terms.kek = s->kek;
     if (r == 0)
         return 0;
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
