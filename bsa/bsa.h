@@ -59,6 +59,25 @@ int options_number(const char *name, const char *text, unsigned min, unsigned ma
 /* "tek-bsa: ..." on stderr. */
 void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+/* ---- stop.c -----------------------------------------------------------------------------------
+ */
+
+/* Whether the program was told to end, by SIGTERM or SIGINT. */
+struct stop;
+
+/*
+ * From here on the two signals do nothing by themselves, in this thread and in those it starts.
+ * Errors: TEKD_ENOMEM, TEKD_EIO (said on stderr).
+ */
+int stop_new(struct stop **ret_stop);
+void stop_free(struct stop *s); /* NULL is fine */
+AUTO_DEFINE(stop)
+
+/* Readable once it was told; not to be read.  Borrowed. */
+int stop_fd(const struct stop *s);
+/* Waits for it, at most so long; 0 only looks.  From any thread. */
+bool stop_wait(const struct stop *s, int ms);
+
 /* ---- https.c ----------------------------------------------------------------------------------
  */
 
@@ -67,12 +86,13 @@ void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 #define HTTPS_TEXT_MAX 256
 
 struct https_request {
-    const char *url;    /* https://... */
-    const char *ca;     /* PEM: who may have signed the server's certificate; nobody else */
-    const char *cert;   /* PEM: the BSA's certificate and chain */
-    const char *key;    /* PEM: its key */
-    unsigned timeout_s; /* for everything together */
-    const char *content_type;
+    const char *url;          /* https://... */
+    const char *ca;           /* PEM: who may have signed the server's certificate; nobody else */
+    const char *cert;         /* PEM: the BSA's certificate and chain */
+    const char *key;          /* PEM: its key */
+    unsigned timeout_s;       /* for everything together */
+    const struct stop *stop;  /* gives up when told so, within a second; NULL: never */
+    const char *content_type; /* these three of a POST only */
     const uint8_t *body;
     size_t body_len;
 };
@@ -85,14 +105,18 @@ struct https_answer {
 };
 
 /*
- * One POST over TLS 1.2 or newer: certificate, chain and name of the server are checked, redirects
- * are not followed, proxy settings of the environment are ignored.  ret_why says what failed.
+ * One POST or GET over TLS 1.2 or newer: certificate, chain and name of the server are checked,
+ * redirects are not followed, proxy settings of the environment are ignored.  ret_why says what
+ * failed.
  * Errors: TEKD_EIO (not reachable, or not in time), TEKD_EDENIED (one side's certificate was
- * refused by the other), TEKD_ETOOBIG, TEKD_EINVAL (a file of ours cannot be used), TEKD_ENOMEM.
+ * refused by the other), TEKD_ETOOBIG, TEKD_EINVAL (a file of ours cannot be used), TEKD_ENOMEM,
+ * TEKD_ECLOSED (told to stop).
  */
 #define HTTPS_WHY_MAX 512
 int https_post(const struct https_request *request, struct https_answer *ret_answer,
                char ret_why[static HTTPS_WHY_MAX]);
+int https_get(const struct https_request *request, struct https_answer *ret_answer,
+              char ret_why[static HTTPS_WHY_MAX]);
 
 /* ---- unwrap.c ---------------------------------------------------------------------------------
  */

@@ -8,6 +8,6 @@ target_link_options(test_bsa_journal PRIVATE -Wl,--wrap=fdatasync)
 add_library(bsa_server STATIC bsa_server.c)
 target_link_libraries(bsa_server PUBLIC PkgConfig::SSL PkgConfig::CRYPTO PkgConfig::CMOCKA
                                         Threads::Threads)
-foreach(module bsa_https bsa_request)
+foreach(module bsa_https bsa_request bsa_stop)
     tekd_unit_test(${module} bsa_server tekd_bsa tekd_base PkgConfig::JANSSON)
 endforeach()

@@ -188,8 +188,9 @@ static void journal_open__cuts_off_what_was_cut_short(void **state)
     } rests[] = {
         {"{\"message_id\":\"m-2\"", 18},
         {"{", 1},
-        {"\0\0\0\0", 4},                                           /* a power cut left a hole */
-        {"{\"message_id\":\"m-2\",\"sha256\":\"" HEX_0 "\"}", 96}, /* only its line feed is missing */
+        {"\0\0\0\0", 4}, /* a power cut left a hole */
+        {"{\"message_id\":\"m-2\",\"sha256\":\"" HEX_0 "\"}",
+         96}, /* only its line feed is missing */
     };
 
     (void)state;
