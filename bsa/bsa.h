@@ -56,7 +56,7 @@ int options_parse(const struct option_table *table, int argc, char **argv, void 
 int options_number(const char *name, const char *text, unsigned min, unsigned max,
                    unsigned *ret_number);
 
-/* "tek-bsa: ..." on stderr. */
+/* "tek-bsa: ..." on stderr, in one piece.  From any thread. */
 void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* ---- stop.c -----------------------------------------------------------------------------------
@@ -174,8 +174,9 @@ enum journal_known { JOURNAL_NEW, JOURNAL_SAME, JOURNAL_OTHER };
 enum journal_known journal_find(struct journal *j, const struct cp3_message *m);
 
 /*
- * Remembers a delivery; with a file it is on the disk when this returns.  Errors, said on stderr,
- * after which it is not remembered: TEKD_EIO.
+ * Remembers a delivery; with a file it is on the disk when this returns.  Errors, after which it is
+ * not remembered: TEKD_EIO, errno says why.  After a sync that failed nothing is added any more:
+ * the program has to be started again.
  */
 int journal_add(struct journal *j, const struct cp3_message *m);
 
@@ -290,10 +291,24 @@ int file_sync_folder(const char *path);
 
 /*
  * The clear TEK in hexadecimal and a line feed, in a file of mode 0600 that is there whole or not
- * at all, and stays after a power cut once this has returned BSA_DONE.  Else BSA_REFUSED (said on
- * stderr).
+ * at all, and stays after a power cut once this has returned 0.  Else -1 with errno.
  */
 int file_save_tek(const char *path, const struct secret *tek);
+
+/*
+ * The name of a key's file in a folder of keys: the ContentID, all but letters, digits, "-" and "_"
+ * as %XX; a dot and the key id, where KeyInfo has one; ".tek".  A long ContentID is cut, and "~"
+ * and its SHA-256 stand for the rest.
+ */
+#define FILE_NAME_SIZE 256
+void file_tek_name(const struct cp3_message *m, char out[static FILE_NAME_SIZE]);
+
+/*
+ * A folder of keys, made with mode 0700 if it is not there: locked for one program, as long as the
+ * descriptor is open, and rid of what a killed one left half written.  Errors, said on stderr:
+ * TEKD_EIO.
+ */
+int file_open_folder(const char *path, int *ret_fd);
 
 /* ---- report.c ---------------------------------------------------------------------------------
  */
@@ -303,13 +318,51 @@ struct json_t; /* jansson's */
 /* Members of a document.  Without memory they are left out. */
 void report_text(struct json_t *doc, const char *member, const char *text);
 void report_number(struct json_t *doc, const char *member, int64_t number);
-/* What is known of a key that was unwrapped. */
+void report_flag(struct json_t *doc, const char *member, bool flag);
+/* What is known of a key that was unwrapped, and of its period. */
 void report_key(struct json_t *doc, const struct check_result *result, enum cp3_wrap wrap);
 void report_refusal(struct json_t *doc, const struct check_refusal *why);
 /* One line for people on stderr. */
 void report_complain(const struct check_refusal *why);
 /* On stdout: a line a member, or the document. */
 void report_print(const struct json_t *doc, bool json);
+/* On stdout, in one piece and at once: the document on one line, or its members as name=value. */
+void report_line(const struct json_t *doc, bool json);
+
+/* ---- delivery.c -------------------------------------------------------------------------------
+ */
+
+/* How deliveries are treated; nothing is owned. */
+struct delivery_rules {
+    struct check_terms terms;
+    struct journal *journal;
+    const char *out;        /* a folder that is open; NULL: keys are checked and forgotten */
+    enum cp3_form form;     /* of confirmations */
+    enum cp3_status status; /* of what passes the checks; 1: it is not taken */
+};
+
+struct delivery {
+    int error; /* 0, or why it was not taken, with why filled */
+    struct check_refusal why;
+    struct check_result result;
+    enum cp3_form form;
+    enum cp3_status status;
+    char *path;                         /* of the key; NULL: it was not written */
+    int http;                           /* the answer to a push: 200 with the confirmation */
+    size_t confirmation_len;            /* 0: there is none, it was no Key Delivery */
+    char confirmation[CP3_WRITTEN_MAX]; /* in the media of the delivery: result.media */
+};
+
+/*
+ * Checks a delivery; writes its key, if it is not a repetition; remembers it; and makes its
+ * Confirmation.  When this returns what a Status 0 promises is on the disk.  delivery_clear() frees
+ * what *ret_delivery holds.
+ */
+void delivery_take(const struct delivery_rules *rules, const struct check_subject *subject,
+                   struct delivery *ret_delivery);
+void delivery_clear(struct delivery *d);
+/* What is printed of it; the caller owns the document. */
+struct json_t *delivery_describe(const struct delivery *d, const struct check_terms *terms);
 
 /* ---- request.c --------------------------------------------------------------------------------
  */

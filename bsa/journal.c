@@ -254,16 +254,19 @@ static int append(struct journal *j, const char *line, size_t len)
 {
     int errnum;
 
-    if (j->broken)
-        return failed(j, "a line could not be written before; start again");
+    if (j->broken) {
+        errno = EIO;
+        return TEKD_EIO;
+    }
     if (file_write(j->fd, line, len) < 0) {
         errnum = errno;
         j->broken = ftruncate(j->fd, j->end) < 0;
-        return failed(j, strerror(errnum));
+        errno = errnum;
+        return TEKD_EIO;
     }
     if (fdatasync(j->fd) < 0) {
         j->broken = true;
-        return failed(j, strerror(errno));
+        return TEKD_EIO;
     }
     j->end += (off_t)len;
     return 0;
@@ -287,7 +290,8 @@ static int append_record(struct journal *j, const struct cp3_message *m,
     len = text != NULL ? asprintf(&line, "%s\n", text) : -1;
     if (len < 0) {
         line = NULL; /* asprintf() may leave anything */
-        return failed(j, "out of memory");
+        errno = ENOMEM;
+        return TEKD_EIO;
     }
     return append(j, line, (size_t)len);
 }

@@ -1,6 +1,7 @@
 /* tek-bsa request: one Key Request, one answer, one TEK. */
 #include "bsa.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -196,11 +197,12 @@ static int run(struct request *q)
     e = judge(q);
     if (e != BSA_DONE)
         return e;
-    if (q->settings.given.out != NULL)
-        e = file_save_tek(q->settings.given.out, q->answer.tek);
-    if (e == BSA_DONE)
-        report(q);
-    return e;
+    if (q->settings.given.out != NULL && file_save_tek(q->settings.given.out, q->answer.tek) < 0) {
+        complain("--out %s: %s", q->settings.given.out, strerror(errno));
+        return BSA_REFUSED;
+    }
+    report(q);
+    return BSA_DONE;
 }
 
 int request_run(int argc, char **argv)
