@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <openssl/types.h>
+
 #include "cp3.h"
 #include "tekd/buf.h"
 #include "tekd/secret.h"
@@ -363,6 +365,80 @@ void delivery_take(const struct delivery_rules *rules, const struct check_subjec
 void delivery_clear(struct delivery *d);
 /* What is printed of it; the caller owns the document. */
 struct json_t *delivery_describe(const struct delivery *d, const struct check_terms *terms);
+
+/* ---- tls.c ------------------------------------------------------------------------------------
+ */
+
+struct tls_files {
+    const char *cert, *key; /* PEM: ours, with its chain */
+    const char *ca;         /* PEM: who may have signed the peer's certificate */
+    const char *bsm_cert;   /* PEM: one or more certificates, and no others, may connect; or NULL */
+};
+
+/*
+ * TLS 1.2 or newer as a server: a client certificate is required, nothing is resumed.
+ * Errors: TEKD_EINVAL (a file cannot be used; said on stderr), TEKD_ENOMEM.
+ */
+struct tls;
+int tls_new(const struct tls_files *files, struct tls **ret_tls);
+void tls_free(struct tls *t); /* NULL is fine */
+AUTO_DEFINE(tls)
+SSL_CTX *tls_ctx(struct tls *t); /* borrowed */
+
+/* On stderr: why a handshake failed, from an alert as SSL_CTX_set_info_callback() gives it. */
+void tls_tell_alert(const SSL *ssl, int where, int alert, const char *address);
+
+/* ---- front.c ----------------------------------------------------------------------------------
+ */
+
+/* One BSM has a few; more are closed at once. */
+#define FRONT_CONNECTIONS_MAX 64
+#define FRONT_END_US          2000000 /* for what is still being sent when it ends */
+#define FRONT_PROBLEM         "application/problem+json"
+
+/* A POST to /cp3. */
+struct front_request {
+    const char *content_type; /* "" without */
+    const uint8_t *body;      /* at most CP3_BODY_MAX */
+    size_t body_len;
+};
+
+/* Octets are borrowed until handle() returns. */
+struct front_answer {
+    int status;
+    const char *content_type; /* NULL without a body */
+    const char *allow;        /* NULL: no such header */
+    const void *body;
+    size_t body_len;
+    bool cut; /* the connection is closed without an answer */
+};
+
+struct front_options {
+    const char *address;
+    uint16_t port; /* 0: any free one */
+    struct tls_files files;
+    unsigned timeout_s; /* to read one request, and idle between two */
+    unsigned delay_ms;  /* before each answer of handle() */
+    const struct stop *stop;
+    void (*handle)(void *arg, const struct front_request *request, struct front_answer *ret_answer);
+    void *arg;
+};
+
+/*
+ * The HTTPS server: HTTP/1.1, one route.  All on the thread of front_run(), handle() too; what
+ * handle() waits for, everybody waits for.  Errors, said on stderr: TEKD_EINVAL, TEKD_EIO,
+ * TEKD_ENOMEM.
+ */
+struct front;
+int front_new(const struct front_options *o, struct front **ret_front);
+void front_free(struct front *f); /* NULL is fine */
+AUTO_DEFINE(front)
+uint16_t front_port(const struct front *f);
+
+/* Serves until stop is told, which ends delays too, or until front_finish(). */
+void front_run(struct front *f);
+/* From handle(): its answer, and those under way, are the last. */
+void front_finish(struct front *f);
 
 /* ---- request.c --------------------------------------------------------------------------------
  */

@@ -19,7 +19,7 @@ layers='0 lib/base          tekd/auto.h tekd/buf.h tekd/clock.h tekd/enc.h tekd/
 3 provisioning'
 
 # Header of a library, as a pattern, and the folders that may include it.
-libraries='h2o(\.h|/)                     server/http
+libraries='h2o(\.h|/)                     server/http bsa
 sqlite3\.h                     server/store
 (libp11|p11-kit/.*|pkcs11)\.h  pkcs11 provisioning
 libxml/                        lib/cp3
