@@ -1,6 +1,7 @@
-/* One POST by libcurl, with everything off that a BSA does not want. */
+/* One POST or GET by libcurl, with everything off that a BSA does not want. */
 #include "bsa.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -23,6 +24,17 @@ static void slist_freep(struct curl_slist **list)
 static size_t take_body(char *data, size_t size, size_t n, void *arg)
 {
     return buf_append(arg, data, size * n) < 0 ? 0 : size * n;
+}
+
+/* libcurl comes here once a second at least; other than 0 makes it stop. */
+static int look_for_stop(void *stop, curl_off_t dl_total, curl_off_t dl, curl_off_t ul_total,
+                         curl_off_t ul)
+{
+    (void)dl_total;
+    (void)dl;
+    (void)ul_total;
+    (void)ul;
+    return stop_wait(stop, 0) ? 1 : 0;
 }
 
 static size_t take_header(char *line, size_t size, size_t n, void *arg)
@@ -56,6 +68,7 @@ static const struct {
     {CURLE_SSL_CACERT_BADFILE, TEKD_EINVAL},
     {CURLE_URL_MALFORMAT, TEKD_EINVAL},
     {CURLE_UNSUPPORTED_PROTOCOL, TEKD_EINVAL},
+    {CURLE_ABORTED_BY_CALLBACK, TEKD_ECLOSED},
 };
 
 static int error_of(CURLcode code, const char *text)
@@ -135,14 +148,28 @@ static CURLcode set_message(CURL *curl, const struct https_request *q,
 {
     CURLcode e = CURLE_OK;
 
-    SET(CURLOPT_POST, 1L);
-    SET(CURLOPT_POSTFIELDS, q->body);
-    SET(CURLOPT_POSTFIELDSIZE, (long)q->body_len);
+    if (q->body != NULL) {
+        SET(CURLOPT_POST, 1L);
+        SET(CURLOPT_POSTFIELDS, q->body);
+        SET(CURLOPT_POSTFIELDSIZE, (long)q->body_len);
+    }
     SET(CURLOPT_HTTPHEADER, headers);
     SET(CURLOPT_WRITEFUNCTION, take_body);
     SET(CURLOPT_WRITEDATA, answer->body);
     SET(CURLOPT_HEADERFUNCTION, take_header);
     SET(CURLOPT_HEADERDATA, answer);
+    return e;
+}
+
+static CURLcode set_stop(CURL *curl, const struct https_request *q)
+{
+    CURLcode e = CURLE_OK;
+
+    if (q->stop != NULL) {
+        SET(CURLOPT_NOPROGRESS, 0L);
+        SET(CURLOPT_XFERINFOFUNCTION, look_for_stop);
+        SET(CURLOPT_XFERINFODATA, q->stop);
+    }
     return e;
 }
 
@@ -165,18 +192,19 @@ static CURLcode perform(CURL *curl, struct https_answer *answer)
 static struct curl_slist *make_headers(const char *content_type)
 {
     char line[HTTPS_TEXT_MAX];
-    struct curl_slist *list, *longer;
+    struct curl_slist *list = curl_slist_append(NULL, "Expect:"), *longer;
 
+    if (list == NULL || content_type == NULL)
+        return list;
     (void)snprintf(line, sizeof(line), "Content-Type: %s", content_type);
-    list = curl_slist_append(NULL, line);
-    longer = list != NULL ? curl_slist_append(list, "Expect:") : NULL;
+    longer = curl_slist_append(list, line);
     if (longer == NULL)
         curl_slist_free_all(list);
     return longer;
 }
 
-int https_post(const struct https_request *request, struct https_answer *ret_answer,
-               char ret_why[static HTTPS_WHY_MAX])
+static int exchange(const struct https_request *request, struct https_answer *ret_answer,
+                    char ret_why[static HTTPS_WHY_MAX])
 {
     __attribute__((cleanup(curl_freep))) CURL *curl = curl_easy_init();
     __attribute__((cleanup(slist_freep))) struct curl_slist *headers =
@@ -195,9 +223,25 @@ int https_post(const struct https_request *request, struct https_answer *ret_ans
     if (e == CURLE_OK)
         e = set_message(curl, request, headers, ret_answer);
     if (e == CURLE_OK)
+        e = set_stop(curl, request);
+    if (e == CURLE_OK)
         e = perform(curl, ret_answer);
     explain(curl, e, text, ret_why);
     /* Before the options' owners go. */
     (void)curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, NULL);
     return error_of(e, text);
+}
+
+int https_post(const struct https_request *request, struct https_answer *ret_answer,
+               char ret_why[static HTTPS_WHY_MAX])
+{
+    assert(request->body != NULL);
+    return exchange(request, ret_answer, ret_why);
+}
+
+int https_get(const struct https_request *request, struct https_answer *ret_answer,
+              char ret_why[static HTTPS_WHY_MAX])
+{
+    assert(request->body == NULL);
+    return exchange(request, ret_answer, ret_why);
 }

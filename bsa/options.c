@@ -15,9 +15,11 @@ void complain(const char *fmt, ...)
     va_list ap;
 
     va_start(ap, fmt);
+    flockfile(stderr);
     (void)fputs("tek-bsa: ", stderr);
     (void)vfprintf(stderr, fmt, ap);
     (void)fputc('\n', stderr);
+    funlockfile(stderr);
     va_end(ap);
 }
 

@@ -21,6 +21,9 @@ int bsa_server_remove_pki(void **state);
 const char *bsa_server_path(const char *name, const char *suffix,
                             char out[static BSA_SERVER_PATH_MAX]);
 
+/* Takes a SIGTERM or SIGINT that is pending away, and lets the two through again. */
+void bsa_server_forget_signals(void);
+
 #define BSA_SERVER_SEEN_MAX 4096
 struct bsa_server {
     /* Set before the thread starts. */

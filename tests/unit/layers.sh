@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$1"
 
 # Layer, folder, the headers of include/ that are the folder's.
-layers='0 lib/base          tekd/auto.h tekd/buf.h tekd/clock.h tekd/enc.h tekd/err.h tekd/log.h tekd/queue.h tekd/secret.h
+layers='0 lib/base          tekd/auto.h tekd/buf.h tekd/clock.h tekd/enc.h tekd/err.h tekd/log.h tekd/net.h tekd/queue.h tekd/secret.h
 1 lib/cp3           cp3.h
 1 lib/audit         tekd/merkle.h tekd/note.h tekd/record.h
 2 pkcs11            tekd/hsm.h
@@ -19,7 +19,7 @@ layers='0 lib/base          tekd/auto.h tekd/buf.h tekd/clock.h tekd/enc.h tekd/
 3 provisioning'
 
 # Header of a library, as a pattern, and the folders that may include it.
-libraries='h2o(\.h|/)                     server/http
+libraries='h2o(\.h|/)                     server/http bsa
 sqlite3\.h                     server/store
 (libp11|p11-kit/.*|pkcs11)\.h  pkcs11 provisioning
 libxml/                        lib/cp3

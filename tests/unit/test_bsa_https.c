@@ -1,7 +1,9 @@
-/* The POST of tek-bsa against a TLS server that answers, or does not, as the test says. */
+/* The POST and the GET of tek-bsa against a TLS server that answers, or does not, as the test says.
+ */
 #include "bsa.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -207,6 +209,60 @@ static void https_post__needs_our_certificate(void **state)
     assert_int_equal(post(&s, "nobody", &answer), TEKD_EINVAL); /* there is no such file */
 }
 
+static void https_get__asks_without_a_body(void **state)
+{
+    char ca[BSA_SERVER_PATH_MAX], cert[BSA_SERVER_PATH_MAX], key[BSA_SERVER_PATH_MAX], url[64];
+    AUTO(buf) struct buf *body = NULL;
+    struct https_answer answer = {.status = 0};
+    struct https_request request = {.url = url,
+                                    .ca = bsa_server_path("ca", "crt", ca),
+                                    .cert = bsa_server_path("client", "crt", cert),
+                                    .key = bsa_server_path("client", "key", key),
+                                    .timeout_s = 20};
+    char why[HTTPS_WHY_MAX];
+    struct bsa_server s;
+
+    (void)state;
+    assert_int_equal(buf_new(HTTPS_BODY_MAX, &body), 0);
+    answer.body = body;
+    bsa_server_start(&s, "server", OK_HEAD "Content-Length: 9\r\n\r\n<answer/>");
+    (void)snprintf(url, sizeof(url), "https://127.0.0.1:%u/cp3/deliveries?wait=7", s.port);
+    assert_int_equal(https_get(&request, &answer, why), 0);
+    bsa_server_stop(&s);
+    assert_int_equal(answer.status, 200);
+    assert_string_equal(buf_str(body), "<answer/>");
+    assert_memory_equal(s.seen, "GET /cp3/deliveries?wait=7 HTTP/1.1\r\n", 37);
+    assert_null(strstr(s.seen, "Content-"));
+}
+
+/* The server says nothing, and the time it has is long. */
+static void https_get__ends_when_it_is_told_to(void **state)
+{
+    char ca[BSA_SERVER_PATH_MAX], cert[BSA_SERVER_PATH_MAX], key[BSA_SERVER_PATH_MAX], url[64];
+    AUTO(buf) struct buf *body = NULL;
+    AUTO(stop) struct stop *stop = NULL;
+    struct https_answer answer = {.status = 0};
+    struct https_request request = {.url = url,
+                                    .ca = bsa_server_path("ca", "crt", ca),
+                                    .cert = bsa_server_path("client", "crt", cert),
+                                    .key = bsa_server_path("client", "key", key),
+                                    .timeout_s = 300};
+    char why[HTTPS_WHY_MAX];
+    struct bsa_server s;
+
+    (void)state;
+    assert_int_equal(buf_new(HTTPS_BODY_MAX, &body), 0);
+    assert_int_equal(stop_new(&stop), 0);
+    answer.body = body;
+    request.stop = stop;
+    bsa_server_start(&s, "server", NULL);
+    (void)snprintf(url, sizeof(url), "https://127.0.0.1:%u/cp3/deliveries", s.port);
+    assert_int_equal(raise(SIGTERM), 0);
+    assert_int_equal(https_get(&request, &answer, why), TEKD_ECLOSED);
+    bsa_server_stop(&s);
+    bsa_server_forget_signals();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -219,6 +275,8 @@ int main(void)
         cmocka_unit_test(https_post__refuses_half_an_answer),
         cmocka_unit_test(https_post__tells_what_is_ours),
         cmocka_unit_test(https_post__needs_our_certificate),
+        cmocka_unit_test(https_get__asks_without_a_body),
+        cmocka_unit_test(https_get__ends_when_it_is_told_to),
     };
 
     return cmocka_run_group_tests_name("bsa_https", tests, bsa_server_make_pki,

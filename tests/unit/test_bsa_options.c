@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "bsa_output.h"
 #include "tekd/err.h"
 
 struct values {
@@ -32,28 +33,18 @@ static const struct option_row rows[] = {
 };
 static const struct option_table table = {"try", "Tries.", rows, ARRAY_SIZE(rows)};
 
-/* Runs with a stream of the process caught in *ret_text, which the caller frees. */
-static int catching(FILE *stream, int fd, char **argv, struct values *values, char **ret_text)
+/* Runs with what is printed to a stream caught in text. */
+static int catching(FILE *stream, char **argv, struct values *values,
+                    char text[static BSA_OUTPUT_MAX])
 {
-    FILE *caught = tmpfile();
-    int saved = dup(fd), argc = 0, r;
-    char *text = calloc(1, 4096);
+    struct bsa_output output;
+    int argc = 0, r;
 
-    assert_non_null(caught);
-    assert_non_null(text);
-    assert_true(saved >= 0);
     while (argv[argc] != NULL)
         argc++;
-    (void)fflush(stream);
-    assert_true(dup2(fileno(caught), fd) == fd);
+    bsa_output_catch(&output, stream);
     r = options_parse(&table, argc, argv, values);
-    (void)fflush(stream);
-    assert_true(dup2(saved, fd) == fd);
-    assert_int_equal(close(saved), 0);
-    rewind(caught);
-    assert_true(fread(text, 1, 4095, caught) > 0);
-    assert_int_equal(fclose(caught), 0);
-    *ret_text = text;
+    bsa_output_end(&output, text);
     return r;
 }
 
@@ -101,12 +92,11 @@ static void options_parse__says_what_is_wrong(void **state)
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        AUTO_MEM char *text = NULL;
-        char *argv[6];
+        char *argv[6], text[BSA_OUTPUT_MAX];
         struct values v = {.on = false};
 
         memcpy(argv, cases[i].argv, sizeof(argv)); /* getopt permutes it */
-        assert_int_equal(catching(stderr, STDERR_FILENO, argv, &v, &text), TEKD_EINVAL);
+        assert_int_equal(catching(stderr, argv, &v, text), TEKD_EINVAL);
         assert_string_equal(text, cases[i].text);
     }
 }
@@ -114,11 +104,11 @@ static void options_parse__says_what_is_wrong(void **state)
 static void options_parse__prints_its_usage(void **state)
 {
     char *argv[] = {"try", "--help", NULL};
-    AUTO_MEM char *text = NULL;
+    char text[BSA_OUTPUT_MAX];
     struct values v = {.on = false};
 
     (void)state;
-    assert_int_equal(catching(stdout, STDOUT_FILENO, argv, &v, &text), TEKD_ECLOSED);
+    assert_int_equal(catching(stdout, argv, &v, text), TEKD_ECLOSED);
     assert_string_equal(text, "usage: tek-bsa try OPTION...\nTries.\n\n"
                               "  --first ID             the first (required)\n"
                               "  --second ID            the second (default two)\n"

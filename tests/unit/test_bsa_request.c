@@ -1,7 +1,6 @@
 /* tek-bsa request as a whole: what it sends, prints, writes and returns. */
 #include "bsa.h"
 
-#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,6 +13,7 @@
 
 #include <jansson.h>
 
+#include "bsa_output.h"
 #include "bsa_server.h"
 
 /* RFC 3394 section 4.3. */
@@ -21,7 +21,7 @@
 #define TEK_HEX  "00112233445566778899aabbccddeeff"
 #define DATA     "64E8C3F9CE0F5BA263E9777905818A2A93C8191E7D6E8AE7"
 #define KEY_ID   "01890a5d-ac96-774b-bcce-b302099a8057"
-#define TEXT_MAX 4096
+#define TEXT_MAX BSA_OUTPUT_MAX
 #define ARGS_MAX 40
 
 #define MESSAGE(id, rest)                                                                          \
@@ -75,30 +75,6 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* Puts fd into a file without a name; returns what it was. */
-static int divert(FILE *stream, int fd, int *ret_file)
-{
-    int saved = dup(fd);
-
-    *ret_file = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    assert_true(saved >= 0 && *ret_file >= 0);
-    (void)fflush(stream);
-    assert_int_equal(dup2(*ret_file, fd), fd);
-    return saved;
-}
-
-static void restore(FILE *stream, int fd, int saved, int file, char text[static TEXT_MAX])
-{
-    ssize_t n;
-
-    (void)fflush(stream);
-    assert_int_equal(dup2(saved, fd), fd);
-    n = pread(file, text, TEXT_MAX - 1, 0);
-    assert_true(n >= 0);
-    text[n] = '\0';
-    assert_int_equal(close(saved) + close(file), 0);
-}
-
 /* request_run() with the usual options; a later one of more stands for the same of these. */
 static int run(struct run *r, const char *const *more)
 {
@@ -106,7 +82,8 @@ static int run(struct run *r, const char *const *more)
                            "--key",         r->key, "--kek",     r->kek,       "--source", "bsa-1",
                            "--destination", "bsm",  "--content", "urn:x:news", "--media",  "json"};
     char *argv[ARGS_MAX] = {"request"};
-    int argc = 1, out, err, saved_out, saved_err, e;
+    struct bsa_output out, err;
+    int argc = 1, e;
 
     for (size_t i = 0; i < ARRAY_SIZE(usual); i += 2) {
         bool replaced = false;
@@ -120,11 +97,11 @@ static int run(struct run *r, const char *const *more)
     }
     for (size_t k = 0; more[k] != NULL; k++)
         argv[argc++] = (char *)more[k];
-    saved_out = divert(stdout, STDOUT_FILENO, &out);
-    saved_err = divert(stderr, STDERR_FILENO, &err);
+    bsa_output_catch(&out, stdout);
+    bsa_output_catch(&err, stderr);
     e = request_run(argc, argv);
-    restore(stdout, STDOUT_FILENO, saved_out, out, r->printed);
-    restore(stderr, STDERR_FILENO, saved_err, err, r->complained);
+    bsa_output_end(&out, r->printed);
+    bsa_output_end(&err, r->complained);
     return e;
 }
 

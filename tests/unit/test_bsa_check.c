@@ -1,4 +1,7 @@
-/* What tek-bsa takes for an answer: all that is right, and nothing that is wrong in one place. */
+/*
+ * What tek-bsa takes for an answer and for a delivery: all that is right, and nothing that is wrong
+ * in one place.
+ */
 #include "bsa.h"
 
 #include <setjmp.h>
@@ -75,20 +78,21 @@ struct came {
 };
 
 static int check(enum cp3_media media, enum cp3_wrap wrap, const struct came *came,
-                 struct answer *ret_answer, struct answer_refusal *ret_refusal)
+                 struct check_result *ret_answer, struct check_refusal *ret_refusal)
 {
     AUTO(secret) struct secret *kek = make_kek();
-    AUTO(buf) struct buf *body = NULL;
-    struct answer_asked asked = {"m-1", "urn:x:news", "bsa-1", "bsm.example.net", media, wrap, kek};
-    struct https_answer http = {.status = came->status};
+    const struct check_terms terms = {"bsa-1", "bsm.example.net", true, media, wrap, kek};
+    const struct check_subject subject = {.kind = CHECK_ANSWER,
+                                          .terms = &terms,
+                                          .message_id = "m-1",
+                                          .content_id = "urn:x:news",
+                                          .status = came->status,
+                                          .content_type = came->type,
+                                          .reason = came->reason != NULL ? came->reason : "",
+                                          .body = (const uint8_t *)came->body,
+                                          .body_len = strlen(came->body)};
 
-    assert_int_equal(buf_new(HTTPS_BODY_MAX, &body), 0);
-    assert_int_equal(buf_puts(body, came->body), 0);
-    (void)snprintf(http.content_type, sizeof(http.content_type), "%s", came->type);
-    (void)snprintf(http.reason, sizeof(http.reason), "%s",
-                   came->reason != NULL ? came->reason : "");
-    http.body = body;
-    return answer_check(&asked, &http, ret_answer, ret_refusal);
+    return check_message(&subject, ret_answer, ret_refusal);
 }
 
 /* In json_full find is replaced; everything else is right. */
@@ -140,10 +144,10 @@ static const struct wrong {
     {"}}", "}", TEKD_EFORMAT, "message", "a CP-3 message", NULL},
 };
 
-static void answer_check__refuses_messages_wrong_in_one_place(void **state)
+static void check_message__refuses_messages_wrong_in_one_place(void **state)
 {
-    struct answer_refusal why;
-    struct answer answer = {.tek = NULL};
+    struct check_refusal why;
+    struct check_result answer = {.tek = NULL};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(wrong_messages); i++) {
@@ -177,10 +181,10 @@ static const struct {
     {"m-1", "m-2", CP3_WRAP_AES_KW, "MessageID", "m-1", "m-2"},
 };
 
-static void answer_check__refuses_keys_wrong_in_themselves(void **state)
+static void check_message__refuses_keys_wrong_in_themselves(void **state)
 {
-    struct answer_refusal why;
-    struct answer answer = {.tek = NULL};
+    struct check_refusal why;
+    struct check_result answer = {.tek = NULL};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(wrong_keys); i++) {
@@ -196,14 +200,14 @@ static void answer_check__refuses_keys_wrong_in_themselves(void **state)
 }
 
 /* KeyInfo of 128 bits, and 192 under padding to the same length of Data. */
-static void answer_check__refuses_bits_that_padding_hides(void **state)
+static void check_message__refuses_bits_that_padding_hides(void **state)
 {
     AUTO_MEM char *wrap = edit(json_full, "\"wrap\":\"aes-kw\"", "\"wrap\":\"aes-kwp\"");
     AUTO_MEM char *bits = edit(wrap, "\"bits\":128", "\"bits\":192");
     AUTO_MEM char *body = edit(bits, DATA_128, PADDED_160);
     struct came came = {200, JSON, NULL, body};
-    struct answer_refusal why;
-    struct answer answer = {.tek = NULL};
+    struct check_refusal why;
+    struct check_result answer = {.tek = NULL};
 
     (void)state;
     assert_int_equal(check(CP3_JSON, CP3_WRAP_AES_KWP, &came, &answer, &why), TEKD_EFORMAT);
@@ -306,10 +310,10 @@ static const struct {
      ""},
 };
 
-static void answer_check__refuses_answers_wrong_around_the_message(void **state)
+static void check_message__refuses_answers_wrong_around_the_message(void **state)
 {
-    struct answer_refusal why;
-    struct answer answer = {.tek = NULL};
+    struct check_refusal why;
+    struct check_result answer = {.tek = NULL};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(wrong_answers); i++) {
@@ -324,7 +328,7 @@ static void answer_check__refuses_answers_wrong_around_the_message(void **state)
     }
 }
 
-static void assert_tek(const struct answer *answer, const char *hex)
+static void assert_tek(const struct check_result *answer, const char *hex)
 {
     char text[2 * 32 + 1];
 
@@ -332,7 +336,7 @@ static void assert_tek(const struct answer *answer, const char *hex)
     assert_string_equal(text, hex);
 }
 
-static void answer_check__takes_what_is_right(void **state)
+static void check_message__takes_what_is_right(void **state)
 {
     AUTO_MEM char *padded_wrap = edit(json_full, "\"wrap\":\"aes-kw\"", "\"wrap\":\"aes-kwp\"");
     AUTO_MEM char *padded = edit(padded_wrap, DATA_128, PADDED_128);
@@ -363,22 +367,22 @@ static void answer_check__takes_what_is_right(void **state)
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        struct answer answer = {.tek = NULL};
-        struct answer_refusal why;
+        struct check_result answer = {.tek = NULL};
+        struct check_refusal why;
 
         assert_int_equal(check(cases[i].media, cases[i].wrap, &cases[i].came, &answer, &why), 0);
         assert_tek(&answer, cases[i].tek);
         assert_string_equal(answer.check_value, cases[i].check_value);
-        answer_clear(&answer);
+        check_clear(&answer);
         assert_null(answer.tek);
     }
 }
 
-static void answer_check__keeps_what_key_info_says(void **state)
+static void check_message__keeps_what_key_info_says(void **state)
 {
     struct came came = {200, JSON, NULL, json_full};
-    struct answer answer = {.tek = NULL};
-    struct answer_refusal why;
+    struct check_result answer = {.tek = NULL};
+    struct check_refusal why;
     char uuid[ENC_UUID_LEN + 1];
 
     (void)state;
@@ -388,37 +392,221 @@ static void answer_check__keeps_what_key_info_says(void **state)
     assert_string_equal(uuid, KEY_ID);
     assert_string_equal(answer.message.key_info.kek_id, "bsa-1/2");
     assert_string_equal(answer.message.time.text, "2026-11-22T13:15:42Z");
-    answer_clear(&answer);
+    check_clear(&answer);
 }
 
-static void answer_show__escapes_and_cuts(void **state)
+/* ---- deliveries --------------------------------------------------------------------------------
+ */
+
+static const char json_delivery[] =
+    "{\"Tag\":3,\"Version\":1,\"MessageID\":\"m-1\",\"ContentID\":\"urn:x:news\","
+    "\"Destination\":\"bsa-1\",\"Source\":\"bsm.example.net\",\"Data\":\"" DATA_128
+    "\",\"Time\":\"2026-11-22T13:15:42Z\",\"KeyInfo\":{\"keyID\":\"" KEY_ID
+    "\",\"kekID\":\"bsa-1/2\",\"wrap\":\"aes-kw\",\"bits\":128}}";
+static const char xml_delivery[] =
+    "<KeyDelivery xmlns=\"urn:x-bcast:spcp:cp3:1.0\"><Tag>3</Tag><MessageID>m-1</MessageID>"
+    "<ContentID>urn:x:news</ContentID><Destination>bsa-1</Destination>"
+    "<Source>bsm.example.net</Source><Data>" DATA_128 "</Data></KeyDelivery>";
+
+/* A delivery, pushed unless came has a status. */
+static int deliver(struct journal *journal, const struct came *came, struct check_result *result,
+                   struct check_refusal *why)
+{
+    AUTO(secret) struct secret *kek = make_kek();
+    const struct check_terms terms = {.bsa = "bsa-1", .bsm = "bsm.example.net", .kek = kek};
+    const struct check_subject subject = {.kind = came->status ? CHECK_COLLECTED : CHECK_PUSHED,
+                                          .terms = &terms,
+                                          .journal = journal,
+                                          .status = came->status,
+                                          .content_type = came->type,
+                                          .reason = came->reason != NULL ? came->reason : "",
+                                          .body = (const uint8_t *)came->body,
+                                          .body_len = strlen(came->body)};
+
+    return check_message(&subject, result, why);
+}
+
+/* In json_delivery find is replaced.  What is answered by HTTP alone is not read. */
+static const struct {
+    const char *find, *replacement, *check, *expected, *found;
+    int http;
+} wrong_deliveries[] = {
+    {"\"Tag\":3", "\"Tag\":1", "message", "a CP-3 message", NULL, 400},
+    {"}}", "}", "message", "a CP-3 message", NULL, 400},
+    {"\"ContentID\":\"urn:x:news\",", "", "message", "a CP-3 message", "line 1, ContentID: missing",
+     400},
+    {",\"Data\":\"" DATA_128 "\"", "", "message", "a CP-3 message", "line 1, Data: missing", 400},
+    {"\"MessageID\":\"m-1\",", "", "message", "a CP-3 message", "line 1, MessageID: missing", 400},
+    {"\"Version\":1", "\"Version\":2", "Version", "1", "2", 0},
+    {"\"bsm.example.net\"", "\"bsm2\"", "Source", "bsm.example.net", "bsm2", 0},
+    {"\"bsa-1\"", "\"bsa-2\"", "Destination", "bsa-1", "bsa-2", 0},
+    {"\"Destination\":\"bsa-1\",\"Source\":\"bsm.example.net\"",
+     "\"Destination\":\"bsm.example.net\",\"Source\":\"bsa-1\"", "Source", "bsm.example.net",
+     "bsa-1", 0},
+    {"\"wrap\":\"aes-kw\"", "\"wrap\":\"aes-kwp\"", "KeyInfo.wrap", "aes-kw", "aes-kwp", 0},
+    {"\"bits\":128", "\"bits\":64", "KeyInfo.bits", "128, 192 or 256", "64", 0},
+    {"\"bits\":128", "\"bits\":192", "TEK", "a key of 192 bits, as KeyInfo says", "128", 0},
+    {DATA_128, ALTERED_128, "Data", "Data that unwraps (aes-kw) with our KEK",
+     "Data wrapped under another key, or altered", 0},
+    {DATA_128, DATA_320, "TEK", "a key of 128, 192 or 256 bits", "320", 0},
+};
+
+static void check_message__refuses_deliveries_wrong_in_one_place(void **state)
+{
+    AUTO(journal) struct journal *journal = NULL;
+    struct check_result result;
+    struct check_refusal why;
+
+    (void)state;
+    assert_int_equal(journal_open(NULL, &journal), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(wrong_deliveries); i++) {
+        AUTO_MEM char *body =
+            edit(json_delivery, wrong_deliveries[i].find, wrong_deliveries[i].replacement);
+        struct came came = {0, JSON, NULL, body};
+
+        assert_int_equal(deliver(journal, &came, &result, &why), TEKD_EFORMAT);
+        assert_string_equal(why.check, wrong_deliveries[i].check);
+        assert_string_equal(why.expected, wrong_deliveries[i].expected);
+        if (wrong_deliveries[i].found != NULL)
+            assert_string_equal(why.found, wrong_deliveries[i].found);
+        assert_int_equal(why.http, wrong_deliveries[i].http);
+        assert_int_equal(result.read, wrong_deliveries[i].http == 0);
+        if (result.read)
+            assert_string_equal(result.message.message_id, "m-1");
+        assert_null(result.tek);
+    }
+}
+
+static void check_message__refuses_other_messages_for_deliveries(void **state)
+{
+    static const struct {
+        struct came came;
+        int error;
+        const char *check;
+        int http;
+    } cases[] = {
+        {{0, JSON, NULL, json_full}, TEKD_EFORMAT, "Tag", 400},
+        {{0, JSON, NULL, "{\"Tag\":4,\"MessageID\":\"m-1\",\"Status\":0}"},
+         TEKD_EFORMAT,
+         "Tag",
+         400},
+        {{0, "text/plain", NULL, json_delivery}, TEKD_EFORMAT, "media type", 415},
+        {{0, "", NULL, json_delivery}, TEKD_EFORMAT, "media type", 415},
+        {{0, XML, NULL, json_delivery}, TEKD_EFORMAT, "message", 400},
+        {{0, JSON, NULL, xml_delivery}, TEKD_EFORMAT, "message", 400},
+        {{0, JSON, NULL, ""}, TEKD_EFORMAT, "message", 400},
+        {{403, JSON, NULL, json_delivery}, TEKD_EDENIED, "HTTP status", 0},
+        {{503, JSON, "busy", json_delivery}, TEKD_EAGAIN, "HTTP status", 0},
+        {{201, JSON, NULL, json_delivery}, TEKD_EDENIED, "HTTP status", 0},
+    };
+    AUTO(journal) struct journal *journal = NULL;
+    struct check_result result;
+    struct check_refusal why;
+
+    (void)state;
+    assert_int_equal(journal_open(NULL, &journal), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        assert_int_equal(deliver(journal, &cases[i].came, &result, &why), cases[i].error);
+        assert_string_equal(why.check, cases[i].check);
+        assert_int_equal(why.http, cases[i].http);
+        assert_null(result.tek);
+    }
+    assert_int_equal(deliver(journal, &cases[2].came, &result, &why), TEKD_EFORMAT);
+    assert_string_equal(why.expected, "application/xml or application/json");
+}
+
+static void check_message__takes_deliveries_of_either_media(void **state)
+{
+    static const struct {
+        struct came came;
+        enum cp3_media media;
+    } cases[] = {
+        {{0, JSON, NULL, json_delivery}, CP3_JSON},
+        {{0, XML, NULL, xml_delivery}, CP3_XML},
+        {{200, JSON, NULL, json_delivery}, CP3_JSON},
+        {{200, "text/xml", NULL, xml_delivery}, CP3_XML},
+    };
+    AUTO(journal) struct journal *journal = NULL;
+
+    (void)state;
+    assert_int_equal(journal_open(NULL, &journal), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct check_result result;
+        struct check_refusal why;
+
+        assert_int_equal(deliver(journal, &cases[i].came, &result, &why), 0);
+        assert_int_equal(result.media, cases[i].media);
+        assert_false(result.repeated);
+        assert_tek(&result, TEK_128);
+        check_clear(&result);
+    }
+}
+
+/* The same again is known, whatever its form; another key or content under its ID is not taken. */
+static void check_message__knows_a_repetition(void **state)
+{
+    AUTO(journal) struct journal *journal = NULL;
+    AUTO_MEM char *other_data = edit(json_delivery, DATA_128, DATA_192);
+    AUTO_MEM char *other_content = edit(json_delivery, "urn:x:news", "urn:x:olds");
+    const char *const others[] = {other_data, other_content};
+    const struct came same[] = {{0, JSON, NULL, json_delivery}, {0, XML, NULL, xml_delivery}};
+    struct check_result result;
+    struct check_refusal why;
+
+    (void)state;
+    assert_int_equal(journal_open(NULL, &journal), 0);
+    assert_int_equal(deliver(journal, &same[0], &result, &why), 0);
+    assert_int_equal(journal_add(journal, &result.message), 0);
+    check_clear(&result);
+    for (size_t i = 0; i < ARRAY_SIZE(same); i++) {
+        assert_int_equal(deliver(journal, &same[i], &result, &why), 0);
+        assert_true(result.repeated);
+        assert_null(result.tek);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
+        const struct came came = {0, JSON, NULL, others[i]};
+
+        assert_int_equal(deliver(journal, &came, &result, &why), TEKD_EFORMAT);
+        assert_string_equal(why.check, "repetition");
+        assert_string_equal(why.expected, "the ContentID and Data that this MessageID had before");
+        assert_false(result.repeated);
+        assert_true(result.read);
+        assert_int_equal(why.http, 0);
+    }
+}
+
+static void check_show__escapes_and_cuts(void **state)
 {
     char out[12];
 
     (void)state;
-    answer_show("plain", 5, out, sizeof(out));
+    check_show("plain", 5, out, sizeof(out));
     assert_string_equal(out, "plain");
-    answer_show("a\\\n\x7f", 4, out, sizeof(out));
+    check_show("a\\\n\x7f", 4, out, sizeof(out));
     assert_string_equal(out, "a\\x5c\\x0a");
-    answer_show("a\0b", 3, out, sizeof(out));
+    check_show("a\0b", 3, out, sizeof(out));
     assert_string_equal(out, "a\\x00b");
-    answer_show("0123456789abcdef", 16, out, sizeof(out));
+    check_show("0123456789abcdef", 16, out, sizeof(out));
     assert_string_equal(out, "0123456789a");
-    answer_show("", 0, out, sizeof(out));
+    check_show("", 0, out, sizeof(out));
     assert_string_equal(out, "");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(answer_check__refuses_messages_wrong_in_one_place),
-        cmocka_unit_test(answer_check__refuses_keys_wrong_in_themselves),
-        cmocka_unit_test(answer_check__refuses_bits_that_padding_hides),
-        cmocka_unit_test(answer_check__refuses_answers_wrong_around_the_message),
-        cmocka_unit_test(answer_check__takes_what_is_right),
-        cmocka_unit_test(answer_check__keeps_what_key_info_says),
-        cmocka_unit_test(answer_show__escapes_and_cuts),
+        cmocka_unit_test(check_message__refuses_messages_wrong_in_one_place),
+        cmocka_unit_test(check_message__refuses_keys_wrong_in_themselves),
+        cmocka_unit_test(check_message__refuses_bits_that_padding_hides),
+        cmocka_unit_test(check_message__refuses_answers_wrong_around_the_message),
+        cmocka_unit_test(check_message__takes_what_is_right),
+        cmocka_unit_test(check_message__keeps_what_key_info_says),
+        cmocka_unit_test(check_message__refuses_deliveries_wrong_in_one_place),
+        cmocka_unit_test(check_message__refuses_other_messages_for_deliveries),
+        cmocka_unit_test(check_message__takes_deliveries_of_either_media),
+        cmocka_unit_test(check_message__knows_a_repetition),
+        cmocka_unit_test(check_show__escapes_and_cuts),
     };
 
-    return cmocka_run_group_tests_name("bsa_answer", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("bsa_check", tests, NULL, NULL);
 }
