@@ -7,11 +7,16 @@
  */
 #include "internal.h"
 
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
 #include "tekd/clock.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
 
 #define PROBLEM_JSON "application/problem+json"
+#define ALLOW_MAX    (HTTP_ROUTES_MAX * (HTTP_METHOD_MAX + 2)) /* with ", " between two */
 
 /* ---- sending -----------------------------------------------------------------------------------
  */
@@ -304,17 +309,21 @@ static bool path_is(h2o_req_t *req, const char *path)
     return len == strlen(path) && memcmp(req->path.base, path, len) == 0;
 }
 
-/* The route, or NULL with *allow set if the path is known for another method. */
-static const struct http_route *route_of(const struct http *h, h2o_req_t *req, const char **allow)
+/* The route, or NULL; allow gets the methods that the path is known for, if any. */
+static const struct http_route *route_of(const struct http *h, h2o_req_t *req,
+                                         char allow[static ALLOW_MAX])
 {
-    *allow = NULL;
+    size_t at = 0;
+
+    allow[0] = '\0';
     for (size_t i = 0; i < h->n_routes; i++) {
         const struct http_route *route = &h->route[i];
         if (!path_is(req, route->path))
             continue;
         if (h2o_memis(req->method.base, req->method.len, route->method, strlen(route->method)))
             return route;
-        *allow = route->method;
+        at += (size_t)snprintf(allow + at, ALLOW_MAX - at, at > 0 ? ", %s" : "%s", route->method);
+        assert(at < ALLOW_MAX);
     }
     return NULL;
 }
@@ -335,22 +344,30 @@ static bool is_welcome(struct conn *c, h2o_req_t *req)
     return false;
 }
 
+static void refuse_path(h2o_req_t *req, const char *allow)
+{
+    if (*allow)
+        refuse(req, (struct http_reply){.status = 405, .allow = allow},
+               "this path takes another method");
+    else
+        refuse(req, (struct http_reply){.status = 404}, "no such path");
+}
+
 int exchange_on_request(h2o_handler_t *self, h2o_req_t *req)
 {
     struct conn *c = conn_of(req);
     struct http *h = c->home->http;
     const struct http_route *route;
     struct http_exchange *x;
-    const char *allow;
+    char allow[ALLOW_MAX];
 
     (void)self;
     atomic_fetch_add(&h->requests, 1);
     if (!is_welcome(c, req))
         return 0;
-    route = route_of(h, req, &allow);
+    route = route_of(h, req, allow);
     if (!route) {
-        refuse(req, (struct http_reply){.status = allow ? 405 : 404, .allow = allow},
-               allow ? "this path takes another method" : "no such path");
+        refuse_path(req, allow);
         return 0;
     }
     x = exchange_new(c->home, req, c);

@@ -179,6 +179,10 @@ static int start_loops(struct http *h, const int *fds, size_t n)
 
 static bool is_sane(const struct http_options *o)
 {
+    for (size_t i = 0; i < o->n_routes && i < HTTP_ROUTES_MAX; i++) {
+        if (strlen(o->routes[i].method) > HTTP_METHOD_MAX)
+            return false;
+    }
     return o->n_listen > 0 && o->n_listen <= HTTP_LISTEN_MAX && o->loops > 0 &&
            o->loops <= HTTP_LOOPS_MAX && o->n_routes <= HTTP_ROUTES_MAX;
 }

@@ -128,15 +128,16 @@ void fixture_setup(struct fixture *f, struct fixture_setup *ret_setup)
 {
     const struct pki *p = f->pki;
     struct fixture_setup *s = ret_setup;
+    const struct http_route post = {.path = FIXTURE_PATH,
+                                    .method = "POST",
+                                    .handle = on_handle,
+                                    .timed_out = on_timed_out,
+                                    .sent = on_sent,
+                                    .arg = f};
 
     *s = (struct fixture_setup){
         .listen = {.address = "127.0.0.1"},
-        .route = {.path = FIXTURE_PATH,
-                  .method = "POST",
-                  .handle = on_handle,
-                  .timed_out = on_timed_out,
-                  .sent = on_sent,
-                  .arg = f},
+        .route = {post, post, post},
         .o = {.n_listen = 1,
               .certificate = pki_path(p, "server.crt"),
               .key_file = pki_path(p, "server.key"),
@@ -146,10 +147,13 @@ void fixture_setup(struct fixture *f, struct fixture_setup *ret_setup)
               .connections = 64,
               .request_timeout_ms = 60000,
               .request_deadline_ms = 4000,
-              .n_routes = 1,
+              .n_routes = 3,
               .refused = on_refused,
               .refused_arg = f},
     };
+    s->route[1].path = s->route[2].path = FIXTURE_WAIT_PATH;
+    s->route[1].method = "GET";
+    s->route[2].method = "PUT";
 }
 
 void fixture_use_signer(struct fixture *f, struct fixture_setup *s)
@@ -167,7 +171,7 @@ int fixture_start(struct fixture *f, struct fixture_setup *s)
     int r;
 
     s->o.listen = &s->listen;
-    s->o.routes = &s->route;
+    s->o.routes = s->route;
     r = http_start(&s->o, &f->http);
     OPENSSL_free(s->spki);
     s->spki = NULL;

@@ -1,6 +1,6 @@
 /*
- * A front (server/http) under test: a PKI, one route whose exchanges wait until the test takes
- * them, what was refused, and a signer for the server's key that the test can hold.
+ * A front (server/http) under test: a PKI, routes whose exchanges wait until the test takes them,
+ * what was refused, and a signer for the server's key that the test can hold.
  */
 #ifndef TEST_HTTP_FIXTURE_H
 #define TEST_HTTP_FIXTURE_H
@@ -14,6 +14,7 @@
 #define FIXTURE_WAITING_MAX 256
 #define FIXTURE_CAUSES_MAX  32
 #define FIXTURE_PATH        "/cp3"
+#define FIXTURE_WAIT_PATH   "/cp3/wait" /* GET and PUT */
 
 struct fixture {
     struct pki *pki;
@@ -39,7 +40,7 @@ void fixture_free(struct fixture *f);
 struct fixture_setup {
     struct http_options o;
     struct http_listen listen;
-    struct http_route route;
+    struct http_route route[3]; /* POST, and of the other path GET and PUT */
     unsigned char *spki;
 };
 void fixture_setup(struct fixture *f, struct fixture_setup *ret_setup);

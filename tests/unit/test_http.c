@@ -392,11 +392,31 @@ static void http__other_paths_and_methods_are_refused(void **state)
     assert_string_equal(answer_header(&a, "cache-control", value), "no-store");
     assert_null(answer_header(&a, "transfer-encoding", value));
     assert_int_equal(ask(c, "post " FIXTURE_PATH " HTTP/1.1\r\nHost: x\r\n\r\n", &a), 405);
+    assert_int_equal(ask(c, "DELETE " FIXTURE_WAIT_PATH "?a=b HTTP/1.1\r\nHost: x\r\n\r\n", &a),
+                     405);
+    assert_string_equal(answer_header(&a, "allow", value), "GET, PUT");
     /* And the connection still works; a query is not part of the path. */
     client_text(c, "POST " FIXTURE_PATH "?a=b HTTP/1.1\r\nHost: x\r\n\r\n");
     fixture_answer(f, "<a/>");
     assert_true(client_read(c, &a));
     assert_int_equal(a.status, 200);
+    client_close(c);
+}
+
+static void http__a_path_may_take_several_methods(void **state)
+{
+    static const char *const methods[] = {"PUT", "GET"};
+    struct fixture *f = *state;
+    struct client *c = fixture_connect(f);
+    struct answer a;
+
+    for (size_t i = 0; i < ARRAY_SIZE(methods); i++) {
+        client_text(c, methods[i]);
+        client_text(c, " " FIXTURE_WAIT_PATH " HTTP/1.1\r\nHost: x\r\n\r\n");
+        fixture_answer(f, methods[i]);
+        assert_true(client_read(c, &a));
+        assert_string_equal(a.body, methods[i]);
+    }
     client_close(c);
 }
 
@@ -596,6 +616,7 @@ int main(void)
         FIXTURE_TEST(http_deadline__is_each_exchanges_own),
         FIXTURE_TEST(http_exchange_note__is_freed_with_the_exchange),
         FIXTURE_TEST(http__other_paths_and_methods_are_refused),
+        FIXTURE_TEST(http__a_path_may_take_several_methods),
         FIXTURE_TEST(http__a_body_over_the_limit_is_413),
         FIXTURE_TEST(http__chunks_are_put_together_and_limited),
         FIXTURE_TEST(http__a_broken_request_is_400),
