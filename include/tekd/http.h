@@ -51,7 +51,7 @@ struct http_reply {
  * one is dropped when it comes); it may use what exchange_set_note() left.
  */
 struct http_route {
-    const char *path; /* exact */
+    const char *path; /* exact; a query is not part of it */
     const char *method;
     void (*handle)(void *arg, struct http_exchange *take_x);
     void (*timed_out)(void *arg, struct http_exchange *x, struct http_reply *ret_reply);
@@ -120,6 +120,7 @@ void http_status_get(struct http *h, struct http_status *ret_status);
 /* What an exchange has, borrowed until http_reply(). */
 const struct http_peer *http_exchange_peer(const struct http_exchange *x);
 const char *http_exchange_media(const struct http_exchange *x); /* Content-Type; "" if none */
+const char *http_exchange_query(const struct http_exchange *x); /* behind "?", as sent; or "" */
 const uint8_t *http_exchange_body(const struct http_exchange *x);
 size_t http_exchange_body_len(const struct http_exchange *x);
 int64_t http_exchange_deadline_us(const struct http_exchange *x); /* clock_mono_us() */

@@ -174,6 +174,7 @@ static void exchange_free(struct http_exchange *x)
     buf_free(x->sending);
     buf_free(x->reply.body);
     free(x->media);
+    free(x->query);
     free(x->body);
     free(x);
 }
@@ -266,6 +267,14 @@ static char *content_type(h2o_req_t *req)
                  : strndup(req->headers.entries[i].value.base, req->headers.entries[i].value.len);
 }
 
+/* h2o gives the target as it was sent; query_at is where the "?" stands. */
+static char *query_of(h2o_req_t *req)
+{
+    return req->query_at == SIZE_MAX
+               ? strdup("")
+               : strndup(req->path.base + req->query_at + 1, req->path.len - req->query_at - 1);
+}
+
 static struct http_exchange *exchange_new(struct http_loop *l, h2o_req_t *req, const struct conn *c)
 {
     struct http_exchange *x = calloc(1, sizeof(*x));
@@ -274,9 +283,10 @@ static struct http_exchange *exchange_new(struct http_loop *l, h2o_req_t *req, c
     if (!x)
         return NULL;
     x->media = content_type(req);
+    x->query = query_of(req);
     x->body_len = req->entity.base ? req->entity.len : 0;
     x->body = malloc(x->body_len + 1);
-    if (!x->media || !x->body) {
+    if (!x->media || !x->query || !x->body) {
         exchange_free(x);
         return NULL;
     }
@@ -389,6 +399,11 @@ const struct http_peer *http_exchange_peer(const struct http_exchange *x)
 const char *http_exchange_media(const struct http_exchange *x)
 {
     return x->media;
+}
+
+const char *http_exchange_query(const struct http_exchange *x)
+{
+    return x->query;
 }
 
 const uint8_t *http_exchange_body(const struct http_exchange *x)

@@ -154,6 +154,7 @@ struct http_exchange {
     bool real;           /* it was the real one */
     bool whole;          /* all of it was written */
     char *media;
+    char *query;
     uint8_t *body;
     size_t body_len;
 };

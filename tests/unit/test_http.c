@@ -85,6 +85,29 @@ static void http_exchange__has_no_media_when_none_was_said(void **state)
     client_close(c);
 }
 
+static void http_exchange__has_the_query_as_it_was_sent(void **state)
+{
+    static const char *const rows[][2] = {
+        {"", ""}, {"?", ""}, {"?wait=60", "wait=60"}, {"?a=%20?b&c", "a=%20?b&c"}, {"??", "?"}};
+    struct fixture *f = *state;
+    struct client *c = fixture_connect(f);
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        char text[128];
+        struct http_exchange *x;
+        struct answer a;
+
+        (void)snprintf(text, sizeof(text),
+                       "GET " FIXTURE_WAIT_PATH "%s HTTP/1.1\r\nHost: x\r\n\r\n", rows[i][0]);
+        client_text(c, text);
+        x = fixture_take(f);
+        assert_string_equal(http_exchange_query(x), rows[i][1]);
+        fixture_reply(x, 204, NULL);
+        assert_true(client_read(c, &a));
+    }
+    client_close(c);
+}
+
 static void http_reply__carries_its_headers_and_a_length(void **state)
 {
     static const int statuses[] = {200, 400, 403, 404, 405, 409, 410, 413, 415, 421, 422, 500, 503};
@@ -605,6 +628,7 @@ int main(void)
         FIXTURE_TEST(http_exchange__has_peer_address_media_and_body),
         FIXTURE_TEST(http_exchange__knows_one_peer_from_another),
         FIXTURE_TEST(http_exchange__has_no_media_when_none_was_said),
+        FIXTURE_TEST(http_exchange__has_the_query_as_it_was_sent),
         FIXTURE_TEST(http_reply__carries_its_headers_and_a_length),
         FIXTURE_TEST(http_reply__without_a_body_says_so),
         FIXTURE_TEST(http_reply__tells_when_it_left_whole),
