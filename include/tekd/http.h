@@ -57,6 +57,7 @@ struct http_route {
     void (*timed_out)(void *arg, struct http_exchange *x, struct http_reply *ret_reply);
     /* After the answer left, or not whole; may be NULL. */
     void (*sent)(void *arg, struct http_exchange *x, bool whole);
+    int deadline_ms; /* of its exchanges; 0: request_deadline_ms */
     void *arg;
 };
 
@@ -85,7 +86,7 @@ struct http_options {
     unsigned loops;          /* h2o threads */
     unsigned connections;    /* over all loops; more are closed at accept */
     int request_timeout_ms;  /* to read one request, and idle between two */
-    int request_deadline_ms; /* from its last octet to the answer */
+    int request_deadline_ms; /* from its last octet to the answer, unless a route has its own */
     const struct http_route *routes;
     size_t n_routes;
     /* A handshake that failed: counted and recorded by the caller; on a loop or handshake thread.

@@ -107,32 +107,36 @@ static void on_stop(h2o_generator_t *generator, h2o_req_t *req)
     (void)req;
 }
 
-/* The deadlines are as long as one another, so the newest is the last. */
-static void link_deadline(struct http_exchange *x)
+static void link_deadline(struct http_exchange *x, unsigned class)
 {
-    struct http_loop *l = x->loop;
+    struct deadlines *d = &x->loop->deadlines[class];
 
-    x->prev = l->newest;
+    x->deadline_us = clock_mono_us() + (int64_t)x->loop->http->deadline_ms[class] * 1000;
+    x->deadlines = d;
+    x->prev = d->newest;
     if (x->prev)
         x->prev->next = x;
     else
-        l->oldest = x;
-    l->newest = x;
+        d->oldest = x;
+    d->newest = x;
 }
 
 static void unlink_deadline(struct http_exchange *x)
 {
-    struct http_loop *l = x->loop;
+    struct deadlines *d = x->deadlines;
 
+    if (!d)
+        return;
     if (x->prev)
         x->prev->next = x->next;
-    else if (l->oldest == x)
-        l->oldest = x->next;
+    else
+        d->oldest = x->next;
     if (x->next)
         x->next->prev = x->prev;
-    else if (l->newest == x)
-        l->newest = x->prev;
+    else
+        d->newest = x->prev;
     x->prev = x->next = NULL;
+    x->deadlines = NULL;
 }
 
 static void send_answer(struct http_exchange *x, struct http_reply *reply)
@@ -225,20 +229,36 @@ bool exchange_expire(struct http_loop *l)
 {
     bool any = false;
 
-    while (l->oldest && l->oldest->deadline_us <= clock_mono_us()) {
-        time_out(l->oldest);
-        any = true;
+    for (size_t i = 0; i < l->http->n_classes; i++) {
+        const struct deadlines *d = &l->deadlines[i];
+        while (d->oldest && d->oldest->deadline_us <= clock_mono_us()) {
+            time_out(d->oldest);
+            any = true;
+        }
     }
     return any;
 }
 
+/* Of all classes; INT64_MAX if nothing waits. */
+static int64_t next_deadline_us(const struct http_loop *l)
+{
+    int64_t next = INT64_MAX;
+
+    for (size_t i = 0; i < l->http->n_classes; i++) {
+        const struct http_exchange *x = l->deadlines[i].oldest;
+        if (x && x->deadline_us < next)
+            next = x->deadline_us;
+    }
+    return next;
+}
+
 int exchange_wait_ms(const struct http_loop *l, int max)
 {
-    int64_t left_us;
+    int64_t next = next_deadline_us(l), left_us;
 
-    if (!l->oldest)
+    if (next == INT64_MAX)
         return max;
-    left_us = l->oldest->deadline_us - clock_mono_us();
+    left_us = next - clock_mono_us();
     if (left_us <= 0)
         return 0;
     return left_us / 1000 < max ? (int)(left_us / 1000) + 1 : max;
@@ -304,11 +324,10 @@ static struct http_exchange *exchange_new(struct http_loop *l, h2o_req_t *req, c
 /* The deadline runs from here: the last octet of the request was read. */
 static void start(struct http_exchange *x, const struct http_route *route)
 {
-    struct http *h = x->loop->http;
+    const struct http *h = x->loop->http;
 
     x->route = route;
-    x->deadline_us = clock_mono_us() + (int64_t)h->request_deadline_ms * 1000;
-    link_deadline(x);
+    link_deadline(x, h->route_class[route - h->route]);
     route->handle(route->arg, x);
 }
 

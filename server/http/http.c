@@ -122,6 +122,27 @@ static int copy_paths(struct http *h, const struct http_options *o)
     return r < 0 ? r : dup_if(o->crl, &h->crl);
 }
 
+/* Routes with equally long deadlines are of one class: their exchanges stand in one list. */
+static unsigned class_of(struct http *h, int deadline_ms)
+{
+    unsigned i = 0;
+
+    while (i < h->n_classes && h->deadline_ms[i] != deadline_ms)
+        i++;
+    if (i == h->n_classes)
+        h->deadline_ms[h->n_classes++] = deadline_ms;
+    return i;
+}
+
+static void copy_routes(struct http *h, const struct http_options *o)
+{
+    h->n_routes = o->n_routes;
+    memcpy(h->route, o->routes, o->n_routes * sizeof(o->routes[0]));
+    for (size_t i = 0; i < h->n_routes; i++)
+        h->route_class[i] = class_of(h, o->routes[i].deadline_ms ? o->routes[i].deadline_ms
+                                                                 : o->request_deadline_ms);
+}
+
 static int copy_options(struct http *h, const struct http_options *o)
 {
     int r = copy_paths(h, o);
@@ -137,11 +158,9 @@ static int copy_options(struct http *h, const struct http_options *o)
         h->signer.spki = h->spki;
     }
     h->connections_max = o->connections;
-    h->request_deadline_ms = o->request_deadline_ms;
     h->refused = o->refused;
     h->refused_arg = o->refused_arg;
-    h->n_routes = o->n_routes;
-    memcpy(h->route, o->routes, o->n_routes * sizeof(o->routes[0]));
+    copy_routes(h, o);
     h->n_loops = o->loops;
     return 0;
 }

@@ -103,6 +103,11 @@ void handshake_info(const SSL *ssl, int where, int ret);
 
 enum { RECEIVE_REPLY, RECEIVE_CONN, RECEIVE_WAKE, RECEIVE_N };
 
+/* Exchanges without an answer that have equally long, so the last one to come ends last. */
+struct deadlines {
+    struct http_exchange *oldest, *newest;
+};
+
 struct http_loop {
     struct http *http;
     pthread_t thread;
@@ -120,8 +125,8 @@ struct http_loop {
     h2o_socket_t *listener[HTTP_LISTEN_MAX];
     int64_t accept_again_us; /* no descriptor was free: not before; 0: accepting */
     struct conn *conns;
-    size_t exchanges;                      /* under way */
-    struct http_exchange *oldest, *newest; /* without an answer, in the order of their deadlines */
+    size_t exchanges;                            /* under way */
+    struct deadlines deadlines[HTTP_ROUTES_MAX]; /* of each class of deadlines that http has */
     _Atomic bool stop;
     _Atomic bool told; /* nobody sends a wake-up any more */
 };
@@ -142,7 +147,8 @@ struct http_exchange {
     struct http_loop *loop;
     const struct http_route *route;
     h2o_req_t *req;                    /* NULL once h2o has disposed of it */
-    struct http_exchange *prev, *next; /* of the loop, until it is answered */
+    struct deadlines *deadlines;       /* where it is, until it is answered; then NULL */
+    struct http_exchange *prev, *next; /* there */
     int64_t deadline_us;
     struct http_peer peer;
     struct http_reply reply;
@@ -181,7 +187,9 @@ struct http {
     struct http_signer signer;
     uint8_t *spki;
     unsigned connections_max;
-    int request_deadline_ms;
+    int deadline_ms[HTTP_ROUTES_MAX];      /* of each class of deadlines */
+    unsigned route_class[HTTP_ROUTES_MAX]; /* of each route */
+    size_t n_classes;
     void (*refused)(void *arg, const char *cause, const char *addr);
     void *refused_arg;
 

@@ -153,7 +153,9 @@ void fixture_setup(struct fixture *f, struct fixture_setup *ret_setup)
     };
     s->route[1].path = s->route[2].path = FIXTURE_WAIT_PATH;
     s->route[1].method = "GET";
+    s->route[1].deadline_ms = 65000;
     s->route[2].method = "PUT";
+    s->route[2].deadline_ms = 1000;
 }
 
 void fixture_use_signer(struct fixture *f, struct fixture_setup *s)

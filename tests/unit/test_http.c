@@ -363,6 +363,85 @@ static void http_deadline__is_each_exchanges_own(void **state)
     client_close(second);
 }
 
+static void client_ask(struct client *c, const char *method, const char *path)
+{
+    char text[128];
+
+    (void)snprintf(text, sizeof(text), "%s %s HTTP/1.1\r\nHost: x\r\n\r\n", method, path);
+    client_text(c, text);
+}
+
+/* One turn of the only loop at this time, and what it had to send has been sent. */
+static void turn(struct fixture *f, struct client *other)
+{
+    struct answer a;
+
+    client_request(other, "");
+    fixture_answer(f, "");
+    assert_true(client_read(other, &a));
+}
+
+struct waiting {
+    struct client *c;
+    struct http_exchange *x;
+};
+
+static struct waiting wait_on(struct fixture *f, const char *method, const char *path, int64_t us)
+{
+    struct waiting w = {.c = fixture_connect(f)};
+
+    client_ask(w.c, method, path);
+    w.x = fixture_take(f);
+    assert_int_equal(http_exchange_deadline_us(w.x), clock_mono_us() + us);
+    return w;
+}
+
+static void wants_503_at(struct fixture *f, struct waiting *w, struct client *other, int64_t at_us)
+{
+    struct answer a;
+    char octet;
+
+    fake_clock_advance(at_us - 1 - clock_mono_us());
+    turn(f, other);
+    assert_int_equal(recv(w->c->fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT), -1);
+    fake_clock_advance(1);
+    assert_true(client_read(w->c, &a));
+    assert_int_equal(a.status, 503);
+    fixture_reply(w->x, 200, NULL);
+    client_close(w->c);
+}
+
+/* Three classes of deadlines, two exchanges each; the classes do not end as they began. */
+static void http_deadline__is_that_of_the_route(void **state)
+{
+    struct fixture *f = fixture_new();
+    struct fixture_setup s;
+    struct waiting w[2][3];
+    struct client *other;
+    int64_t began = clock_mono_us();
+
+    (void)state;
+    fixture_setup(f, &s);
+    s.o.loops = 1;
+    assert_int_equal(fixture_start(f, &s), 0);
+    other = fixture_connect(f);
+    for (size_t i = 0; i < 2; i++) {
+        w[i][2] = wait_on(f, "GET", FIXTURE_WAIT_PATH, 65000000);
+        w[i][1] = wait_on(f, "POST", FIXTURE_PATH, 4000000);
+        w[i][0] = wait_on(f, "PUT", FIXTURE_WAIT_PATH, 1000000);
+        fake_clock_advance(500000);
+    }
+    wants_503_at(f, &w[0][0], other, began + 1000000);
+    wants_503_at(f, &w[1][0], other, began + 1500000);
+    wants_503_at(f, &w[0][1], other, began + 4000000);
+    wants_503_at(f, &w[1][1], other, began + 4500000);
+    wants_503_at(f, &w[0][2], other, began + 65000000);
+    wants_503_at(f, &w[1][2], other, began + 65500000);
+    fixture_wait_sent(f, 0, 6);
+    client_close(other);
+    fixture_free(f);
+}
+
 static void free_and_count(void *note)
 {
     (*(unsigned *)note)++;
@@ -638,6 +717,7 @@ int main(void)
         FIXTURE_TEST(http_reply__after_the_client_went_is_dropped),
         FIXTURE_TEST(http_deadline__is_answered_by_the_route),
         FIXTURE_TEST(http_deadline__is_each_exchanges_own),
+        cmocka_unit_test(http_deadline__is_that_of_the_route),
         FIXTURE_TEST(http_exchange_note__is_freed_with_the_exchange),
         FIXTURE_TEST(http__other_paths_and_methods_are_refused),
         FIXTURE_TEST(http__a_path_may_take_several_methods),
