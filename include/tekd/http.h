@@ -55,6 +55,12 @@ struct http_route {
     const char *method;
     void (*handle)(void *arg, struct http_exchange *take_x);
     void (*timed_out)(void *arg, struct http_exchange *x, struct http_reply *ret_reply);
+    /*
+     * The client went away before there was an answer: on the loop, at most once.  The connection
+     * ends; the holder still answers, which is dropped.  NULL: that is only noticed when the answer
+     * cannot be sent.  A client that ends its sending side counts as gone.
+     */
+    void (*gone)(void *arg, struct http_exchange *x);
     /* After the answer left, or not whole; may be NULL. */
     void (*sent)(void *arg, struct http_exchange *x, bool whole);
     int deadline_ms; /* of its exchanges; 0: request_deadline_ms */

@@ -145,6 +145,7 @@ static void send_answer(struct http_exchange *x, struct http_reply *reply)
 
     x->answered = true;
     unlink_deadline(x);
+    gone_unwatch(x);
     atomic_fetch_add(&x->loop->http->replies, 1);
     if (atomic_load(&x->loop->stop))
         reply->close = true;
@@ -201,6 +202,7 @@ static void on_dispose(void *p)
     struct http_exchange *x = *(struct http_exchange **)p;
 
     unlink_deadline(x);
+    gone_unwatch(x);
     x->req = NULL;
     end_if_both_are_through(x);
 }
@@ -214,6 +216,15 @@ void exchange_replied(struct http_exchange *x)
         return; /* x may be gone */
     }
     end_if_both_are_through(x);
+}
+
+/* Nobody reads this answer; that it is the last of its connection is what ends that. */
+void exchange_gone(struct http_exchange *x)
+{
+    struct http_reply nothing = {.status = 503, .close = true};
+
+    x->route->gone(x->route->arg, x);
+    send_answer(x, &nothing);
 }
 
 static void time_out(struct http_exchange *x)
@@ -313,6 +324,7 @@ static struct http_exchange *exchange_new(struct http_loop *l, h2o_req_t *req, c
     if (x->body_len)
         memcpy(x->body, req->entity.base, x->body_len);
     x->loop = l;
+    x->watched_fd = -1;
     x->req = req;
     x->peer = c->peer;
     slot = h2o_mem_alloc_shared(&req->pool, sizeof(struct http_exchange *), on_dispose);
@@ -322,12 +334,14 @@ static struct http_exchange *exchange_new(struct http_loop *l, h2o_req_t *req, c
 }
 
 /* The deadline runs from here: the last octet of the request was read. */
-static void start(struct http_exchange *x, const struct http_route *route)
+static void start(struct http_exchange *x, const struct http_route *route, const struct conn *c)
 {
     const struct http *h = x->loop->http;
 
     x->route = route;
     link_deadline(x, h->route_class[route - h->route]);
+    if (route->gone)
+        gone_watch(x, h2o_socket_get_fd(c->sock));
     route->handle(route->arg, x);
 }
 
@@ -403,7 +417,7 @@ int exchange_on_request(h2o_handler_t *self, h2o_req_t *req)
     if (!x)
         refuse(req, (struct http_reply){.status = 503, .retry_after_s = 1}, "out of memory");
     else
-        start(x, route);
+        start(x, route, c);
     return 0;
 }
 

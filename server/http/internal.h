@@ -123,6 +123,8 @@ struct http_loop {
     h2o_accept_ctx_t accept;
     h2o_timeout_t handshake_timeout;
     h2o_socket_t *listener[HTTP_LISTEN_MAX];
+    int gone_fd; /* of gone.c */
+    h2o_socket_t *gone;
     int64_t accept_again_us; /* no descriptor was free: not before; 0: accepting */
     struct conn *conns;
     size_t exchanges;                            /* under way */
@@ -138,6 +140,18 @@ bool loop_join(struct http_loop *l);
 /* Hands a connection, already exported from its loop, to this one.  From any thread. */
 void loop_give(struct http_loop *l, struct conn *c);
 
+/* ---- gone.c -----------------------------------------------------------------------------------
+ */
+
+struct http_exchange;
+
+/* Of a serving loop; without descriptors nobody is watched, and the log says so. */
+void gone_open(struct http_loop *l);
+void gone_close(struct http_loop *l);
+/* From now on exchange_gone() is called once the client of this connection has gone. */
+void gone_watch(struct http_exchange *x, int fd);
+void gone_unwatch(struct http_exchange *x);
+
 /* ---- exchange.c -------------------------------------------------------------------------------
  */
 
@@ -150,6 +164,7 @@ struct http_exchange {
     struct deadlines *deadlines;       /* where it is, until it is answered; then NULL */
     struct http_exchange *prev, *next; /* there */
     int64_t deadline_us;
+    int watched_fd; /* of gone.c; -1: none */
     struct http_peer peer;
     struct http_reply reply;
     _Atomic(void *) note;
@@ -168,6 +183,8 @@ struct http_exchange {
 int exchange_on_request(h2o_handler_t *self, h2o_req_t *req);
 /* A reply arrived at its loop. */
 void exchange_replied(struct http_exchange *x);
+/* Its client has gone: ends the connection. */
+void exchange_gone(struct http_exchange *x);
 /* Answers those whose deadline has passed; whether there were any. */
 bool exchange_expire(struct http_loop *l);
 /* Until the next deadline, at most max. */

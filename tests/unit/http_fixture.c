@@ -91,6 +91,14 @@ static void on_sent(void *arg, struct http_exchange *x, bool whole)
     count(f, whole ? &f->whole : &f->not_whole);
 }
 
+static void on_gone(void *arg, struct http_exchange *x)
+{
+    struct fixture *f = arg;
+
+    (void)x;
+    count(f, &f->gone);
+}
+
 static void on_refused(void *arg, const char *cause, const char *addr)
 {
     struct fixture *f = arg;
@@ -154,6 +162,7 @@ void fixture_setup(struct fixture *f, struct fixture_setup *ret_setup)
     s->route[1].path = s->route[2].path = FIXTURE_WAIT_PATH;
     s->route[1].method = "GET";
     s->route[1].deadline_ms = 65000;
+    s->route[1].gone = on_gone;
     s->route[2].method = "PUT";
     s->route[2].deadline_ms = 1000;
 }
@@ -276,6 +285,14 @@ void fixture_wait_sent(struct fixture *f, unsigned whole, unsigned not_whole)
 {
     (void)pthread_mutex_lock(&f->lock);
     while (f->whole < whole || f->not_whole < not_whole)
+        (void)pthread_cond_wait(&f->changed, &f->lock);
+    (void)pthread_mutex_unlock(&f->lock);
+}
+
+void fixture_wait_gone(struct fixture *f, unsigned n)
+{
+    (void)pthread_mutex_lock(&f->lock);
+    while (f->gone < n)
         (void)pthread_cond_wait(&f->changed, &f->lock);
     (void)pthread_mutex_unlock(&f->lock);
 }

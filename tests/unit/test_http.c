@@ -306,6 +306,85 @@ static void http_reply__after_the_client_went_is_dropped(void **state)
     fixture_wait_all(f, ARRAY_SIZE(x));
 }
 
+static void client_ask(struct client *c, const char *method, const char *path)
+{
+    char text[128];
+
+    (void)snprintf(text, sizeof(text), "%s %s HTTP/1.1\r\nHost: x\r\n\r\n", method, path);
+    client_text(c, text);
+}
+
+/* Two that close and two that break off; the connections end although nobody has answered yet. */
+static void http_gone__is_told_while_the_client_waits(void **state)
+{
+    struct fixture *f = *state;
+    struct http_exchange *x[4];
+    struct http_status s;
+
+    for (size_t i = 0; i < ARRAY_SIZE(x); i++) {
+        struct client *c = fixture_connect(f);
+
+        client_ask(c, "GET", FIXTURE_WAIT_PATH);
+        x[i] = fixture_take(f);
+        if (i % 2)
+            client_abort(c);
+        else
+            client_close(c);
+    }
+    fixture_wait_gone(f, ARRAY_SIZE(x));
+    do {
+        http_status_get(f->http, &s);
+    } while (s.connections > 0);
+    assert_int_equal(f->whole + f->not_whole, 0);
+    for (size_t i = 0; i < ARRAY_SIZE(x); i++)
+        fixture_reply(x[i], 200, "<too late/>");
+    fixture_wait_sent(f, 0, ARRAY_SIZE(x));
+    http_status_get(f->http, &s);
+    assert_int_equal(s.dropped, ARRAY_SIZE(x));
+    fixture_stop(f);
+    assert_int_equal(f->gone, ARRAY_SIZE(x));
+}
+
+/* The first octets of the next request are no farewell, nor is what comes after the answer. */
+static void http_gone__is_not_said_of_who_is_there(void **state)
+{
+    struct fixture *f = *state;
+    struct client *c = fixture_connect(f);
+    struct answer a;
+
+    client_ask(c, "GET", FIXTURE_WAIT_PATH);
+    client_ask(c, "GET", FIXTURE_WAIT_PATH "?second");
+    fixture_answer(f, "<first/>");
+    assert_true(client_read(c, &a));
+    assert_string_equal(a.body, "<first/>");
+    fixture_answer(f, "<second/>");
+    assert_true(client_read(c, &a));
+    assert_string_equal(a.body, "<second/>");
+    fixture_wait_sent(f, 2, 0);
+    client_close(c);
+    fixture_stop(f);
+    assert_int_equal(f->gone, 0);
+}
+
+static void http_gone__is_not_said_of_a_late_one(void **state)
+{
+    struct fixture *f = *state;
+    struct client *c = fixture_connect(f);
+    struct http_exchange *x;
+    struct answer a;
+
+    client_ask(c, "GET", FIXTURE_WAIT_PATH);
+    x = fixture_take(f);
+    fake_clock_advance(65000000);
+    assert_true(client_read(c, &a));
+    assert_int_equal(a.status, 503);
+    client_close(c);
+    fixture_reply(x, 200, NULL);
+    fixture_wait_sent(f, 0, 1);
+    fixture_stop(f);
+    assert_int_equal(f->gone, 0);
+}
+
 /* ---- the deadline ---------------------------------------------------------------------------- */
 
 static void http_deadline__is_answered_by_the_route(void **state)
@@ -361,14 +440,6 @@ static void http_deadline__is_each_exchanges_own(void **state)
     assert_int_equal(f->timed_out, 1);
     client_close(first);
     client_close(second);
-}
-
-static void client_ask(struct client *c, const char *method, const char *path)
-{
-    char text[128];
-
-    (void)snprintf(text, sizeof(text), "%s %s HTTP/1.1\r\nHost: x\r\n\r\n", method, path);
-    client_text(c, text);
 }
 
 /* One turn of the only loop at this time, and what it had to send has been sent. */
@@ -715,6 +786,9 @@ int main(void)
         FIXTURE_TEST(http_reply__carries_a_large_body),
         FIXTURE_TEST(http_reply__from_any_thread_reaches_its_client),
         FIXTURE_TEST(http_reply__after_the_client_went_is_dropped),
+        FIXTURE_TEST(http_gone__is_told_while_the_client_waits),
+        FIXTURE_TEST(http_gone__is_not_said_of_who_is_there),
+        FIXTURE_TEST(http_gone__is_not_said_of_a_late_one),
         FIXTURE_TEST(http_deadline__is_answered_by_the_route),
         FIXTURE_TEST(http_deadline__is_each_exchanges_own),
         cmocka_unit_test(http_deadline__is_that_of_the_route),
