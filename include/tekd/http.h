@@ -108,8 +108,8 @@ uint16_t http_port(const struct http *h, size_t listen_index);
 
 /*
  * Reads certificate, key, CA and CRL again; new connections use them, and each open connection's
- * next request is checked again (403 and close when it would be refused now).  When a file does
- * not parse all stay as they were.  Errors: TEKD_EINVAL.
+ * next request is checked again, as is the answer to one under way (403 and close when it would be
+ * refused now).  When a file does not parse all stay as they were.  Errors: TEKD_EINVAL.
  */
 int http_reload(struct http *h);
 

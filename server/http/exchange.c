@@ -156,6 +156,18 @@ static void send_answer(struct http_exchange *x, struct http_reply *reply)
     h2o_send(x->req, &body, body.len > 0, H2O_SEND_STATE_IN_PROGRESS);
 }
 
+/* application/problem+json (RFC 9457); without memory there is no body. */
+static void add_problem(struct http_reply *reply, const char *title)
+{
+    AUTO(buf) struct buf *body = NULL;
+
+    if (buf_new(512, &body) < 0 ||
+        buf_printf(body, "{\"title\":\"%s\",\"status\":%d}", title, reply->status) < 0)
+        return;
+    reply->media = PROBLEM_JSON;
+    reply->body = TAKE(body);
+}
+
 void exchange_refuse(h2o_req_t *req, const struct http_reply *reply)
 {
     static h2o_generator_t nothing_more;
@@ -165,6 +177,26 @@ void exchange_refuse(h2o_req_t *req, const struct http_reply *reply)
     body = h2o_strdup(&req->pool, body.base ? body.base : "", body.len);
     h2o_start_response(req, &nothing_more);
     h2o_send(req, &body, body.len > 0, H2O_SEND_STATE_FINAL);
+}
+
+/* ---- after a reload ----------------------------------------------------------------------------
+ */
+
+static const struct http_reply unwelcome = {.status = 403, .close = true};
+#define UNWELCOME_TITLE "this certificate is not accepted any more"
+
+/* Whether a handshake of this peer would succeed now; if not the caller refuses it. */
+static bool is_welcome(struct conn *c)
+{
+    const char *why = conn_recheck(c);
+
+    if (!why)
+        return true;
+    log_event(LOG_INFO, "tls", "refused-after-reload", LOG_STR("cause", why),
+              LOG_STR("addr", c->peer.addr));
+    if (c->home->http->refused)
+        c->home->http->refused(c->home->http->refused_arg, why, c->peer.addr);
+    return false;
 }
 
 /* ---- the end -----------------------------------------------------------------------------------
@@ -207,15 +239,24 @@ static void on_dispose(void *p)
     end_if_both_are_through(x);
 }
 
+/* A peer that was revoked while it waited gets no key either. */
+static void send_reply(struct http_exchange *x)
+{
+    struct http_reply refusal = unwelcome;
+
+    x->real = is_welcome(conn_of(x->req));
+    if (!x->real)
+        add_problem(&refusal, UNWELCOME_TITLE);
+    send_answer(x, x->real ? &x->reply : &refusal);
+}
+
 void exchange_replied(struct http_exchange *x)
 {
     x->replied = true;
-    if (x->req && !x->answered) {
-        x->real = true;
-        send_answer(x, &x->reply);
-        return; /* x may be gone */
-    }
-    end_if_both_are_through(x);
+    if (x->req && !x->answered)
+        send_reply(x); /* x may be gone */
+    else
+        end_if_both_are_through(x);
 }
 
 /* Nobody reads this answer; that it is the last of its connection is what ends that. */
@@ -280,14 +321,9 @@ int exchange_wait_ms(const struct http_loop *l, int max)
 
 static void refuse(h2o_req_t *req, struct http_reply reply, const char *title)
 {
-    AUTO(buf) struct buf *body = NULL;
-
-    if (buf_new(512, &body) == 0 &&
-        buf_printf(body, "{\"title\":\"%s\",\"status\":%d}", title, reply.status) == 0) {
-        reply.media = PROBLEM_JSON;
-        reply.body = body;
-    }
+    add_problem(&reply, title);
     exchange_refuse(req, &reply);
+    buf_free(reply.body);
 }
 
 static char *content_type(h2o_req_t *req)
@@ -371,22 +407,6 @@ static const struct http_route *route_of(const struct http *h, h2o_req_t *req,
     return NULL;
 }
 
-/* A peer that would be refused now, after a reload, is refused. */
-static bool is_welcome(struct conn *c, h2o_req_t *req)
-{
-    const char *why = conn_recheck(c);
-
-    if (!why)
-        return true;
-    log_event(LOG_INFO, "tls", "refused-after-reload", LOG_STR("cause", why),
-              LOG_STR("addr", c->peer.addr));
-    if (c->home->http->refused)
-        c->home->http->refused(c->home->http->refused_arg, why, c->peer.addr);
-    refuse(req, (struct http_reply){.status = 403, .close = true},
-           "this certificate is not accepted any more");
-    return false;
-}
-
 static void refuse_path(h2o_req_t *req, const char *allow)
 {
     if (*allow)
@@ -406,8 +426,10 @@ int exchange_on_request(h2o_handler_t *self, h2o_req_t *req)
 
     (void)self;
     atomic_fetch_add(&h->requests, 1);
-    if (!is_welcome(c, req))
+    if (!is_welcome(c)) {
+        refuse(req, unwelcome, UNWELCOME_TITLE);
         return 0;
+    }
     route = route_of(h, req, allow);
     if (!route) {
         refuse_path(req, allow);
