@@ -6,8 +6,8 @@
  *
  * Only server/http includes h2o's headers.
  *
- * Thread rule: http_start(), http_reload() and http_stop() from one thread; http_exchange_*() by
- * the exchange's holder; http_reply() from any thread.
+ * Thread rule: http_start(), http_reload(), http_drain() and http_stop() from one thread;
+ * http_exchange_*() by the exchange's holder; http_reply() from any thread.
  */
 #ifndef TEKD_HTTP_H
 #define TEKD_HTTP_H
@@ -113,7 +113,12 @@ uint16_t http_port(const struct http *h, size_t listen_index);
  */
 int http_reload(struct http *h);
 
-/* Stops accepting, lets requests under way end (HTTP_STOP_US at most), joins, frees. */
+/*
+ * Stops accepting, and returns; what is under way is still answered, for HTTP_STOP_US at most.
+ * Between this and http_stop() those are told whose exchanges would wait longer: they answer now.
+ */
+void http_drain(struct http *h);
+/* http_drain(), unless that was done; waits until nothing is under way; joins, frees. */
 void http_stop(struct http *h);
 
 /* Numbers for status. */

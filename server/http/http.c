@@ -278,23 +278,30 @@ int http_reload(struct http *h)
     return 0;
 }
 
-/* The handshaker ends first: what it still hands over is served.  What an exchange still needs,
- * whose answer did not come in time, is left to the end of the process. */
-void http_stop(struct http *h)
+/* The handshaker ends first: what it still hands over is served. */
+void http_drain(struct http *h)
 {
-    bool unused = true;
-
-    if (!h)
+    if (!h || h->draining)
         return;
+    h->draining = true;
     if (h->handshaker) {
         loop_stop(h->handshaker);
-        unused = loop_join(h->handshaker);
+        h->in_use = !loop_join(h->handshaker);
     }
     for (size_t i = 0; i < h->n_loops; i++)
         loop_stop(&h->loop[i]);
+}
+
+/* What an exchange still needs, whose answer did not come in time, is left to the end of the
+ * process. */
+void http_stop(struct http *h)
+{
+    if (!h)
+        return;
+    http_drain(h);
     for (size_t i = 0; i < h->n_loops; i++)
-        unused = loop_join(&h->loop[i]) && unused;
-    if (unused)
+        h->in_use = !loop_join(&h->loop[i]) || h->in_use;
+    if (!h->in_use)
         free_http(h);
 }
 
