@@ -363,6 +363,9 @@ int work_encode(struct keys_work *w);
 void work_submit(struct keys_work *w);
 /* Hands an answer that was stored before to the store, to leave when its record is signed. */
 void work_submit_stored(struct keys_work *w);
+/* What is known of the content without the HSM (find.c): made.data is there, or new_export is set,
+ * or new_tek.  Errors: TEKD_ENOTFOUND: there is no such content; of store_call(). */
+int work_find(struct keys_work *w);
 /* Looks (look.c) whether this MessageID was answered before, and answers again or refuses; returns
  * TEKD_ENOTFOUND when it was not and the request goes on, 0 when it was settled. */
 int work_look(struct keys_work *w);
