@@ -38,6 +38,7 @@ enum option_kind {
     OPTION_FILE,      /* the file's contents */
     OPTION_FILE_LIST, /* may be repeated */
     OPTION_NO,        /* no argument: false */
+    OPTION_YES,       /* no argument: true */
 };
 
 struct option_rule {
@@ -111,6 +112,11 @@ void print_object(const json_t *result);
 void print_content(const json_t *content);
 void print_keys(const json_t *result);
 void print_key_id(const json_t *result);
+void print_lines(const json_t *strings);
+#define PRINT_DELIVERY_HEADER                                                                      \
+    "MESSAGE-ID                           BSA              STATE       AGE     ATTEMPTS NEXT     " \
+    " LAST ERROR                               CONTENT-ID"
+void print_delivery(const json_t *delivery);
 void print_checkpoint(const json_t *result);
 
 #endif
