@@ -74,7 +74,8 @@ AUTO_DEFINE(push)
 /*
  * A BSA asks for its deliveries.  reply() is called once, from any thread: with the message of one
  * delivery, claimed and signed; or without (204) after wait_us, or at once when a newer poll of the
- * same BSA came, or when tekd stops.  Errors: TEKD_EAGAIN (too many polls), TEKD_ECLOSED.
+ * same BSA came, or when tekd stops.  One that is gone gets none either, by then or before.
+ * Errors: TEKD_EAGAIN (too many polls), TEKD_ECLOSED; reply() is not called then.
  */
 struct push_poll {
     int64_t bsa;
@@ -83,6 +84,7 @@ struct push_poll {
     int64_t wait_us;
     void (*reply)(struct push_poll *self, enum cp3_media media, struct buf *take_message);
     void *arg;
+    _Atomic bool gone;      /* set by who asked when nobody waits any more: nothing is claimed */
     struct push_poll *next; /* the service's own until reply */
     int64_t until_us;
 };
