@@ -162,91 +162,6 @@ static bool decode(struct keys_work *w, struct cp3_reader *reader)
 
 /* ---- which TEK ------------------------------------------------------------------------------- */
 
-/* A read of the store for one content, on a miss of the cache. */
-struct lookup {
-    const char *content_id;
-    int64_t kek;
-    struct key_material *ret;
-};
-
-/* Of a known TEK, whether it was wrapped for this KEK before. */
-static int read_export(void *arg, struct store_tx *tx)
-{
-    struct lookup *l = arg;
-    struct key_material *m = l->ret;
-    int r = store_tx_export_find(tx, m->key.tek, l->kek, &m->data);
-
-    m->new_export = r == TEKD_ENOTFOUND;
-    return m->new_export ? 0 : r;
-}
-
-static int read_tek(struct store_tx *tx, struct lookup *l)
-{
-    struct key_material *m = l->ret;
-    struct store_tek t;
-    int r = store_tx_tek_current(tx, m->key.content, 0, &t);
-
-    if (r == TEKD_ENOTFOUND) {
-        r = store_tx_tek_newest(tx, m->key.content, 0, &m->version);
-        m->version++;
-        m->new_tek = true;
-        return r;
-    }
-    if (r < 0)
-        return r;
-    m->key.tek = t.row;
-    m->key.bits = t.bits;
-    m->key.storage_kek = t.storage_kek;
-    m->key.stored = t.stored;
-    memcpy(m->key.key_id, t.key_id, sizeof(t.key_id));
-    return read_export(l, tx);
-}
-
-static int read_content(void *arg, struct store_tx *tx)
-{
-    struct lookup *l = arg;
-    struct store_content c;
-    int r = store_tx_content_find(tx, l->content_id, strlen(l->content_id), &c);
-
-    if (r < 0)
-        return r;
-    l->ret->key.content = c.row;
-    l->ret->key.bits = c.bits;
-    return read_tek(tx, l);
-}
-
-static int read_store(struct keys_work *w, int (*read)(void *arg, struct store_tx *tx),
-                      struct lookup *l)
-{
-    int r;
-
-    keys_waits(w->k, true);
-    r = store_call(w->k->store, STORE_READ, read, l);
-    keys_waits(w->k, false);
-    return r;
-}
-
-/*
- * What is known of the content without the HSM: made.data is there, or new_export is set, or
- * new_tek.  Errors: TEKD_ENOTFOUND: there is no such content; of store_call().
- */
-static int look_up(struct keys_work *w)
-{
-    struct key_material *m = &w->made;
-    struct lookup l = {.content_id = w->request.content_id, .kek = m->kek, .ret = m};
-
-    if (cache_get(w->k->cache, l.content_id, &m->key)) {
-        atomic_fetch_add(&w->k->tek_hits, 1);
-        return cache_get_export(w->k->cache, m->key.tek, m->kek, &m->data)
-                   ? 0
-                   : read_store(w, read_export, &l);
-    }
-    atomic_fetch_add(&w->k->tek_misses, 1);
-    if (!bloom_may_have(w->k->bloom, l.content_id))
-        return TEKD_ENOTFOUND;
-    return read_store(w, read_content, &l);
-}
-
 static bool may_make_content(const struct keys_work *w)
 {
     return w->k->auto_content &&
@@ -372,7 +287,7 @@ static void make_once(struct keys_work *w)
 
 static void find_and_answer(struct keys_work *w)
 {
-    int r = look_up(w);
+    int r = work_find(w);
 
     if (r == TEKD_ENOTFOUND && !may_make_content(w)) {
         refuse_unless_used(w, CP3_REASON_UNKNOWN_CONTENT);
@@ -384,8 +299,8 @@ static void find_and_answer(struct keys_work *w)
         w->made.key.bits = w->k->auto_bits;
         r = 0;
     }
-    if (r == 0 && (w->request.has & CP3_HAS_PERIOD))
-        refuse_unless_used(w, CP3_REASON_NO_PERIOD); /* no content has crypto-periods yet */
+    if (r == TEKD_EDENIED || (w->made.new_content && work_asked(w) >= 0))
+        refuse_unless_used(w, CP3_REASON_NO_PERIOD);
     else if (r < 0)
         work_error(w, "looking for the TEK", r);
     else if (w->made.new_tek || w->made.new_export)
