@@ -170,22 +170,27 @@ int keys_destroy(struct keys *k, const struct keys_actor *a, const uint8_t key_i
  */
 
 /*
- * Period n of a content runs from epoch + n * period_s to epoch + (n + 1) * period_s.  Its TEK is
- * made lead_s before it starts ("announced" from then on), or by the first request for it.
+ * Period n of a content runs from epoch + n * period_s to epoch + (n + 1) * period_s, the end
+ * excluded.  Its TEK is made lead_s before it starts ("announced" from then on), or by the first
+ * request in it.  A request gets the TEK of the current period or, if it asks for it, an announced
+ * one.
  */
 #define KEYS_PERIOD_MIN_S 10
 #define KEYS_PERIOD_MAX_S 31536000
 struct keys_content_add {
     const char *id;
     unsigned bits;
-    int64_t period_s; /* 0: no crypto-periods */
-    int64_t lead_s;   /* less than period_s */
+    int64_t period_s;     /* 0: no crypto-periods */
+    int64_t lead_s;       /* less than period_s */
+    int64_t epoch_utc_us; /* if set_epoch, and not in the future; else the whole second of now */
+    bool set_epoch;
 };
 
 /*
  * Makes the TEK of a period, unless it has one already, and with it, in the same transaction, the
  * fan-out to the BSAs that hold the content.  May wait for the HSM.  Returns 0 also when it was
- * there.  Errors: those of the HSM and of store_call(); TEKD_ENOTFOUND (no such content).
+ * there.  Errors: those of the HSM and of store_call(); TEKD_ENOTFOUND (no such content);
+ * TEKD_ESTALE (the period is over: nobody may ask for it any more).
  */
 int keys_period_make(struct keys *k, int64_t content, int64_t period, int64_t deadline_us);
 

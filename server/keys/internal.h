@@ -67,6 +67,60 @@ static inline bool bsa_state_current(const struct bsa_state *s)
     return atomic_load(&s->bsa->generation) == s->generation;
 }
 
+/* ---- period.c: crypto-periods ---------------------------------------------------------------- */
+
+/* until_us 0: the content has no crypto-periods; its one period is 0 and always current. */
+struct period {
+    int64_t index;
+    int64_t from_us, until_us; /* UTC; at until_us the next one begins */
+};
+/* The one of this time.  Before the epoch, where a clock that was set back may be, it is the
+ * first. */
+void period_at(const struct store_content *c, int64_t utc_us, struct period *ret_period);
+/* The one of this index, which is current or has a TEK. */
+void period_get(const struct store_content *c, int64_t index, struct period *ret_period);
+
+static inline bool period_is_over(const struct period *p, int64_t utc_us)
+{
+    return p->until_us != 0 && utc_us >= p->until_us;
+}
+static inline bool period_is_current(const struct period *p, int64_t utc_us)
+{
+    return p->until_us == 0 || (utc_us >= p->from_us && utc_us < p->until_us);
+}
+/* "period" of a record, if the content has any. */
+void period_record(struct record *rec, const struct period *p);
+
+/* ---- tek.c: TEKs and their wraps on the way into the store ----------------------------------- */
+
+/* A TEK that no request waits for. */
+struct tek_order {
+    struct keys *k;
+    struct store_content content;
+    struct period period;
+    struct store_tek tek;
+};
+/* The half in the HSM.  Errors: those of hsm_issue(). */
+int tek_make(struct tek_order *o, int64_t deadline_us);
+/* The half in the store: the newest version of its period, with tek.generated. */
+int tek_insert(struct tek_order *o, struct store_tx *tx);
+/* A TEK of known version, with tek.generated.  Errors: TEKD_EEXIST (the version is taken). */
+int tek_put(struct keys *k, struct store_tx *tx, const char *content_id, const struct period *p,
+            struct store_tek *t);
+/* From here on the old TEK of the content is not current: what was decided on it is decided again.
+ */
+void tek_changed(struct keys *k, const char *content_id);
+/*
+ * Inserts the TEK as wrapped for a KEK.  Somebody else may have done so meanwhile: with AES key
+ * wrap it is the same; RSA-OAEP gives others each time, and the stored one is what repeats will
+ * give.  Errors: TEKD_ESTALE (it is another one, which is in the cache now).
+ */
+int tek_put_export(struct keys *k, struct store_tx *tx, int64_t tek, int64_t kek,
+                   const struct hsm_blob *data);
+/* KeyInfo of Tags 2 and 3. */
+struct key_material;
+void tek_set_key_info(const struct key_material *made, struct cp3_message *m);
+
 /* ---- cache.c: current TEKs and wrapped exports ----------------------------------------------- */
 
 /* What the cache knows of a content and its current TEK. */
@@ -75,6 +129,7 @@ struct key_entry {
     unsigned bits;
     int64_t tek; /* 0: the content has no current TEK */
     uint8_t key_id[16];
+    struct period period; /* that it is of; the cache holds the current one */
     int64_t storage_kek;
     struct hsm_blob stored;
 };
@@ -83,6 +138,7 @@ struct cache;
 int cache_new(size_t contents, size_t exports, struct cache **ret_cache);
 void cache_free(struct cache *c);
 
+/* What is of a period that is not current by clock_utc_us() is forgotten, and not found. */
 bool cache_get(struct cache *c, const char *content_id, struct key_entry *ret_entry);
 /* Both forget what was longest not asked for; without memory nothing is kept. */
 void cache_put(struct cache *c, const char *content_id, const struct key_entry *e);
@@ -348,6 +404,12 @@ struct keys_work {
     uint64_t epoch;
 };
 
+/* The Period that is asked for; -1: none. */
+static inline int64_t work_asked(const struct keys_work *w)
+{
+    return w->request.has & CP3_HAS_PERIOD ? (int64_t)w->request.period_index : -1;
+}
+
 /* More than a few rounds mean that the rules change faster than we decide. */
 #define KEYS_ATTEMPTS_MAX 16
 
@@ -372,7 +434,8 @@ void work_submit(struct keys_work *w);
 /* Hands an answer that was stored before to the store, to leave when its record is signed. */
 void work_submit_stored(struct keys_work *w);
 /* What is known of the content without the HSM (find.c): made.data is there, or new_export is set,
- * or new_tek.  Errors: TEKD_ENOTFOUND: there is no such content; of store_call(). */
+ * or new_tek.  Errors: TEKD_ENOTFOUND: there is no such content; TEKD_EDENIED: the period that is
+ * asked for is neither current nor announced; of store_call(). */
 int work_find(struct keys_work *w);
 /* Looks (look.c) whether this MessageID was answered before, and answers again or refuses; returns
  * TEKD_ENOTFOUND when it was not and the request goes on, 0 when it was settled. */

@@ -286,8 +286,8 @@ static void find_and_answer(struct keys_work *w)
         w->made.key.bits = w->k->auto_bits;
         r = 0;
     }
-    if (r == 0 && (w->request.has & CP3_HAS_PERIOD))
-        refuse_unless_used(w, CP3_REASON_NO_PERIOD); /* no content has crypto-periods yet */
+    if (r == TEKD_EDENIED || (w->made.new_content && work_asked(w) >= 0))
+        refuse_unless_used(w, CP3_REASON_NO_PERIOD);
     else if (r < 0)
         work_error(w, "looking for the TEK", r);
     else if (w->made.new_tek || w->made.new_export)

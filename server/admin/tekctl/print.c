@@ -98,9 +98,21 @@ void print_object(const json_t *r)
     (void)putchar('\n');
 }
 
+/* Seconds, or a dash for a content without crypto-periods. */
+static void print_seconds(const json_t *c, const char *key)
+{
+    if (num(c, "period_s") > 0)
+        (void)printf("%-9lld ", num(c, key));
+    else
+        (void)printf("%-9s ", "-");
+}
+
 void print_content(const json_t *c)
 {
-    (void)printf("%-28s %-5lld %s\n", str(c, "created"), num(c, "bits"), str(c, "content_id"));
+    (void)printf("%-28s %-5lld ", str(c, "created"), num(c, "bits"));
+    print_seconds(c, "period_s");
+    print_seconds(c, "lead_s");
+    (void)puts(str(c, "content_id"));
 }
 
 void print_keys(const json_t *r)
@@ -108,10 +120,12 @@ void print_keys(const json_t *r)
     size_t i;
     json_t *k;
 
-    (void)printf("%-37s %-8s %-5s %-28s %s\n", "KEY-ID", "VERSION", "BITS", "CREATED", "STATE");
+    (void)printf("%-37s %-8s %-8s %-5s %-28s %s\n", "KEY-ID", "PERIOD", "VERSION", "BITS",
+                 "CREATED", "STATE");
     json_array_foreach (r, i, k)
-        (void)printf("%-37s %-8lld %-5lld %-28s %s\n", str(k, "key_id"), num(k, "version"),
-                     num(k, "bits"), str(k, "created"), yes(k, "destroyed") ? "destroyed" : "");
+        (void)printf("%-37s %-8lld %-8lld %-5lld %-28s %s\n", str(k, "key_id"), num(k, "period"),
+                     num(k, "version"), num(k, "bits"), str(k, "created"),
+                     yes(k, "destroyed") ? "destroyed" : "");
 }
 
 void print_key_id(const json_t *r)
