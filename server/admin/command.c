@@ -47,7 +47,10 @@ static const struct admin_command commands[] = {
      {{"message", ADMIN_STR}, {"reason", ADMIN_STR}}},
     {"audit checkpoint", ADMIN_OPERATOR, admin_audit_checkpoint, {{NULL, ADMIN_STR}}},
     {"audit export", ADMIN_OPERATOR, admin_audit_export, {{NULL, ADMIN_STR}}},
-    {"audit records", ADMIN_READER, admin_audit_records, {{"from", ADMIN_INT}}},
+    {"audit records",
+     ADMIN_READER,
+     admin_audit_records,
+     {{"from", ADMIN_INT}, {"event", ADMIN_STR}}},
 };
 
 const struct admin_command *admin_command_find(const char *name)

@@ -124,7 +124,8 @@ static const struct command commands[] = {
      .print = print_checkpoint},
     {.words = "audit ledger",
      .synopsis = "[--bsa ID] [--content CONTENT-ID]",
-     .help = "every Message ID with its answer",
+     .help = "every Message ID with its answer, or its delivery and what became of it; a \"?\" "
+             "marks what no checkpoint covered before a crash",
      .option = {{"bsa", OPTION_STR, "bsa", false}, {"content", OPTION_STR, "content", false}},
      .run = ledger_run},
     {.words = "audit export",
