@@ -20,3 +20,4 @@ endforeach()
 # Commits that find no space.
 target_sources(test_keys_admin PRIVATE store_vfs.c)
 target_link_libraries(test_keys_admin PRIVATE PkgConfig::SQLITE)
+tekd_unit_test(keys_collect keys_fixture tekd_keys tekd_base)
