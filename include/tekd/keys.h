@@ -170,22 +170,27 @@ int keys_destroy(struct keys *k, const struct keys_actor *a, const uint8_t key_i
  */
 
 /*
- * Period n of a content runs from epoch + n * period_s to epoch + (n + 1) * period_s.  Its TEK is
- * made lead_s before it starts ("announced" from then on), or by the first request for it.
+ * Period n of a content runs from epoch + n * period_s to epoch + (n + 1) * period_s, the end
+ * excluded.  Its TEK is made lead_s before it starts ("announced" from then on), or by the first
+ * request in it.  A request gets the TEK of the current period or, if it asks for it, an announced
+ * one.
  */
 #define KEYS_PERIOD_MIN_S 10
 #define KEYS_PERIOD_MAX_S 31536000
 struct keys_content_add {
     const char *id;
     unsigned bits;
-    int64_t period_s; /* 0: no crypto-periods */
-    int64_t lead_s;   /* less than period_s */
+    int64_t period_s;     /* 0: no crypto-periods */
+    int64_t lead_s;       /* less than period_s */
+    int64_t epoch_utc_us; /* if set_epoch, and not in the future; else the whole second of now */
+    bool set_epoch;
 };
 
 /*
  * Makes the TEK of a period, unless it has one already, and with it, in the same transaction, the
  * fan-out to the BSAs that hold the content.  May wait for the HSM.  Returns 0 also when it was
- * there.  Errors: those of the HSM and of store_call(); TEKD_ENOTFOUND (no such content).
+ * there.  Errors: those of the HSM and of store_call(); TEKD_ENOTFOUND (no such content);
+ * TEKD_ESTALE (the period is over: nobody may ask for it any more).
  */
 int keys_period_make(struct keys *k, int64_t content, int64_t period, int64_t deadline_us);
 
@@ -241,11 +246,12 @@ int keys_delivery_abandon(struct keys *k, const struct keys_actor *a, const char
  * A confirmation, however it came: the body of the HTTP answer to a push, or a POST of the BSA.
  * Judged on the store thread by the row; records delivery.confirmed, delivery.rejected,
  * confirm.duplicate or confirm.unmatched.  What the caller fills stays alive until done, which runs
- * on the store thread when the outcome is durable.
+ * on the store thread when the outcome is durable, or at once on the caller's when the store takes
+ * nothing.  A rejection leaves next_us as the claim set it.
  */
 enum keys_confirmation {
     KEYS_CONFIRMED,  /* now, or (duplicate) before */
-    KEYS_REJECTED,   /* Status 1 of an open delivery */
+    KEYS_REJECTED,   /* Status 1 of a delivery that is not confirmed */
     KEYS_UNMATCHED,  /* no confirmation; reason says why */
     KEYS_NOT_JUDGED, /* error says why: the store failed */
 };
@@ -266,6 +272,8 @@ struct keys_confirm {
     /* The service's own. */
     struct store_item item;
     struct keys *keys;
+    struct record *note;
+    bool changed;
 };
 void keys_confirm(struct keys *k, struct keys_confirm *c);
 
@@ -285,6 +293,27 @@ void keys_peer_clear(struct keys_peer *p);
 int keys_peer_by_cert(struct keys *k, const uint8_t sha256[static 32], struct keys_peer *ret_peer);
 /* By row: also TEKD_EDENIED for a disabled one. */
 int keys_peer_by_row(struct keys *k, int64_t row, struct keys_peer *ret_peer);
+
+/* One who asks for deliveries, as HTTP knows him, and the enabled BSA that he is. */
+struct keys_asker {
+    uint8_t cert_sha256[32];
+    char addr[KEYS_ADDR_MAX];
+};
+struct keys_collector {
+    int64_t row;
+    char id[STORE_ID_MAX + 1];
+};
+/*
+ * Who it is, by what is in memory.  A stranger's, or a disabled BSA's, refusal is recorded as that
+ * of a request is, and *ret_reply is what he gets: 403, and the connection ends.
+ * Errors: TEKD_EDENIED.
+ */
+int keys_collector(struct keys *k, const struct keys_asker *a, struct keys_collector *ret_collector,
+                   struct keys_reply *ret_reply);
+/* His question is none; detail says why.  Recorded, and answered with 400. */
+void keys_collect_malformed(struct keys *k, const struct keys_asker *a,
+                            const struct keys_collector *c, const char *detail,
+                            struct keys_reply *ret_reply);
 
 /* Records something that nobody waits for, e.g. hsm.lost; takes it. */
 void keys_note(struct keys *k, struct record *take_r);

@@ -12,9 +12,15 @@
  * One lane a BSA: at most PUSH_LANE_MAX of its deliveries are under way, and one while the last
  * attempt failed, so that a BSA that hangs holds its own lane and nobody else's.
  *
+ * A BSA's server is who its certificate says: signed by the BSA's own CA or, if it has none, by the
+ * server's client CA, for the name in the URL, and enrolled for this very BSA.  All of that is
+ * settled with the handshake, before a request is written, and again whenever the files or the
+ * enrolment have changed.
+ *
  * Threads: "push" (curl's multi interface, timers, lanes), "jobs" (what waits for the HSM: fan-outs
- * and the TEKs of crypto-periods).  Thread rule: push_start(), push_reload() and push_stop() from
- * one thread; the rest from any.
+ * and the TEKs of crypto-periods), and "push-sign" (signatures of handshakes, when the TLS key is
+ * in the HSM: it waits for them, so that "push" need not).  Thread rule: push_start(),
+ * push_reload(), push_stop() and push_free() from one thread; the rest from any.
  */
 #ifndef TEKD_PUSH_H
 #define TEKD_PUSH_H
@@ -26,6 +32,7 @@
 #define PUSH_ANSWER_MAX 65536 /* octets of an HTTP answer that are read */
 #define PUSH_WAIT_MAX_S 60    /* of one poll of a collecting BSA */
 #define PUSH_POLLS_MAX  1024  /* open polls */
+#define PUSH_IDLE_MAX   1024  /* connections kept open: a rotation finds those of the last one */
 
 struct push;
 
@@ -52,13 +59,23 @@ struct push_options {
 int push_start(const struct push_options *o, struct push **ret_push);
 /* Reads certificate, key, CA and CRL again; when one does not parse all stay as they were. */
 int push_reload(struct push *p);
-/* Claims nothing more, gives attempts under way 5 s, answers open polls, joins. */
+/*
+ * Claims nothing more, answers open polls, gives attempts under way PUSH_STOP_US, joins.  From then
+ * on push_collect() gives TEKD_ECLOSED and nothing else happens: whoever answers HTTP may stop
+ * after the push service, and need not wait for polls.
+ */
+#define PUSH_STOP_US 5000000
 void push_stop(struct push *p);
+/* When nobody can call any more: HTTP, admin socket, key service and store have ended.  Takes NULL.
+ */
+void push_free(struct push *p);
+AUTO_DEFINE(push)
 
 /*
  * A BSA asks for its deliveries.  reply() is called once, from any thread: with the message of one
  * delivery, claimed and signed; or without (204) after wait_us, or at once when a newer poll of the
- * same BSA came, or when tekd stops.  Errors: TEKD_EAGAIN (too many polls), TEKD_ECLOSED.
+ * same BSA came, or when tekd stops.  One that is gone gets none either, by then or before.
+ * Errors: TEKD_EAGAIN (too many polls), TEKD_ECLOSED; reply() is not called then.
  */
 struct push_poll {
     int64_t bsa;
@@ -67,6 +84,7 @@ struct push_poll {
     int64_t wait_us;
     void (*reply)(struct push_poll *self, enum cp3_media media, struct buf *take_message);
     void *arg;
+    _Atomic bool gone;      /* set by who asked when nobody waits any more: nothing is claimed */
     struct push_poll *next; /* the service's own until reply */
     int64_t until_us;
 };
@@ -74,11 +92,12 @@ int push_collect(struct push *p, struct push_poll *poll);
 
 struct push_status {
     uint64_t count[STORE_DELIVERY_STATES];
-    uint64_t under_way;                             /* attempts at this moment */
-    uint64_t attempts, confirmed, rejected, failed; /* since the start */
-    uint64_t fanouts;                               /* that are not through */
-    int64_t oldest_open_us;                         /* UTC; 0: none */
-    int64_t late_periods;                           /* TEKs that could not be made in time */
+    uint64_t under_way; /* attempts at this moment */
+    /* Since the start: claims, and what was answered to a push (not what came by POST later). */
+    uint64_t attempts, confirmed, rejected, failed;
+    uint64_t fanouts;       /* that are not through */
+    int64_t oldest_open_us; /* UTC; 0: none */
+    int64_t late_periods;   /* TEKs that could not be made in time */
 };
 int push_status_get(struct push *p, struct push_status *ret_status);
 

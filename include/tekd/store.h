@@ -339,9 +339,9 @@ static inline bool store_delivery_is_open(enum store_delivery_state state)
     return state < STORE_DELIVERY_CONFIRMED;
 }
 
-#define STORE_MID_LEN      36   /* ours are UUIDs (RFC 9562) */
-#define STORE_WHY_MAX      255  /* octets of the last error in words */
-#define STORE_DELIVERY_MAX 4096 /* octets of the message: CP3_WRITTEN_MAX is less */
+#define STORE_MID_LEN      36    /* ours are UUIDs (RFC 9562) */
+#define STORE_WHY_MAX      255   /* octets of the last error in words */
+#define STORE_DELIVERY_MAX 16384 /* octets of the message: as many as libcp3 ever writes */
 
 struct store_delivery {
     int64_t row;
@@ -360,8 +360,11 @@ struct store_delivery {
     char why[STORE_WHY_MAX + 1]; /* what went wrong last; empty: nothing did */
 };
 
-/* Unique: mid.  The message is the exact octets of every attempt; it is removed with the state
- * CONFIRMED and ABANDONED.  Sets the row. */
+/*
+ * Unique: mid.  Sets the row.  The message is the exact octets of every attempt.  It is removed
+ * with the state ABANDONED, and from a CONFIRMED one with the checkpoint that covers confirmed_seq:
+ * until then a crash can make that confirmation one that does not count, and it is sent again.
+ */
 int store_tx_delivery_insert(struct store_tx *tx, struct store_delivery *d, const void *message,
                              size_t len);
 int store_tx_delivery_find(struct store_tx *tx, const char *mid, size_t len,
@@ -373,23 +376,27 @@ int store_tx_delivery_message(struct store_tx *tx, int64_t row, struct buf *out)
 int store_tx_delivery_update(struct store_tx *tx, const struct store_delivery *d);
 
 /* What each() of a walk over deliveries gets is borrowed for the call; it must not write: collect,
- * then write.  Open deliveries of one BSA with next_us <= now_us, oldest first. */
+ * then write.  Open deliveries of one BSA with next_us <= now_us, by row: oldest first. */
 int store_tx_delivery_due(struct store_tx *tx, int64_t bsa, int64_t now_us,
                           const struct store_walk *w,
                           int (*each)(void *arg, const struct store_delivery *d));
 /* All, by row. */
 int store_tx_delivery_walk(struct store_tx *tx, const struct store_walk *w,
                            int (*each)(void *arg, const struct store_delivery *d));
-/* The open ones, by row; or those in one state. */
+/* The open ones, by row. */
 int store_tx_delivery_walk_open(struct store_tx *tx, const struct store_walk *w,
                                 int (*each)(void *arg, const struct store_delivery *d));
 /* Those whose delivery.confirmed is record from or a later one; by row. */
 int store_tx_delivery_walk_confirmed(struct store_tx *tx, uint64_t from, const struct store_walk *w,
                                      int (*each)(void *arg, const struct store_delivery *d));
-/* Open ones whose deadline is not after now_us, in the order of their deadlines. */
+/* Open ones whose deadline is not after now_us, in the order of their deadlines; w->after is not
+ * looked at: whoever ends them finds the next ones. */
 int store_tx_delivery_expired(struct store_tx *tx, int64_t now_us, const struct store_walk *w,
                               int (*each)(void *arg, const struct store_delivery *d));
-/* Of each BSA with open deliveries: how many, the earliest next_us and the earliest deadline. */
+/*
+ * Of each BSA with open deliveries: how many, the earliest next_us and the earliest deadline.  It
+ * reads an entry of an index for each open one.
+ */
 struct store_lane {
     int64_t bsa;
     uint64_t open;
@@ -398,6 +405,7 @@ struct store_lane {
 };
 int store_tx_delivery_lanes(struct store_tx *tx, void *arg,
                             int (*each)(void *arg, const struct store_lane *l));
+/* Without open ones the times are INT64_MAX. */
 int store_tx_delivery_lane(struct store_tx *tx, int64_t bsa, struct store_lane *ret_lane);
 /* How many are in each state. */
 int store_tx_delivery_counts(struct store_tx *tx, uint64_t ret_count[static STORE_DELIVERY_STATES]);
@@ -413,25 +421,29 @@ struct store_fanout {
     int64_t content;
     int64_t after_bsa; /* up to this row all is done */
 };
-int store_tx_fanout_insert(struct store_tx *tx, struct store_fanout *f);
+int store_tx_fanout_insert(struct store_tx *tx, struct store_fanout *f); /* unique: tek */
 int store_tx_fanout_advance(struct store_tx *tx, int64_t row, int64_t after_bsa);
 int store_tx_fanout_delete(struct store_tx *tx, int64_t row);
 int store_tx_fanout_walk(struct store_tx *tx, const struct store_walk *w,
                          int (*each)(void *arg, const struct store_fanout *f));
-/* BSAs (rows, rising, beyond w->after) that were given some TEK of this content other than tek. */
+/*
+ * BSAs (rows, rising, beyond w->after) that were given some TEK of this content before tek, or
+ * without it: also one that is destroyed since.
+ */
 int store_tx_holders_walk(struct store_tx *tx, int64_t content, int64_t tek,
                           const struct store_walk *w, int (*each)(void *arg, int64_t bsa));
 
 /* Contents with crypto-periods, by row. */
 int store_tx_content_walk_periodic(struct store_tx *tx, const struct store_walk *w,
                                    int (*each)(void *arg, const struct store_content *c));
-/* The newest period of the content that has a TEK.  Errors: TEKD_ENOTFOUND. */
+/* The newest period of the content that has a TEK, if a destroyed one.  Errors: TEKD_ENOTFOUND. */
 int store_tx_tek_last_period(struct store_tx *tx, int64_t content, int64_t *ret_period);
 
 /*
  * The records that were in the database at the start but under no checkpoint: from is the first,
  * to the one behind the last; equal when there were none.  A confirmation among them does not
- * count.
+ * count: with log.recovered, in one transaction, its delivery has become IN_FLIGHT again, as the
+ * crash found it, or ABANDONED when it has no message any more.
  */
 void store_unattested(struct store *s, uint64_t *ret_from, uint64_t *ret_to);
 

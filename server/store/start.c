@@ -11,7 +11,8 @@
  *     tail                leaves beyond the newest checkpoint: whole records, nothing after
  *                         log.stopped but a start, none at all if the log ended clean
  *
- * A tail is adopted: log.recovered says which records were under no signature.
+ * A tail is adopted: log.recovered says which records were under no signature.  Tables of an older
+ * schema are brought up to ours last, when the log is known to be what was signed.
  */
 #include "internal.h"
 
@@ -22,8 +23,6 @@
 #include "tekd/enc.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
-
-#define SCHEMA 1
 
 int start_tamper(const char *check, uint64_t record, const char *expected, const char *found)
 {
@@ -59,7 +58,7 @@ static int make_tables(struct store *s)
     int r = driver->begin(s->db);
 
     if (r == 0)
-        r = driver->create(s->db);
+        r = driver->upgrade(s->db, 0);
     if (r == 0)
         r = rows_meta_put_int(s->db, "schema", SCHEMA);
     if (r == 0)
@@ -79,19 +78,51 @@ static int refuse(const char *what, const char *expected, const char *found)
     return TEKD_EINVAL;
 }
 
+static int upgrade(struct start *st)
+{
+    const struct db_driver *driver = db_driver(st->s->db);
+    struct db *db = st->s->db;
+    int r;
+
+    if (st->schema == SCHEMA)
+        return 0;
+    log_event(LOG_INFO, "store", "upgrading", LOG_INT("from", st->schema), LOG_INT("to", SCHEMA));
+    r = driver->begin(db);
+    if (r == 0)
+        r = driver->upgrade(db, st->schema);
+    if (r == 0)
+        r = rows_meta_put_int(db, "schema", SCHEMA);
+    if (r == 0)
+        return driver->commit(db);
+    driver->rollback(db);
+    return r;
+}
+
+static int check_schema(struct start *st)
+{
+    int64_t schema = 0;
+    int r = rows_meta_int(st->s->db, "schema", &schema);
+
+    if (r == TEKD_ENOTFOUND || r == TEKD_EINTERNAL) /* tables, but not ours */
+        return refuse("tables", "tekd", "other");
+    if (r == 0 && (schema < 1 || schema > SCHEMA)) {
+        char expected[24], found[24];
+
+        (void)snprintf(expected, sizeof(expected), "at most %d", SCHEMA);
+        (void)snprintf(found, sizeof(found), "%" PRId64, schema);
+        return refuse("schema", expected, found);
+    }
+    st->schema = (unsigned)schema;
+    return r;
+}
+
 static int check_owner(struct store *s)
 {
     char bsm_id[STORE_ID_MAX + 1] = "";
     size_t len = 0;
-    int64_t schema = 0, epoch = 0;
-    int r = rows_meta_int(s->db, "schema", &schema);
+    int64_t epoch = 0;
+    int r = rows_meta_get(s->db, "bsm_id", bsm_id, STORE_ID_MAX, &len);
 
-    if (r == TEKD_ENOTFOUND || r == TEKD_EINTERNAL) /* tables, but not ours */
-        return refuse("tables", "tekd", "other");
-    if (r == 0 && schema != SCHEMA)
-        return refuse("schema", "1", "a newer one");
-    if (r == 0)
-        r = rows_meta_get(s->db, "bsm_id", bsm_id, STORE_ID_MAX, &len);
     if (r == 0)
         r = rows_meta_int(s->db, "epoch", &epoch);
     if (r < 0)
@@ -110,6 +141,8 @@ static int check_file(struct start *st)
 
     if (r == 0 && st->fresh)
         r = make_tables(s);
+    if (r == 0)
+        r = check_schema(st);
     if (r == 0)
         r = check_owner(s);
     if (r < 0)
@@ -249,7 +282,9 @@ static void empty_tree(struct tree *t)
 int start_check(struct store *s)
 {
     static int (*const checks[])(struct start *) = {
-        check_key, check_newest, check_anchor, start_check_leaves, start_check_tail, start_records};
+        check_key,        check_newest, check_anchor,  start_check_leaves,
+        start_check_tail, upgrade,      start_records,
+    };
     struct start st = {.s = s};
     int r = check_file(&st);
 

@@ -12,6 +12,12 @@ target_link_libraries(keys_fixture
 foreach(module keys_service keys_race keys_faults keys_admin)
     tekd_unit_test(${module} keys_fixture tekd_keys tekd_base)
 endforeach()
+# With time that stands still until a test moves it.
+foreach(module keys_period)
+    tekd_unit_test(${module} keys_fixture tekd_keys tekd_base FAKE_CLOCK)
+    target_include_directories(test_${module} PRIVATE ${PROJECT_SOURCE_DIR}/server/keys)
+endforeach()
 # Commits that find no space.
 target_sources(test_keys_admin PRIVATE store_vfs.c)
 target_link_libraries(test_keys_admin PRIVATE PkgConfig::SQLITE)
+tekd_unit_test(keys_collect keys_fixture tekd_keys tekd_base)

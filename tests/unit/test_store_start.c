@@ -253,9 +253,9 @@ static void store_open__refuses_the_log_of_another(void **state)
     assert_int_equal(fixture_try_open(f), TEKD_EINVAL);
     assert_true(fixture_logged("what=bsm_id", "found=bsm.example"));
     f->o.bsm_id = "bsm.example";
-    fixture_sql(f, "UPDATE meta SET value = CAST('2' AS BLOB) WHERE name = 'schema'");
+    fixture_sql(f, "UPDATE meta SET value = CAST('3' AS BLOB) WHERE name = 'schema'");
     assert_int_equal(fixture_try_open(f), TEKD_EINVAL);
-    assert_true(fixture_logged("what=schema", "newer"));
+    assert_true(fixture_logged("what=schema", "found=3"));
 }
 
 static void store_open__refuses_what_is_no_database_of_ours(void **state)
