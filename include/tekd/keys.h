@@ -176,13 +176,160 @@ int keys_bsa_enable(struct keys *k, const struct keys_actor *a, const char *id, 
 int keys_bsa_retire_kek(struct keys *k, const struct keys_actor *a, const char *id,
                         const char *kek_name, struct keys_error *err);
 
-int keys_content_add(struct keys *k, const struct keys_actor *a, const char *id, unsigned bits,
-                     struct keys_error *err);
 /* A new version becomes current. */
 int keys_rotate(struct keys *k, const struct keys_actor *a, const char *content_id,
                 uint8_t ret_key_id[static 16], struct keys_error *err);
 int keys_destroy(struct keys *k, const struct keys_actor *a, const uint8_t key_id[static 16],
                  struct keys_error *err);
+
+/* ---- crypto-periods ----------------------------------------------------------------------------
+ */
+
+/*
+ * Period n of a content runs from epoch + n * period_s to epoch + (n + 1) * period_s, the end
+ * excluded.  Its TEK is made lead_s before it starts ("announced" from then on), or by the first
+ * request in it.  A request gets the TEK of the current period or, if it asks for it, an announced
+ * one.
+ */
+#define KEYS_PERIOD_MIN_S 10
+#define KEYS_PERIOD_MAX_S 31536000
+struct keys_content_add {
+    const char *id;
+    unsigned bits;
+    int64_t period_s;     /* 0: no crypto-periods */
+    int64_t lead_s;       /* less than period_s */
+    int64_t epoch_utc_us; /* if set_epoch, and not in the future; else the whole second of now */
+    bool set_epoch;
+};
+
+/*
+ * Makes the TEK of a period, unless it has one already, and with it, in the same transaction, the
+ * fan-out to the BSAs that hold the content.  May wait for the HSM.  Returns 0 also when it was
+ * there.  Errors: those of the HSM and of store_call(); TEKD_ENOTFOUND (no such content);
+ * TEKD_ESTALE (the period is over: nobody may ask for it any more).
+ */
+int keys_period_make(struct keys *k, int64_t content, int64_t period, int64_t deadline_us);
+
+int keys_content_add(struct keys *k, const struct keys_actor *a, const struct keys_content_add *c,
+                     struct keys_error *err);
+
+/* ---- key deliveries ----------------------------------------------------------------------------
+ * What a delivery says, and what becomes of it when a confirmation comes.  When and how it is sent
+ * is the push service's (push.h).
+ */
+
+/*
+ * Called when deliveries of this BSA were prepared and are signed, or changed by a confirmation or
+ * an operator; bsa 0: a fan-out was begun, or a content with crypto-periods was added.  From any
+ * thread; must not block.  Set before the first request.
+ */
+void keys_on_delivery(struct keys *k, void (*changed)(void *arg, int64_t bsa), void *arg);
+
+/*
+ * One new Key Delivery of the content's TEK, made if there is none (of the current period, for
+ * contents with crypto-periods), to each of these BSAs; n 0: to every enabled BSA that is entitled
+ * to it.  each() gets MessageID and BSA ID of each, in order.  Nothing is prepared if one of the
+ * named BSAs is unknown, disabled or not entitled.  Errors: TEKD_ENOTFOUND, TEKD_EDENIED, TEKD_EHSM
+ * and the like; err says which BSA.
+ */
+struct keys_delivery_order {
+    const char *content_id;
+    const char *const *bsa_ids;
+    size_t n;
+    int64_t deadline_s; /* of each delivery; the end of the TEK's period may come first */
+    void *arg;
+    int (*each)(void *arg, const char *mid, const char *bsa_id);
+};
+int keys_deliver(struct keys *k, const struct keys_actor *a, const struct keys_delivery_order *o,
+                 struct keys_error *err);
+/*
+ * The next group of a fan-out: at most KEYS_FANOUT_GROUP BSAs that are enabled, entitled and have a
+ * KEK.  *ret_done: that was the last.  Errors: as keys_deliver(); nothing is changed then.
+ */
+#define KEYS_FANOUT_GROUP 16 /* two records each fit one item of the store */
+int keys_fanout_step(struct keys *k, const struct store_fanout *f, int64_t deadline_s,
+                     bool *ret_done);
+
+/* retry: at once, with a new deadline, also one that is unconfirmed; not one that is confirmed or
+ * abandoned.  Errors: TEKD_ENOTFOUND, TEKD_EEXIST (confirmed, abandoned), TEKD_EDENIED (its key is
+ * gone). */
+int keys_delivery_retry(struct keys *k, const struct keys_actor *a, const char *mid,
+                        int64_t deadline_s, struct keys_error *err);
+int keys_delivery_abandon(struct keys *k, const struct keys_actor *a, const char *mid,
+                          const char *reason, struct keys_error *err);
+
+/*
+ * A confirmation, however it came: the body of the HTTP answer to a push, or a POST of the BSA.
+ * Judged on the store thread by the row; records delivery.confirmed, delivery.rejected,
+ * confirm.duplicate or confirm.unmatched.  What the caller fills stays alive until done, which runs
+ * on the store thread when the outcome is durable, or at once on the caller's when the store takes
+ * nothing.  A rejection leaves next_us as the claim set it.
+ */
+enum keys_confirmation {
+    KEYS_CONFIRMED,  /* now, or (duplicate) before */
+    KEYS_REJECTED,   /* Status 1 of a delivery that is not confirmed */
+    KEYS_UNMATCHED,  /* no confirmation; reason says why */
+    KEYS_NOT_JUDGED, /* error says why: the store failed */
+};
+struct keys_confirm {
+    int64_t bsa; /* row of the peer */
+    char peer[STORE_ID_MAX + 1];
+    uint8_t cert_sha256[32];
+    char addr[KEYS_ADDR_MAX];
+    uint8_t out_sha256[32]; /* of the confirmation's octets: "out" of its record is of the delivery,
+                               "req" is this */
+    const struct cp3_message *message; /* Tag 4 */
+    void (*done)(struct keys_confirm *self);
+    void *arg;
+    /* The outcome. */
+    enum keys_confirmation outcome;
+    enum cp3_reason reason;
+    int error;
+    /* The service's own. */
+    struct store_item item;
+    struct keys *keys;
+    struct record *note;
+    bool changed;
+};
+void keys_confirm(struct keys *k, struct keys_confirm *c);
+
+/*
+ * Who a certificate is, for the push service and the collecting BSA: an enabled BSA's row, ID and
+ * whatever a delivery to it needs.  Errors: TEKD_ENOTFOUND (not enrolled), TEKD_EDENIED (disabled).
+ */
+struct keys_peer {
+    int64_t row;
+    char id[STORE_ID_MAX + 1];
+    char url[STORE_URL_MAX + 1]; /* empty: it collects */
+    char *ca_pem;                /* the caller's, NULL: the server's CA */
+    size_t n_certs;
+    uint8_t cert[STORE_CERTS_MAX][32];
+};
+void keys_peer_clear(struct keys_peer *p);
+int keys_peer_by_cert(struct keys *k, const uint8_t sha256[static 32], struct keys_peer *ret_peer);
+/* By row: also TEKD_EDENIED for a disabled one. */
+int keys_peer_by_row(struct keys *k, int64_t row, struct keys_peer *ret_peer);
+
+/* One who asks for deliveries, as HTTP knows him, and the enabled BSA that he is. */
+struct keys_asker {
+    uint8_t cert_sha256[32];
+    char addr[KEYS_ADDR_MAX];
+};
+struct keys_collector {
+    int64_t row;
+    char id[STORE_ID_MAX + 1];
+};
+/*
+ * Who it is, by what is in memory.  A stranger's, or a disabled BSA's, refusal is recorded as that
+ * of a request is, and *ret_reply is what he gets: 403, and the connection ends.
+ * Errors: TEKD_EDENIED.
+ */
+int keys_collector(struct keys *k, const struct keys_asker *a, struct keys_collector *ret_collector,
+                   struct keys_reply *ret_reply);
+/* His question is none; detail says why.  Recorded, and answered with 400. */
+void keys_collect_malformed(struct keys *k, const struct keys_asker *a,
+                            const struct keys_collector *c, const char *detail,
+                            struct keys_reply *ret_reply);
 
 /* Records something that nobody waits for, e.g. hsm.lost; takes it. */
 void keys_note(struct keys *k, struct record *take_r);

@@ -37,6 +37,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tekd/buf.h"
 #include "tekd/hsm.h"
 #include "tekd/note.h"
 #include "tekd/record.h"
@@ -337,6 +338,145 @@ int store_tx_leaf_walk(struct store_tx *tx, const struct store_walk *w,
                        int (*each)(void *arg, uint64_t seq, const void *octets, size_t len));
 int store_tx_note_walk(struct store_tx *tx, const struct store_walk *w,
                        int (*each)(void *arg, uint64_t size, const void *note, size_t len));
+
+/* ---- key deliveries -------------------------------------------------------------------------- */
+
+/*
+ * PREPARED, IN_FLIGHT, REJECTED and UNKNOWN are open: the delivery is tried (again) at next_us.
+ *
+ *     PREPARED     waits for its first attempt, or for the next one after an attempt that failed
+ *     IN_FLIGHT    handed out: an attempt is under way, or was taken by the BSA, whose confirmation
+ *                  is waited for until next_us
+ *     REJECTED     the last answer was Status 1
+ *     UNKNOWN      an attempt was under way when tekd died
+ *     CONFIRMED    final
+ *     UNCONFIRMED  its deadline passed; a confirmation that comes later still counts
+ *     ABANDONED    given up by an operator, or its key is gone; a later confirmation counts too
+ */
+enum store_delivery_state {
+    STORE_DELIVERY_PREPARED = 0,
+    STORE_DELIVERY_IN_FLIGHT = 1,
+    STORE_DELIVERY_REJECTED = 2,
+    STORE_DELIVERY_UNKNOWN = 3,
+    STORE_DELIVERY_CONFIRMED = 4,
+    STORE_DELIVERY_UNCONFIRMED = 5,
+    STORE_DELIVERY_ABANDONED = 6,
+};
+#define STORE_DELIVERY_STATES 7
+/* "prepared", "in-flight" …; static; NULL for a value out of range. */
+const char *store_delivery_state_name(enum store_delivery_state state);
+static inline bool store_delivery_is_open(enum store_delivery_state state)
+{
+    return state < STORE_DELIVERY_CONFIRMED;
+}
+
+#define STORE_MID_LEN      36    /* ours are UUIDs (RFC 9562) */
+#define STORE_WHY_MAX      255   /* octets of the last error in words */
+#define STORE_DELIVERY_MAX 16384 /* octets of the message: as many as libcp3 ever writes */
+
+struct store_delivery {
+    int64_t row;
+    char mid[STORE_MID_LEN + 1];
+    int64_t bsa, content, tek, kek; /* rows */
+    enum store_media media;         /* of the message as it was written */
+    enum store_delivery_state state;
+    uint32_t attempts;
+    int64_t created_us;
+    int64_t next_us;     /* of an open one: when it is tried (again) */
+    int64_t deadline_us; /* then it is unconfirmed */
+    uint64_t seq;        /* of its delivery.prepared, in epoch */
+    uint64_t epoch;
+    uint64_t confirmed_seq;      /* of its delivery.confirmed; 0: none (record 0 is log.opened) */
+    uint8_t out_sha256[32];      /* of the message */
+    char why[STORE_WHY_MAX + 1]; /* what went wrong last; empty: nothing did */
+};
+
+/*
+ * Unique: mid.  Sets the row.  The message is the exact octets of every attempt.  It is removed
+ * with the state ABANDONED, and from a CONFIRMED one with the checkpoint that covers confirmed_seq:
+ * until then a crash can make that confirmation one that does not count, and it is sent again.
+ */
+int store_tx_delivery_insert(struct store_tx *tx, struct store_delivery *d, const void *message,
+                             size_t len);
+int store_tx_delivery_find(struct store_tx *tx, const char *mid, size_t len,
+                           struct store_delivery *ret_delivery);
+int store_tx_delivery_get(struct store_tx *tx, int64_t row, struct store_delivery *ret_delivery);
+/* The message is appended to out.  Errors: TEKD_ENOTFOUND (none, or removed). */
+int store_tx_delivery_message(struct store_tx *tx, int64_t row, struct buf *out);
+/* Replaces state, attempts, next_us, deadline_us, confirmed_seq and why. */
+int store_tx_delivery_update(struct store_tx *tx, const struct store_delivery *d);
+
+/* What each() of a walk over deliveries gets is borrowed for the call; it must not write: collect,
+ * then write.  Open deliveries of one BSA with next_us <= now_us, by row: oldest first. */
+int store_tx_delivery_due(struct store_tx *tx, int64_t bsa, int64_t now_us,
+                          const struct store_walk *w,
+                          int (*each)(void *arg, const struct store_delivery *d));
+/* All, by row. */
+int store_tx_delivery_walk(struct store_tx *tx, const struct store_walk *w,
+                           int (*each)(void *arg, const struct store_delivery *d));
+/* The open ones, by row. */
+int store_tx_delivery_walk_open(struct store_tx *tx, const struct store_walk *w,
+                                int (*each)(void *arg, const struct store_delivery *d));
+/* Those whose delivery.confirmed is record from or a later one; by row. */
+int store_tx_delivery_walk_confirmed(struct store_tx *tx, uint64_t from, const struct store_walk *w,
+                                     int (*each)(void *arg, const struct store_delivery *d));
+/* Open ones whose deadline is not after now_us, in the order of their deadlines; w->after is not
+ * looked at: whoever ends them finds the next ones. */
+int store_tx_delivery_expired(struct store_tx *tx, int64_t now_us, const struct store_walk *w,
+                              int (*each)(void *arg, const struct store_delivery *d));
+/*
+ * Of each BSA with open deliveries: how many, the earliest next_us and the earliest deadline.  It
+ * reads an entry of an index for each open one.
+ */
+struct store_lane {
+    int64_t bsa;
+    uint64_t open;
+    int64_t next_us;
+    int64_t deadline_us;
+};
+int store_tx_delivery_lanes(struct store_tx *tx, void *arg,
+                            int (*each)(void *arg, const struct store_lane *l));
+/* Without open ones the times are INT64_MAX. */
+int store_tx_delivery_lane(struct store_tx *tx, int64_t bsa, struct store_lane *ret_lane);
+/* How many are in each state. */
+int store_tx_delivery_counts(struct store_tx *tx, uint64_t ret_count[static STORE_DELIVERY_STATES]);
+
+/*
+ * A fan-out: a new TEK on its way to every BSA that holds the content.  Its row is inserted with
+ * the TEK, advanced with each group of deliveries, and deleted with the last: a crash neither loses
+ * a BSA nor prepares one twice.
+ */
+struct store_fanout {
+    int64_t row;
+    int64_t tek; /* the new one */
+    int64_t content;
+    int64_t after_bsa; /* up to this row all is done */
+};
+int store_tx_fanout_insert(struct store_tx *tx, struct store_fanout *f); /* unique: tek */
+int store_tx_fanout_advance(struct store_tx *tx, int64_t row, int64_t after_bsa);
+int store_tx_fanout_delete(struct store_tx *tx, int64_t row);
+int store_tx_fanout_walk(struct store_tx *tx, const struct store_walk *w,
+                         int (*each)(void *arg, const struct store_fanout *f));
+/*
+ * BSAs (rows, rising, beyond w->after) that were given some TEK of this content before tek, or
+ * without it: also one that is destroyed since.
+ */
+int store_tx_holders_walk(struct store_tx *tx, int64_t content, int64_t tek,
+                          const struct store_walk *w, int (*each)(void *arg, int64_t bsa));
+
+/* Contents with crypto-periods, by row. */
+int store_tx_content_walk_periodic(struct store_tx *tx, const struct store_walk *w,
+                                   int (*each)(void *arg, const struct store_content *c));
+/* The newest period of the content that has a TEK, if a destroyed one.  Errors: TEKD_ENOTFOUND. */
+int store_tx_tek_last_period(struct store_tx *tx, int64_t content, int64_t *ret_period);
+
+/*
+ * The records that were in the database at the start but under no checkpoint: from is the first,
+ * to the one behind the last; equal when there were none.  A confirmation among them does not
+ * count: with log.recovered, in one transaction, its delivery has become IN_FLIGHT again, as the
+ * crash found it, or ABANDONED when it has no message any more.
+ */
+void store_unattested(struct store *s, uint64_t *ret_from, uint64_t *ret_to);
 
 /* How many rows there are, for status. */
 struct store_counts {

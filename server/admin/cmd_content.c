@@ -16,22 +16,49 @@ static json_t *time_json(int64_t utc_us)
 /* ---- contents ----------------------------------------------------------------------------------
  */
 
+/* Of a period for which nothing else is said: a tenth, at most ten minutes. */
+static int64_t default_lead_s(int64_t period_s)
+{
+    return period_s / 10 < 600 ? period_s / 10 : 600;
+}
+
+static int read_epoch(struct admin_call *call, struct keys_content_add *c)
+{
+    const char *text = admin_arg_str_or(call, "epoch", NULL);
+    struct cp3_time t;
+
+    if (!text)
+        return 0;
+    /* Without a "T" it would be read as seconds of NTP. */
+    if (!strchr(text, 'T') || cp3_time_read(text, strlen(text), &t) < 0)
+        return admin_fail_call(call, TEKD_EINVAL,
+                               "epoch: expected a time as 2026-01-01T00:00:00Z, found \"%.60s\"",
+                               text);
+    c->epoch_utc_us = t.seconds * 1000000 + t.nanoseconds / 1000;
+    c->set_epoch = true;
+    return 0;
+}
+
 int admin_content_add(struct admin_call *call)
 {
-    int r = 0;
-    const char *id = admin_arg_str(call, "content", &r);
+    struct keys_content_add c = {.period_s = admin_arg_int_or(call, "period", 0)};
     int64_t bits = admin_arg_int_or(call, "bits", call->admin->o.default_bits);
+    int r = 0;
 
-    if (r < 0)
-        return r;
-    if (bits < 0 || bits > 65535)
-        bits = 0; /* refused, with what is expected */
-    return keys_content_add(call->admin->o.keys, &call->actor, id, (unsigned)bits, &call->err);
+    c.id = admin_arg_str(call, "content", &r);
+    c.lead_s = admin_arg_int_or(call, "lead", default_lead_s(c.period_s));
+    /* What is no number of bits is refused, with what is expected. */
+    c.bits = bits < 0 || bits > 65535 ? 0 : (unsigned)bits;
+    if (r == 0)
+        r = read_epoch(call, &c);
+    return r < 0 ? r : keys_content_add(call->admin->o.keys, &call->actor, &c, &call->err);
 }
 
 static json_t *content_json(const struct store_content *c)
 {
-    return json_pack("{s:s,s:i,s:o,s:b}", "content_id", c->id, "bits", (int)c->bits, "created",
+    return json_pack("{s:s,s:i,s:I,s:I,s:o,s:o,s:b}", "content_id", c->id, "bits", (int)c->bits,
+                     "period_s", (json_int_t)c->period_s, "lead_s", (json_int_t)c->lead_s, "epoch",
+                     c->period_s ? time_json(c->epoch_utc_us) : json_null(), "created",
                      time_json(c->created_us), "by_request", c->created_by != 0);
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "table.h"
+#include "tekd/clock.h"
 #include "tekd/err.h"
 
 /*
@@ -14,6 +15,7 @@
 struct content_entry {
     UT_hash_handle hh;
     int64_t content, tek, storage_kek;
+    struct period period;
     unsigned bits;
     uint16_t stored_len;
     uint8_t key_id[16];
@@ -114,18 +116,31 @@ void cache_free(struct cache *c)
     free(c);
 }
 
+/* Forgets it if its period is not current any more. */
+static struct content_entry *find_current_locked(struct cache *c, const char *content_id)
+{
+    struct content_entry *e = find_content_locked(c, content_id);
+
+    if (e && !period_is_current(&e->period, clock_utc_us())) {
+        drop_content_locked(c, e);
+        e = NULL;
+    }
+    return e;
+}
+
 bool cache_get(struct cache *c, const char *content_id, struct key_entry *ret_entry)
 {
     struct content_entry *e;
 
     (void)pthread_mutex_lock(&c->lock);
-    e = find_content_locked(c, content_id);
+    e = find_current_locked(c, content_id);
     if (e) {
         take_content_locked(c, e);
         add_content_locked(c, e);
         *ret_entry = (struct key_entry){.content = e->content,
                                         .bits = e->bits,
                                         .tek = e->tek,
+                                        .period = e->period,
                                         .storage_kek = e->storage_kek,
                                         .stored.len = e->stored_len};
         memcpy(ret_entry->key_id, e->key_id, sizeof(e->key_id));
@@ -145,6 +160,7 @@ void cache_put(struct cache *c, const char *content_id, const struct key_entry *
         return;
     *fresh = (struct content_entry){.content = e->content,
                                     .tek = e->tek,
+                                    .period = e->period,
                                     .storage_kek = e->storage_kek,
                                     .bits = e->bits,
                                     .stored_len = e->stored.len};

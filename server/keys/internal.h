@@ -45,6 +45,9 @@ void registry_free(struct registry *r);
 /* A reference to the state of the BSA that this certificate is enrolled for; NULL if none. */
 struct bsa_state *registry_by_cert(struct registry *r, const uint8_t sha256[static 32]);
 struct bsa_state *registry_by_id(struct registry *r, const char *id);
+struct bsa_state *registry_by_row(struct registry *r, int64_t row);
+/* Their rows, rising; the caller's to free().  Errors: TEKD_ENOMEM. */
+int registry_rows(struct registry *r, int64_t **ret_rows, size_t *ret_n);
 void bsa_state_unref(struct bsa_state *s);
 static inline void bsa_state_freep(struct bsa_state **s)
 {
@@ -67,6 +70,62 @@ static inline bool bsa_state_current(const struct bsa_state *s)
     return atomic_load(&s->bsa->generation) == s->generation;
 }
 
+/* ---- period.c: crypto-periods ---------------------------------------------------------------- */
+
+/* until_us 0: the content has no crypto-periods; its one period is 0 and always current. */
+struct period {
+    int64_t index;
+    int64_t from_us, until_us; /* UTC; at until_us the next one begins */
+};
+/* The one of this time.  Before the epoch, where a clock that was set back may be, it is the
+ * first. */
+void period_at(const struct store_content *c, int64_t utc_us, struct period *ret_period);
+/* The one of this index, which is current or has a TEK. */
+void period_get(const struct store_content *c, int64_t index, struct period *ret_period);
+
+static inline bool period_is_over(const struct period *p, int64_t utc_us)
+{
+    return p->until_us != 0 && utc_us >= p->until_us;
+}
+static inline bool period_is_current(const struct period *p, int64_t utc_us)
+{
+    return p->until_us == 0 || (utc_us >= p->from_us && utc_us < p->until_us);
+}
+/* "period" of a record, if the content has any. */
+void period_record(struct record *rec, const struct period *p);
+
+/* ---- tek.c: TEKs and their wraps on the way into the store ----------------------------------- */
+
+/* A TEK that no request waits for. */
+struct tek_order {
+    struct keys *k;
+    struct store_content content;
+    struct period period;
+    struct store_tek tek;
+};
+/* The half in the HSM.  Errors: those of hsm_issue(). */
+int tek_make(struct tek_order *o, int64_t deadline_us);
+/* The half in the store: the newest version of its period, with tek.generated. */
+int tek_insert(struct tek_order *o, struct store_tx *tx);
+/* A TEK of known version, with tek.generated.  Errors: TEKD_EEXIST (the version is taken). */
+int tek_put(struct keys *k, struct store_tx *tx, const char *content_id, const struct period *p,
+            struct store_tek *t);
+/* Has it delivered to the BSAs that hold the content. */
+int tek_fan_out(struct store_tx *tx, const struct store_tek *t);
+/* From here on the old TEK of the content is not current: what was decided on it is decided again.
+ */
+void tek_changed(struct keys *k, const char *content_id);
+/*
+ * Inserts the TEK as wrapped for a KEK.  Somebody else may have done so meanwhile: with AES key
+ * wrap it is the same; RSA-OAEP gives others each time, and the stored one is what repeats will
+ * give.  Errors: TEKD_ESTALE (it is another one, which is in the cache now).
+ */
+int tek_put_export(struct keys *k, struct store_tx *tx, int64_t tek, int64_t kek,
+                   const struct hsm_blob *data);
+/* KeyInfo of Tags 2 and 3. */
+struct key_material;
+void tek_set_key_info(const struct key_material *made, struct cp3_message *m);
+
 /* ---- cache.c: current TEKs and wrapped exports ----------------------------------------------- */
 
 /* What the cache knows of a content and its current TEK. */
@@ -75,6 +134,7 @@ struct key_entry {
     unsigned bits;
     int64_t tek; /* 0: the content has no current TEK */
     uint8_t key_id[16];
+    struct period period; /* that it is of; the cache holds the current one */
     int64_t storage_kek;
     struct hsm_blob stored;
 };
@@ -83,6 +143,7 @@ struct cache;
 int cache_new(size_t contents, size_t exports, struct cache **ret_cache);
 void cache_free(struct cache *c);
 
+/* What is of a period that is not current by clock_utc_us() is forgotten, and not found. */
 bool cache_get(struct cache *c, const char *content_id, struct key_entry *ret_entry);
 /* Both forget what was longest not asked for; without memory nothing is kept. */
 void cache_put(struct cache *c, const char *content_id, const struct key_entry *e);
@@ -211,6 +272,8 @@ struct keys {
 
     void (*wait)(void *arg, bool begins); /* NULL: nobody wants to know */
     void *wait_arg;
+    void (*delivery)(void *arg, int64_t bsa); /* the same */
+    void *delivery_arg;
 
     struct registry *registry;
     struct cache *cache;
@@ -223,6 +286,8 @@ struct keys {
     /* Rises when a TEK stops being current: what was made of the old one is decided again.  (A KEK
      * is its BSA's: the generation of that rises.) */
     _Atomic uint64_t tek_generation;
+    /* Rises when a delivery that was given up becomes open again. */
+    _Atomic uint64_t reopened;
 
     pthread_mutex_t lock;     /* guards what follows */
     struct store_kek storage; /* row 0 until bound */
@@ -270,9 +335,14 @@ int kek_record_retired(struct store_tx *tx, const struct store_kek *kek,
 
 /* ---- policy.c -------------------------------------------------------------------------------- */
 
+#define POLICY_VERSION 1 /* BCAST 1.x; an absent Version reads as this one */
+
 /* The checks that need no look-up: Source, Destination, Version, entitlement, in this order. */
 enum cp3_reason policy_check(const struct keys *k, const struct bsa_state *s,
                              const struct cp3_message *m);
+/* Why no delivery of this content may be made to this BSA (NULL: there is none), in words that
+ * follow its ID; NULL: one may. */
+const char *policy_undeliverable(const struct bsa_state *s, const char *content_id);
 
 /* ---- reply.c --------------------------------------------------------------------------------- */
 
@@ -304,6 +374,14 @@ struct reply_problem {
     const char *correlation;       /* NULL if none */
 };
 void reply_problem(const struct reply_problem *what, struct keys_reply *ret_reply);
+
+/* ---- collect_peer.c ---------------------------------------------------------------------------
+ */
+
+/* Records and answers one with a good certificate that is enrolled for no BSA (s NULL), or for one
+ * that is disabled. */
+void peer_refuse_stranger(struct keys *k, const struct keys_asker *a, const struct bsa_state *s,
+                          struct keys_reply *ret_reply);
 
 /* ---- request.c and settle.c: one Key Request ------------------------------------------------- */
 
@@ -349,6 +427,12 @@ struct keys_work {
     struct store_place after; /* of a repeat: the newest record when it was decided */
 };
 
+/* The Period that is asked for; -1: none. */
+static inline int64_t work_asked(const struct keys_work *w)
+{
+    return w->request.has & CP3_HAS_PERIOD ? (int64_t)w->request.period_index : -1;
+}
+
 /* More than a few rounds mean that the rules change faster than we decide. */
 #define KEYS_ATTEMPTS_MAX 16
 
@@ -375,6 +459,10 @@ int work_encode(struct keys_work *w);
 void work_submit(struct keys_work *w);
 /* Hands an answer that was stored before to the store, to leave when its record is signed. */
 void work_submit_stored(struct keys_work *w);
+/* What is known of the content without the HSM (find.c): made.data is there, or new_export is set,
+ * or new_tek.  Errors: TEKD_ENOTFOUND: there is no such content; TEKD_EDENIED: the period that is
+ * asked for is neither current nor announced; of store_call(). */
+int work_find(struct keys_work *w);
 /* Looks (look.c) whether this MessageID was answered before, and answers again or refuses; returns
  * TEKD_ENOTFOUND when it was not and the request goes on, 0 when it was settled. */
 int work_look(struct keys_work *w);
@@ -400,6 +488,79 @@ int enrolment_begin(struct keys *k, const char *id, struct bsa_state **ret_seen,
                     struct store_bsa **ret_row, struct keys_error *err);
 /* Errors: TEKD_ESTALE: another change came first, begin anew; TEKD_EEXIST; those of the store. */
 int enrolment_commit(struct enrolment *e, struct keys_error *err);
+
+/* ---- group.c: Key Deliveries of one TEK, prepared together ----------------------------------- */
+
+struct draft {
+    struct bsa_state *bsa; /* a reference */
+    struct key_material made;
+    int error; /* why the TEK cannot be wrapped for it; 0: it can */
+    struct store_delivery row;
+    struct buf *message;
+};
+
+/* The caller sets content, tek and deadline_s, and adds BSAs; the rest is group.c's. */
+struct group {
+    struct keys *k;
+    struct store_content content;
+    struct store_tek tek;
+    struct period period;
+    int64_t deadline_s;
+    bool current; /* not if the TEK is not the content's current one any more */
+    size_t n;
+    struct draft draft[KEYS_FANOUT_GROUP];
+    size_t n_failed; /* BSAs for which the TEK could not be wrapped; they are no drafts any more */
+    char failed[STORE_ID_MAX + 1]; /* the last of them, and why */
+    int error;
+};
+int group_new(struct keys *k, int64_t deadline_s, struct group **ret_group);
+void group_free(struct group *g);
+AUTO_DEFINE(group)
+/* Without members, for another group or to begin this one anew. */
+void group_clear(struct group *g);
+void group_add(struct group *g, struct bsa_state *take_bsa);
+/* Finds wraps that are in the store; the last thing of a read that chose members and TEK. */
+int group_read(struct group *g, struct store_tx *tx);
+/*
+ * Wraps what was not found, and writes the messages.  A BSA whose own KEK is what fails is dropped
+ * (n_failed), so that it is in nobody's way.  Errors: TEKD_EHSM and the like: the HSM fails, for
+ * whomever.
+ */
+int group_prepare(struct group *g);
+/* Rows and records.  Errors: TEKD_ESTALE: TEK, period or an enrolment is not what it was. */
+int group_apply(struct group *g, struct store_tx *tx);
+/* They are signed: tells the push service. */
+void group_done(const struct group *g);
+
+/* ---- delivery.c: one Key Delivery ------------------------------------------------------------ */
+
+/* Says that deliveries of this BSA have changed; 0: that there are new things to do. */
+void delivery_changed(struct keys *k, int64_t bsa);
+/* A record of a delivery, with ref, mid and peer. */
+int delivery_record_new(struct keys *k, const char *event, const struct store_delivery *d,
+                        struct record **ret_record);
+
+/*
+ * What goes for good, a TEK or a KEK.  Its open deliveries are abandoned in the transaction in
+ * which it goes, by delivery_gone().  One transaction has room for a few of them only, so
+ * delivery_gone_ahead() takes most of them first; both are called again when delivery_gone() says
+ * TEKD_EAGAIN: too many were left, or came meanwhile.
+ */
+#define DELIVERY_GONE_MAX 48 /* records that delivery_gone() adds at most */
+struct key_gone {
+    struct keys *k;
+    const struct keys_actor *actor;
+    int64_t tek, kek; /* the row of what goes; 0 of the other */
+    int64_t seen;     /* 0 at first: deliveries up to this row were looked at */
+    uint64_t reopened;
+};
+int delivery_gone_ahead(struct key_gone *g);
+int delivery_gone(struct key_gone *g, struct store_tx *tx);
+
+/* ---- confirm.c ------------------------------------------------------------------------------- */
+
+/* Judges and answers the Tag 4 that a work has read. */
+void confirm_work(struct keys_work *w);
 
 /* ---- admin: shared by admin_bsa.c, admin_content.c, enrolment.c ------------------------------ */
 

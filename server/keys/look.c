@@ -37,10 +37,8 @@ static int read_answer(void *arg, struct store_tx *tx)
 /* The same request: same ContentID and same requested Period, or none. */
 static bool is_same(const struct keys_work *w, const struct stored_answer *a)
 {
-    int64_t asked =
-        w->request.has & CP3_HAS_PERIOD ? (int64_t)w->request.period_index : (int64_t)-1;
-
-    return strcmp(w->request.content_id, a->content.id) == 0 && asked == a->message.period_asked;
+    return strcmp(w->request.content_id, a->content.id) == 0 &&
+           work_asked(w) == a->message.period_asked;
 }
 
 static void answer_again(struct keys_work *w, const struct stored_answer *a)
@@ -51,6 +49,7 @@ static void answer_again(struct keys_work *w, const struct stored_answer *a)
     m->key.content = a->content.row;
     m->key.tek = a->tek.row;
     m->key.bits = a->tek.bits;
+    period_get(&a->content, a->tek.period, &m->key.period);
     memcpy(m->key.key_id, a->tek.key_id, sizeof(m->key.key_id));
     memcpy(m->kek_name, a->kek.name, sizeof(m->kek_name));
     w->time_us = a->message.time_us;

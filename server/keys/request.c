@@ -20,37 +20,24 @@
 
 /* ---- who, and what --------------------------------------------------------------------------- */
 
-/* The peer has a good certificate, but not one that is enrolled for an enabled BSA. */
 static void refuse_stranger(struct keys_work *w, const struct bsa_state *s)
 {
-    char fingerprint[ENC_HEX_LEN(32) + 1];
-    const char *reason = s ? "disabled" : "not-enrolled";
-    const struct refusal what = {.event = "request.refused",
-                                 .who = s ? s->row->id : fingerprint,
-                                 .peer = s ? s->row->id : NULL,
-                                 .reason = reason,
-                                 .addr = w->r->addr,
-                                 .cert = w->r->cert_sha256};
-    const struct reply_problem problem = {.status = 403,
-                                          .title = "this certificate is not enrolled",
-                                          .detail = s ? "the BSA is disabled" : NULL};
+    struct keys_asker a;
     struct keys_reply reply;
 
-    enc_hex(w->r->cert_sha256, 32, fingerprint);
-    atomic_fetch_add(&w->k->refused, 1);
-    keys_record_refusal(w->k, &what, LIMIT_REFUSED_PER_MINUTE);
-    reply_problem(&problem, &reply);
-    reply.close = true;
+    memcpy(a.cert_sha256, w->r->cert_sha256, sizeof(a.cert_sha256));
+    memcpy(a.addr, w->r->addr, sizeof(a.addr));
+    peer_refuse_stranger(w->k, &a, s, &reply);
     work_reply(w, &reply);
 }
 
 /* A request that is broken or out of place: recorded like a refusal, answered as a problem. */
 static void reject(struct keys_work *w, const struct reply_problem *problem,
-                   const struct cp3_error *err, const char *event)
+                   const struct cp3_error *err)
 {
     const char *id = w->bsa->row->id;
     const char *mid = err ? err->message_id : w->request.message_id;
-    const struct refusal what = {.event = event,
+    const struct refusal what = {.event = "request.refused",
                                  .who = id,
                                  .peer = id,
                                  .reason = problem->reason == CP3_REASON_NONE
@@ -84,7 +71,7 @@ static void reject_media(struct keys_work *w)
         .title = "unsupported media type",
         .detail = "Content-Type must be application/xml, text/xml or application/json, in UTF-8"};
 
-    reject(w, &problem, NULL, "request.refused");
+    reject(w, &problem, NULL);
 }
 
 static void reject_broken(struct keys_work *w, const struct cp3_error *err)
@@ -94,7 +81,7 @@ static void reject_broken(struct keys_work *w, const struct cp3_error *err)
                                           .title = "not a CP-3 message",
                                           .where = err};
 
-    reject(w, &problem, err, "request.refused");
+    reject(w, &problem, err);
 }
 
 static void reject_tag(struct keys_work *w)
@@ -104,15 +91,8 @@ static void reject_tag(struct keys_work *w)
                                         .title = "this message does not belong here",
                                         .detail = "line 1, Tag: a Key Request (Tag 1) or a "
                                                   "Confirmation (Tag 4) is expected"};
-    const struct reply_problem unmatched = {.status = 409,
-                                            .reason = CP3_REASON_UNKNOWN_MESSAGE,
-                                            .title = "confirmation of nothing",
-                                            .detail = "no Key Delivery has this MessageID"};
 
-    if (w->request.tag == CP3_CONFIRMATION)
-        reject(w, &unmatched, NULL, "confirm.unmatched");
-    else
-        reject(w, &stray, NULL, "request.refused");
+    reject(w, &stray, NULL);
 }
 
 /* Returns whether the request goes on. */
@@ -151,7 +131,7 @@ static bool decode(struct keys_work *w, struct cp3_reader *reader)
             reject_broken(w, &err);
         return false;
     }
-    if (w->request.tag != CP3_REQUEST) {
+    if (w->request.tag != CP3_REQUEST && w->request.tag != CP3_CONFIRMATION) {
         reject_tag(w);
         return false;
     }
@@ -161,91 +141,6 @@ static bool decode(struct keys_work *w, struct cp3_reader *reader)
 }
 
 /* ---- which TEK ------------------------------------------------------------------------------- */
-
-/* A read of the store for one content, on a miss of the cache. */
-struct lookup {
-    const char *content_id;
-    int64_t kek;
-    struct key_material *ret;
-};
-
-/* Of a known TEK, whether it was wrapped for this KEK before. */
-static int read_export(void *arg, struct store_tx *tx)
-{
-    struct lookup *l = arg;
-    struct key_material *m = l->ret;
-    int r = store_tx_export_find(tx, m->key.tek, l->kek, &m->data);
-
-    m->new_export = r == TEKD_ENOTFOUND;
-    return m->new_export ? 0 : r;
-}
-
-static int read_tek(struct store_tx *tx, struct lookup *l)
-{
-    struct key_material *m = l->ret;
-    struct store_tek t;
-    int r = store_tx_tek_current(tx, m->key.content, 0, &t);
-
-    if (r == TEKD_ENOTFOUND) {
-        r = store_tx_tek_newest(tx, m->key.content, 0, &m->version);
-        m->version++;
-        m->new_tek = true;
-        return r;
-    }
-    if (r < 0)
-        return r;
-    m->key.tek = t.row;
-    m->key.bits = t.bits;
-    m->key.storage_kek = t.storage_kek;
-    m->key.stored = t.stored;
-    memcpy(m->key.key_id, t.key_id, sizeof(t.key_id));
-    return read_export(l, tx);
-}
-
-static int read_content(void *arg, struct store_tx *tx)
-{
-    struct lookup *l = arg;
-    struct store_content c;
-    int r = store_tx_content_find(tx, l->content_id, strlen(l->content_id), &c);
-
-    if (r < 0)
-        return r;
-    l->ret->key.content = c.row;
-    l->ret->key.bits = c.bits;
-    return read_tek(tx, l);
-}
-
-static int read_store(struct keys_work *w, int (*read)(void *arg, struct store_tx *tx),
-                      struct lookup *l)
-{
-    int r;
-
-    keys_waits(w->k, true);
-    r = store_call(w->k->store, STORE_READ, read, l);
-    keys_waits(w->k, false);
-    return r;
-}
-
-/*
- * What is known of the content without the HSM: made.data is there, or new_export is set, or
- * new_tek.  Errors: TEKD_ENOTFOUND: there is no such content; of store_call().
- */
-static int look_up(struct keys_work *w)
-{
-    struct key_material *m = &w->made;
-    struct lookup l = {.content_id = w->request.content_id, .kek = m->kek, .ret = m};
-
-    if (cache_get(w->k->cache, l.content_id, &m->key)) {
-        atomic_fetch_add(&w->k->tek_hits, 1);
-        return cache_get_export(w->k->cache, m->key.tek, m->kek, &m->data)
-                   ? 0
-                   : read_store(w, read_export, &l);
-    }
-    atomic_fetch_add(&w->k->tek_misses, 1);
-    if (!bloom_may_have(w->k->bloom, l.content_id))
-        return TEKD_ENOTFOUND;
-    return read_store(w, read_content, &l);
-}
 
 static bool may_make_content(const struct keys_work *w)
 {
@@ -377,7 +272,7 @@ static void make_once(struct keys_work *w)
 
 static void find_and_answer(struct keys_work *w)
 {
-    int r = look_up(w);
+    int r = work_find(w);
 
     if (r == TEKD_ENOTFOUND && !may_make_content(w)) {
         refuse_unless_used(w, CP3_REASON_UNKNOWN_CONTENT);
@@ -389,8 +284,8 @@ static void find_and_answer(struct keys_work *w)
         w->made.key.bits = w->k->auto_bits;
         r = 0;
     }
-    if (r == 0 && (w->request.has & CP3_HAS_PERIOD))
-        refuse_unless_used(w, CP3_REASON_NO_PERIOD); /* no content has crypto-periods yet */
+    if (r == TEKD_EDENIED || (w->made.new_content && work_asked(w) >= 0))
+        refuse_unless_used(w, CP3_REASON_NO_PERIOD);
     else if (r < 0)
         work_error(w, "looking for the TEK", r);
     else if (w->made.new_tek || w->made.new_export)
@@ -476,6 +371,10 @@ void keys_handle(struct keys *k, struct cp3_reader *reader, struct keys_request 
     }
     if (!identify(w) || !decode(w, reader))
         return;
+    if (w->request.tag == CP3_CONFIRMATION) {
+        confirm_work(w);
+        return;
+    }
     if (!w->announced)
         r->known(r, w->media, w->request.message_id);
     w->announced = true;

@@ -99,12 +99,18 @@ void work_refuse(struct keys_work *w, enum cp3_reason reason)
     work_reply(w, &reply);
 }
 
+/* The MessageID, if it is that of a Key Request, which a Response can answer; else "". */
+static const char *answerable(const struct keys_work *w)
+{
+    return w->request.tag == CP3_REQUEST ? w->request.message_id : "";
+}
+
 void work_busy(struct keys_work *w)
 {
     struct keys_reply reply;
 
     atomic_fetch_add(&w->k->busy, 1);
-    keys_busy_reply(w->media, w->request.message_id, &reply);
+    keys_busy_reply(w->media, answerable(w), &reply);
     work_reply(w, &reply);
 }
 
@@ -115,7 +121,7 @@ void work_internal(struct keys_work *w, const char *what, int r)
     const struct reply_refusal refusal = {.media = w->media,
                                           .form = CP3_EFFICIENT,
                                           .reason = CP3_REASON_INTERNAL,
-                                          .message_id = w->request.message_id,
+                                          .message_id = answerable(w),
                                           .status = 500};
     const struct reply_problem problem = {.status = 500,
                                           .reason = CP3_REASON_INTERNAL,
@@ -129,7 +135,7 @@ void work_internal(struct keys_work *w, const char *what, int r)
               LOG_STR("error", tekd_errname(r)), LOG_STR("correlation", correlation),
               LOG_STR("mid", w->request.message_id));
     atomic_fetch_add(&w->k->failed, 1);
-    if (w->request.message_id[0])
+    if (answerable(w)[0])
         reply_refuse(&refusal, &reply);
     else
         reply_problem(&problem, &reply);
@@ -165,18 +171,6 @@ void work_error(struct keys_work *w, const char *what, int r)
 
 /* ---- the answer ------------------------------------------------------------------------------ */
 
-static void set_key_info(const struct keys_work *w, struct cp3_message *m)
-{
-    struct cp3_key_info *info = &m->key_info;
-
-    info->has = 0;
-    memcpy(info->key_id, w->made.key.key_id, sizeof(info->key_id));
-    (void)snprintf(info->kek_id, sizeof(info->kek_id), "%s", w->made.kek_name);
-    if (cp3_wrap_from_name(hsm_wrap_name(w->made.wrap), &info->wrap) == 0)
-        m->has |= CP3_HAS_KEY_INFO;
-    info->bits = w->made.key.bits;
-}
-
 static void fill_answer(const struct keys_work *w, struct cp3_message *m)
 {
     cp3_message_init(m, CP3_RESPONSE);
@@ -191,7 +185,7 @@ static void fill_answer(const struct keys_work *w, struct cp3_message *m)
     memcpy(m->data, w->made.data.octets, w->made.data.len);
     (void)cp3_time_set(&m->time, w->time_us / 1000000, (uint32_t)(w->time_us % 1000000) * 1000);
     if (w->bsa->row->key_info && w->form == CP3_FULL)
-        set_key_info(w, m);
+        tek_set_key_info(&w->made, m);
 }
 
 int work_encode(struct keys_work *w)
@@ -212,28 +206,6 @@ int work_encode(struct keys_work *w)
 
 /* ---- records --------------------------------------------------------------------------------- */
 
-static int record_generated(struct keys_work *w, struct store_tx *tx)
-{
-    char key_id[ENC_UUID_LEN + 1];
-    struct record *rec = NULL;
-    struct store_kek storage;
-    int r = record_new("tek.generated", &rec);
-
-    if (r < 0)
-        return r;
-    r = keys_storage(w->k, &storage);
-    if (r < 0) {
-        record_free(rec);
-        return r;
-    }
-    enc_uuid(w->made.key.key_id, key_id);
-    record_str(rec, "keyid", key_id);
-    record_str(rec, "content", w->request.content_id);
-    record_int(rec, "bits", w->made.key.bits);
-    record_str(rec, "kekid", storage.name);
-    return store_tx_record(tx, rec, NULL);
-}
-
 static int record_answered(struct keys_work *w, struct store_tx *tx)
 {
     char key_id[ENC_UUID_LEN + 1];
@@ -253,6 +225,7 @@ static int record_answered(struct keys_work *w, struct store_tx *tx)
     record_str(rec, "kekid", w->made.kek_name);
     record_hex(rec, "out", w->out_sha256, 32);
     record_hex(rec, "req", w->req_sha256, 32);
+    period_record(rec, &w->made.key.period);
     w->epoch = store_tx_epoch(tx);
     return store_tx_record(tx, rec, &w->answered_seq);
 }
@@ -278,6 +251,7 @@ static int insert_content(struct keys_work *w, struct store_tx *tx)
 static int insert_tek(struct keys_work *w, struct store_tx *tx)
 {
     struct store_tek t = {.content = w->made.key.content,
+                          .period = w->made.key.period.index,
                           .version = w->made.version,
                           .bits = w->made.key.bits,
                           .storage_kek = w->made.key.storage_kek,
@@ -286,18 +260,17 @@ static int insert_tek(struct keys_work *w, struct store_tx *tx)
     int r;
 
     memcpy(t.key_id, w->made.key.key_id, sizeof(t.key_id));
-    r = store_tx_tek_insert(tx, &t);
-    if (r < 0)
-        return r;
+    r = tek_put(w->k, tx, w->request.content_id, &w->made.key.period, &t);
     w->made.key.tek = t.row;
-    return record_generated(w, tx);
+    /* Who held the TEK of the period before gets this one, too, as if it had been made in time. */
+    return r == 0 && w->made.key.period.until_us != 0 ? tek_fan_out(tx, &t) : r;
 }
 
 static int insert_message(struct keys_work *w, struct store_tx *tx, uint64_t seq)
 {
     struct store_message m = {.bsa = w->bsa->row->row,
                               .content = w->made.key.content,
-                              .period_asked = -1,
+                              .period_asked = work_asked(w),
                               .tek = w->made.key.tek,
                               .kek = w->made.kek,
                               .time_us = w->time_us,
@@ -310,12 +283,12 @@ static int insert_message(struct keys_work *w, struct store_tx *tx, uint64_t seq
 /*
  * This MessageID was answered already.  When it was with the very key and KEK that were prepared
  * now, the stored answer differs in its Time only and is given again; else the request looks at
- * what is stored first.  Nothing was written yet when this is asked.  (Of another content or
- * another Period it cannot be: a TEK belongs to one of each.)
+ * what is stored first.  Nothing was written yet when this is asked.  (Of another content it
+ * cannot be: a TEK belongs to one.)
  */
 static int apply_repeat(struct keys_work *w, struct store_tx *tx, const struct store_message *m)
 {
-    if (m->tek != w->made.key.tek || m->kek != w->made.kek || m->period_asked != -1) {
+    if (m->tek != w->made.key.tek || m->kek != w->made.kek || m->period_asked != work_asked(w)) {
         w->look_first = true;
         return TEKD_EEXIST;
     }
@@ -328,27 +301,6 @@ static int apply_repeat(struct keys_work *w, struct store_tx *tx, const struct s
     return 0;
 }
 
-/*
- * Another request may have stored this TEK's wrap for this KEK meanwhile.  With AES key wrap it is
- * the same; RSA-OAEP gives others each time, and the stored one is the one that repeats will give.
- */
-static int insert_export(struct keys_work *w, struct store_tx *tx)
-{
-    struct hsm_blob stored = {.len = 0};
-    int r = store_tx_export_insert(tx, w->made.key.tek, w->made.kek, &w->made.data);
-
-    if (r != TEKD_EEXIST)
-        return r;
-    r = store_tx_export_find(tx, w->made.key.tek, w->made.kek, &stored);
-    if (r < 0)
-        return r;
-    if (stored.len == w->made.data.len &&
-        memcmp(stored.octets, w->made.data.octets, stored.len) == 0)
-        return 0;
-    cache_put_export(w->k->cache, w->made.key.tek, w->made.kek, &stored);
-    return TEKD_ESTALE;
-}
-
 static int apply_new_rows(struct keys_work *w, struct store_tx *tx)
 {
     int r = 0;
@@ -357,7 +309,9 @@ static int apply_new_rows(struct keys_work *w, struct store_tx *tx)
         r = insert_content(w, tx);
     if (r == 0 && w->made.new_tek)
         r = insert_tek(w, tx);
-    return r == 0 && w->made.new_export ? insert_export(w, tx) : r;
+    if (r == 0 && w->made.new_export)
+        r = tek_put_export(w->k, tx, w->made.key.tek, w->made.kek, &w->made.data);
+    return r;
 }
 
 /*
@@ -373,10 +327,13 @@ static int check_fresh(struct keys_work *w, struct store_tx *tx)
 
     if (!bsa_state_current(w->bsa))
         return TEKD_ESTALE;
+    /* What was given before is given again after its period, too. */
+    if (!w->repeated && period_is_over(&w->made.key.period, store_tx_utc_us(tx)))
+        return TEKD_ESTALE;
     if (w->tek_generation == generation || w->made.new_tek)
         return 0;
     r = w->repeated ? store_tx_tek_get(tx, w->made.key.tek, &now)
-                    : store_tx_tek_current(tx, w->made.key.content, 0, &now);
+                    : store_tx_tek_current(tx, w->made.key.content, w->made.key.period.index, &now);
     if (r == TEKD_ENOTFOUND)
         return TEKD_ESTALE;
     if (r < 0)
@@ -415,10 +372,12 @@ static int apply_answer(struct store_item *item, struct store_tx *tx)
 
 /* ---- when the store is through with it ------------------------------------------------------- */
 
+/* The TEK of an announced period is not the content's current one. */
 static void remember(struct keys_work *w)
 {
     cache_put_export(w->k->cache, w->made.key.tek, w->made.kek, &w->made.data);
-    if (w->tek_generation == atomic_load(&w->k->tek_generation))
+    if (period_is_current(&w->made.key.period, clock_utc_us()) &&
+        w->tek_generation == atomic_load(&w->k->tek_generation))
         cache_put(w->k->cache, w->request.content_id, &w->made.key);
 }
 
@@ -460,6 +419,8 @@ static void done_answer(struct store_item *item, int result)
     struct keys_work *w = (struct keys_work *)item;
 
     count_content(w, result);
+    if (w->made.new_tek && w->made.key.period.until_us != 0)
+        delivery_changed(w->k, 0);
     if (result == 0 && bsa_state_current(w->bsa))
         reply_answer(w);
     else if (result == 0 || result == TEKD_ESTALE || result == TEKD_EEXIST)

@@ -207,6 +207,8 @@ static int put_own(struct store *s, int64_t utc_us)
         r = audit_append(s, s->own[s->own_written], utc_us);
     if (r == 0 && s->mark_open)
         r = rows_meta_put_int(s->db, "clean", 0);
+    if (r == 0 && s->mark_open && s->unattested_from < s->unattested_to)
+        r = rows_delivery_reopen(s->db, s->unattested_from);
     if (r == 0 && s->store_key)
         r = rows_meta_put(s->db, "key", s->signer.spki.der, s->signer.spki.len);
     /* A probe has to write something to find out. */
@@ -221,6 +223,8 @@ static int put_checkpoint(struct store *s)
 
     if (!s->tree.note_committed)
         r = audit_insert_checkpoint(s);
+    if (r == 0 && !s->tree.note_committed)
+        r = rows_delivery_forget(s->db, s->tree.signed_size, s->tree.note.size);
     if (r == 0 && s->stopping && s->tree.note.size == s->tree.next)
         r = rows_meta_put_int(s->db, "clean", 1);
     return r;

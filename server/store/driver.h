@@ -31,11 +31,11 @@ enum db_statement {
 
 /* The text of a statement; static. */
 const char *db_statement_text(enum db_statement id);
-/* What makes an empty SQLite database ours: statements, separated by ';'. */
-#define SCHEMA_VERSION 2
-extern const char schema_sqlite[];
-/* What makes one of version n one of version n + 1: at [n - 1]. */
-extern const char *const schema_sqlite_steps[SCHEMA_VERSION - 1];
+
+#define SCHEMA 2 /* that we read and write */
+/* What makes SQLite's database of schema n + 1 out of schema n, 0 being an empty one: statements,
+ * separated by ';'. */
+extern const char *const schema_sqlite[SCHEMA];
 
 /* A value to bind; text and octets are borrowed until the statement has ended. */
 struct db_value {
@@ -81,10 +81,9 @@ struct db_driver {
     int (*open)(const struct db_options *o, struct db **ret_db);
     void (*close)(struct db *db); /* takes NULL */
 
-    /* Whether somebody made tables in it already; making ours is one transaction, and so is making
-     * them those of the next version of the schema. */
+    /* Whether somebody made tables in it already. */
     int (*is_empty)(struct db *db, bool *ret_empty);
-    int (*create)(struct db *db);
+    /* Makes the tables of SCHEMA, out of schema `from`; inside a transaction. */
     int (*upgrade)(struct db *db, unsigned from);
 
     int (*begin)(struct db *db);

@@ -1,7 +1,7 @@
 /*
  * The background work, in pieces of about a millisecond: hashes the part of the log that the start
  * took as given, removes the exports of retired KEKs, reads the pages of the tables that no hash
- * covers, and forgets messages that are older than their window.
+ * covers, and forgets messages and ended deliveries that are older than their window.
  */
 #include "internal.h"
 
@@ -121,7 +121,8 @@ static int purge(struct store *s, int64_t now)
 
 static int scan(struct store *s)
 {
-    static const enum db_statement tables[] = {DB_SCAN_CONTENT, DB_SCAN_TEK, DB_SCAN_EXPORT};
+    static const enum db_statement tables[] = {DB_SCAN_CONTENT, DB_SCAN_TEK, DB_SCAN_EXPORT,
+                                               DB_SCAN_DELIVERY, DB_SCAN_DELIVERY_MESSAGE};
     struct idle *i = &s->idle;
     enum db_statement st = tables[i->scan_table];
     int64_t n;
@@ -193,7 +194,86 @@ static int delete_old(struct store *s, const struct piece *p)
     return r;
 }
 
-static int sweep(struct store *s, int64_t now)
+/* ---- deliveries ------------------------------------------------------------------------------ */
+
+struct delivery_piece {
+    size_t n_old;
+    int64_t old[PIECE_ROWS]; /* rows */
+    bool last;               /* of this round */
+};
+
+/*
+ * Rows rise with the time they were made at: the round is over with the first that is younger than
+ * the window.  What says it were made later than now (the clock had been wrong) ends nothing.
+ */
+static void look_at_delivery(struct store *s, int64_t utc_us, struct delivery_piece *p)
+{
+    const enum db_statement st = DB_DELIVERY_SWEEP;
+    int64_t oldest_us = utc_us - s->o.message_window_us;
+    int64_t created_us = db_column_int(s->db, st, 2);
+    int64_t state = db_column_int(s->db, st, 1);
+
+    s->idle.sweep_delivery = db_column_int(s->db, st, 0);
+    if (created_us >= oldest_us && created_us <= utc_us)
+        p->last = true;
+    if (!store_delivery_is_open((enum store_delivery_state)state) &&
+        db_column_int(s->db, st, 3) < oldest_us)
+        p->old[p->n_old++] = s->idle.sweep_delivery;
+}
+
+static int read_deliveries(struct store *s, struct delivery_piece *p)
+{
+    const enum db_statement st = DB_DELIVERY_SWEEP;
+    int64_t utc_us = clock_utc_us();
+    size_t n = 0;
+    int r = db_query(s->db, st, DB_VALUES(db_int(s->idle.sweep_delivery), db_int(PIECE_ROWS)));
+
+    if (r < 0)
+        return r;
+    for (; !p->last && (r = db_step(s->db, st)) == 1; n++)
+        look_at_delivery(s, utc_us, p);
+    db_end(s->db, st);
+    p->last = p->last || n < PIECE_ROWS;
+    return r < 0 ? r : 0;
+}
+
+static int delete_deliveries(struct store *s, const struct delivery_piece *p)
+{
+    const struct db_driver *driver = db_driver(s->db);
+    int r = driver->begin(s->db);
+
+    for (size_t i = 0; r == 0 && i < p->n_old; i++) {
+        r = db_run(s->db, DB_DELIVERY_MESSAGE_DELETE, DB_VALUES(db_int(p->old[i])), NULL);
+        if (r == 0)
+            r = db_run(s->db, DB_DELIVERY_DELETE, DB_VALUES(db_int(p->old[i])), NULL);
+    }
+    if (r == 0)
+        r = driver->commit(s->db);
+    if (r < 0)
+        driver->rollback(s->db);
+    return r;
+}
+
+static int sweep_deliveries(struct store *s, int64_t now)
+{
+    struct delivery_piece p = {.n_old = 0};
+    struct idle *i = &s->idle;
+    int r = read_deliveries(s, &p);
+
+    if (r == 0 && p.n_old > 0)
+        r = delete_deliveries(s, &p);
+    if (r == 0 && !p.last)
+        return 0;
+    i->sweep_delivery = 0;
+    i->sweep_deliveries = false;
+    i->sweep_next_us = now + SWEEP_PAUSE_US;
+    return r;
+}
+
+/* ---- a round: messages, then deliveries -------------------------------------------------------
+ */
+
+static int sweep_messages(struct store *s, int64_t now)
 {
     AUTO_MEM struct piece *p = calloc(1, sizeof(*p));
     struct idle *i = &s->idle;
@@ -214,8 +294,8 @@ static int sweep(struct store *s, int64_t now)
     i->counted = true;
     i->sweep_bsa = 0;
     i->sweep_id[0] = '\0';
-    i->sweep_next_us = now + SWEEP_PAUSE_US;
-    return 0;
+    i->sweep_deliveries = true;
+    return sweep_deliveries(s, now);
 }
 
 void idle_run(struct store *s, int64_t now)
@@ -231,7 +311,7 @@ void idle_run(struct store *s, int64_t now)
     else if (i->scan)
         r = scan(s);
     else if (now >= i->sweep_next_us)
-        r = sweep(s, now);
+        r = i->sweep_deliveries ? sweep_deliveries(s, now) : sweep_messages(s, now);
     if (r == TEKD_EIO || r == TEKD_ETAMPER || r == TEKD_EINTERNAL)
         loop_latch(s, r, "background check");
 }

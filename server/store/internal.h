@@ -209,6 +209,8 @@ struct idle {
     bool purge;                   /* exports of retired KEKs are looked for ... */
     int64_t purge_tek, purge_kek; /* ... behind this one */
     int64_t purge_next_us;        /* not before */
+    bool sweep_deliveries;        /* the round is through with messages */
+    int64_t sweep_delivery;       /* behind which delivery it is */
 };
 
 struct store_tx {
@@ -245,7 +247,8 @@ struct store {
     struct anchor anchor;
     struct idle idle;
     struct public_state public;
-    struct buf *scratch; /* a record or a note being written */
+    struct buf *scratch;                     /* a record or a note being written */
+    uint64_t unattested_from, unattested_to; /* as found at the start; constant */
 
     struct item_list pending;               /* for the next batch */
     size_t pending_durable, pending_signed; /* of pending */
@@ -346,6 +349,12 @@ int rows_checkpoint_under(struct db *db, uint64_t size, struct rows_checkpoint *
 int rows_leaves(struct db *db, uint64_t from, uint64_t n,
                 int (*each)(void *arg, uint64_t seq, const void *octets, size_t len), void *arg);
 
+/* ---- rows_delivery.c ------------------------------------------------------------------------- */
+/* Removes the messages of what was confirmed by records from..to, which a checkpoint covers now. */
+int rows_delivery_forget(struct db *db, uint64_t from, uint64_t to);
+/* Takes back the confirmations by record `from` and later ones. */
+int rows_delivery_reopen(struct db *db, uint64_t from);
+
 /* Notes in tx what ends the transaction, and passes r on. */
 int rows_result(struct store_tx *tx, int r);
 int64_t rows_limit(const struct store_walk *w);
@@ -354,9 +363,9 @@ int64_t rows_limit(const struct store_walk *w);
 /* What the checks know of each other. */
 struct start {
     struct store *s;
-    bool fresh;     /* no tables were there */
-    bool clean;     /* as the database says */
-    int64_t schema; /* the same, 1..SCHEMA_VERSION */
+    bool fresh;      /* no tables were there */
+    bool clean;      /* as the database says */
+    unsigned schema; /* of the database as found */
     uint64_t leaves;
     struct rows_checkpoint newest;
     bool have_anchor;

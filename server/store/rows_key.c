@@ -70,22 +70,34 @@ int store_tx_content_insert(struct store_tx *tx, struct store_content *c)
     return rows_result(tx, r);
 }
 
-int store_tx_content_walk(struct store_tx *tx, const struct store_walk *w,
-                          int (*each)(void *arg, const struct store_content *c))
+static int walk_contents(struct store_tx *tx, enum db_statement id, const struct store_walk *w,
+                         int (*each)(void *arg, const struct store_content *c))
 {
     struct store_content c;
     int stopped = 0;
-    int r = db_query(tx->db, DB_CONTENT_WALK, DB_VALUES(db_int(w->after), db_int(rows_limit(w))));
+    int r = db_query(tx->db, id, DB_VALUES(db_int(w->after), db_int(rows_limit(w))));
 
     if (r < 0)
         return rows_result(tx, r);
-    while (r >= 0 && stopped == 0 && (r = db_step(tx->db, DB_CONTENT_WALK)) == 1) {
-        r = read_content(tx->db, DB_CONTENT_WALK, &c);
+    while (r >= 0 && stopped == 0 && (r = db_step(tx->db, id)) == 1) {
+        r = read_content(tx->db, id, &c);
         if (r == 0)
             stopped = each(w->arg, &c);
     }
-    db_end(tx->db, DB_CONTENT_WALK);
+    db_end(tx->db, id);
     return r < 0 ? rows_result(tx, r) : stopped;
+}
+
+int store_tx_content_walk(struct store_tx *tx, const struct store_walk *w,
+                          int (*each)(void *arg, const struct store_content *c))
+{
+    return walk_contents(tx, DB_CONTENT_WALK, w, each);
+}
+
+int store_tx_content_walk_periodic(struct store_tx *tx, const struct store_walk *w,
+                                   int (*each)(void *arg, const struct store_content *c))
+{
+    return walk_contents(tx, DB_CONTENT_WALK_PERIODIC, w, each);
 }
 
 /* ---- TEKs ------------------------------------------------------------------------------------ */
@@ -148,6 +160,17 @@ int store_tx_tek_newest(struct store_tx *tx, int64_t content, int64_t period, ui
     if (r < 0 && r != TEKD_ENOTFOUND)
         return r;
     *ret_version = r == 0 ? t.version : 0;
+    return 0;
+}
+
+int store_tx_tek_last_period(struct store_tx *tx, int64_t content, int64_t *ret_period)
+{
+    int r = db_first(tx->db, DB_TEK_LAST_PERIOD, DB_VALUES(db_int(content)));
+
+    if (r < 0)
+        return rows_result(tx, r);
+    *ret_period = db_column_int(tx->db, DB_TEK_LAST_PERIOD, 0);
+    db_end(tx->db, DB_TEK_LAST_PERIOD);
     return 0;
 }
 
@@ -238,7 +261,25 @@ int store_tx_export_insert(struct store_tx *tx, int64_t tek, int64_t kek,
     if (r == 0)
         r = db_insert(tx->db, DB_EXPORT_INSERT,
                       DB_VALUES(db_int(tek), db_int(kek), db_blob(data->octets, data->len)), NULL);
+    if (r == 0)
+        r = db_run(tx->db, DB_HOLDER_INSERT, DB_VALUES(db_int(tek), db_int(kek)), NULL);
     return rows_result(tx, r);
+}
+
+int store_tx_holders_walk(struct store_tx *tx, int64_t content, int64_t tek,
+                          const struct store_walk *w, int (*each)(void *arg, int64_t bsa))
+{
+    int stopped = 0;
+    int r =
+        db_query(tx->db, DB_HOLDER_WALK,
+                 DB_VALUES(db_int(content), db_int(w->after), db_int(tek), db_int(rows_limit(w))));
+
+    if (r < 0)
+        return rows_result(tx, r);
+    while (stopped == 0 && (r = db_step(tx->db, DB_HOLDER_WALK)) == 1)
+        stopped = each(w->arg, db_column_int(tx->db, DB_HOLDER_WALK, 0));
+    db_end(tx->db, DB_HOLDER_WALK);
+    return r < 0 ? rows_result(tx, r) : stopped;
 }
 
 /* ---- messages -------------------------------------------------------------------------------- */

@@ -208,7 +208,6 @@ const struct db_driver db_sqlite = {
     .open = sqlite_open,
     .close = sqlite_close,
     .is_empty = sqlite_is_empty,
-    .create = sqlite_create,
     .upgrade = sqlite_upgrade,
     .begin = begin,
     .commit = commit,

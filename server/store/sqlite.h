@@ -30,7 +30,6 @@ int sqlite_prepare(struct sqlite *d, const char *text, sqlite3_stmt **ret_stmt);
 int sqlite_open(const struct db_options *o, struct db **ret_db);
 void sqlite_close(struct db *db);
 int sqlite_is_empty(struct db *db, bool *ret_empty);
-int sqlite_create(struct db *db);
 int sqlite_upgrade(struct db *db, unsigned from);
 int sqlite_check(struct db *db);
 int sqlite_tidy(struct db *db, bool idle);

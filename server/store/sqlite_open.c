@@ -219,19 +219,17 @@ int sqlite_is_empty(struct db *db, bool *ret_empty)
                               : sqlite_failed(sqlite_of(db)->handle, "SELECT sqlite_schema", code);
 }
 
-int sqlite_create(struct db *db)
-{
-    int code = sqlite3_exec(sqlite_of(db)->handle, schema_sqlite, NULL, NULL, NULL);
-
-    return code == SQLITE_OK ? 0 : sqlite_failed(sqlite_of(db)->handle, "CREATE TABLE", code);
-}
-
 int sqlite_upgrade(struct db *db, unsigned from)
 {
-    const char *step = schema_sqlite_steps[from - 1];
-    int code = sqlite3_exec(sqlite_of(db)->handle, step, NULL, NULL, NULL);
+    sqlite3 *handle = sqlite_of(db)->handle;
 
-    return code == SQLITE_OK ? 0 : sqlite_failed(sqlite_of(db)->handle, step, code);
+    for (unsigned i = from; i < SCHEMA; i++) {
+        int code = sqlite3_exec(handle, schema_sqlite[i], NULL, NULL, NULL);
+
+        if (code != SQLITE_OK)
+            return sqlite_failed(handle, "CREATE TABLE", code);
+    }
+    return 0;
 }
 
 /* ---- care ------------------------------------------------------------------------------------ */

@@ -11,8 +11,8 @@
  *     tail                leaves beyond the newest checkpoint: whole records, nothing after
  *                         log.stopped but a start, none at all if the log ended clean
  *
- * A tail is adopted: log.recovered says which records were under no signature.  The tables of an
- * older schema become those of ours when all of that was found to be right.
+ * A tail is adopted: log.recovered says which records were under no signature.  Tables of an older
+ * schema are brought up to ours last, when the log is known to be what was signed.
  */
 #include "internal.h"
 
@@ -58,9 +58,9 @@ static int make_tables(struct store *s)
     int r = driver->begin(s->db);
 
     if (r == 0)
-        r = driver->create(s->db);
+        r = driver->upgrade(s->db, 0);
     if (r == 0)
-        r = rows_meta_put_int(s->db, "schema", SCHEMA_VERSION);
+        r = rows_meta_put_int(s->db, "schema", SCHEMA);
     if (r == 0)
         r = rows_meta_put(s->db, "bsm_id", s->o.bsm_id, strlen(s->o.bsm_id));
     if (r == 0)
@@ -78,20 +78,56 @@ static int refuse(const char *what, const char *expected, const char *found)
     return TEKD_EINVAL;
 }
 
-static int check_owner(struct start *st)
+static int upgrade(struct start *st)
+{
+    const struct db_driver *driver = db_driver(st->s->db);
+    struct db *db = st->s->db;
+    int r;
+
+    if (st->schema == SCHEMA)
+        return 0;
+    r = driver->begin(db);
+    if (r == 0)
+        r = driver->upgrade(db, st->schema);
+    if (r == 0)
+        r = rows_meta_put_int(db, "schema", SCHEMA);
+    if (r == 0)
+        r = driver->commit(db);
+    if (r < 0) {
+        driver->rollback(db);
+        return r;
+    }
+    log_event(LOG_INFO, "store", "tables-upgraded", LOG_INT("from", st->schema),
+              LOG_INT("to", SCHEMA));
+    return 0;
+}
+
+static int check_schema(struct start *st)
+{
+    int64_t schema = 0;
+    int r = rows_meta_int(st->s->db, "schema", &schema);
+
+    if (r == TEKD_ENOTFOUND || r == TEKD_EINTERNAL) /* tables, but not ours */
+        return refuse("tables", "tekd", "other");
+    if (r == 0 && (schema < 1 || schema > SCHEMA)) {
+        char expected[24], found[24];
+
+        (void)snprintf(expected, sizeof(expected), "at most %d", SCHEMA);
+        (void)snprintf(found, sizeof(found), "%" PRId64, schema);
+        return refuse("schema", expected, found);
+    }
+    st->schema = (unsigned)schema;
+    return r;
+}
+
+static int check_owner(struct store *s)
 {
     struct store *s = st->s;
     char bsm_id[STORE_ID_MAX + 1] = "";
     size_t len = 0;
     int64_t epoch = 0;
-    int r = rows_meta_int(s->db, "schema", &st->schema);
+    int r = rows_meta_get(s->db, "bsm_id", bsm_id, STORE_ID_MAX, &len);
 
-    if (r == TEKD_ENOTFOUND || r == TEKD_EINTERNAL) /* tables, but not ours */
-        return refuse("tables", "tekd", "other");
-    if (r == 0 && (st->schema < 1 || st->schema > SCHEMA_VERSION))
-        return refuse("schema", "one of this program or before", "a newer one");
-    if (r == 0)
-        r = rows_meta_get(s->db, "bsm_id", bsm_id, STORE_ID_MAX, &len);
     if (r == 0)
         r = rows_meta_int(s->db, "epoch", &epoch);
     if (r < 0)
@@ -128,7 +164,9 @@ static int check_file(struct start *st)
     if (r == 0 && st->fresh)
         r = make_tables(s);
     if (r == 0)
-        r = check_owner(st);
+        r = check_schema(st);
+    if (r == 0)
+        r = check_owner(s);
     if (r == 0)
         r = read_marks(st);
     if (r < 0 || st->fresh || st->clean)
@@ -249,32 +287,6 @@ static int check_anchor(struct start *st)
     return r;
 }
 
-/* ---- the tables ------------------------------------------------------------------------------ */
-
-static int upgrade_tables(struct start *st)
-{
-    struct store *s = st->s;
-    const struct db_driver *driver = db_driver(s->db);
-    int r;
-
-    if (st->schema == SCHEMA_VERSION)
-        return 0;
-    r = driver->begin(s->db);
-    for (int64_t from = st->schema; r == 0 && from < SCHEMA_VERSION; from++)
-        r = driver->upgrade(s->db, (unsigned)from);
-    if (r == 0)
-        r = rows_meta_put_int(s->db, "schema", SCHEMA_VERSION);
-    if (r == 0)
-        r = driver->commit(s->db);
-    if (r < 0) {
-        driver->rollback(s->db);
-        return r;
-    }
-    log_event(LOG_INFO, "store", "tables-upgraded", LOG_INT("from", st->schema),
-              LOG_INT("to", SCHEMA_VERSION));
-    return 0;
-}
-
 /* ---- all of it ------------------------------------------------------------------------------- */
 
 static void empty_tree(struct tree *t)
@@ -289,8 +301,9 @@ static void empty_tree(struct tree *t)
 int start_check(struct store *s)
 {
     static int (*const checks[])(struct start *) = {
-        check_key,        check_newest,   check_anchor, start_check_leaves,
-        start_check_tail, upgrade_tables, start_records};
+        check_key,        check_newest, check_anchor,  start_check_leaves,
+        start_check_tail, upgrade,      start_records,
+    };
     struct start st = {.s = s};
     int r = check_file(&st);
 

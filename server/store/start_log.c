@@ -133,6 +133,8 @@ int start_check_tail(struct start *st)
     t->note = st->newest.note;
     t->range = st->newest.range;
     t->signed_size = t->size = t->next = t->recent_from = size;
+    s->unattested_from = size;
+    s->unattested_to = st->leaves;
     if (size > 0)
         r = rows_leaves(s->db, size - 1, 1, last_signed, st);
     if (r == 0)

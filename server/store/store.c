@@ -247,6 +247,12 @@ int store_ready(struct store *s, char reason[static HSM_TEXT_MAX])
     return r;
 }
 
+void store_unattested(struct store *s, uint64_t *ret_from, uint64_t *ret_to)
+{
+    *ret_from = s->unattested_from;
+    *ret_to = s->unattested_to;
+}
+
 void store_status_get(struct store *s, struct store_status *ret_status)
 {
     pthread_mutex_lock(&s->public.lock);

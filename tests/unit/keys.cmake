@@ -12,8 +12,14 @@ target_link_libraries(keys_fixture
 foreach(module keys_service keys_race keys_faults keys_admin keys_kek)
     tekd_unit_test(${module} keys_fixture tekd_keys tekd_base)
 endforeach()
+# With time that stands still until a test moves it.
+foreach(module keys_period)
+    tekd_unit_test(${module} keys_fixture tekd_keys tekd_base FAKE_CLOCK)
+    target_include_directories(test_${module} PRIVATE ${PROJECT_SOURCE_DIR}/server/keys)
+endforeach()
 # Commits that find no space.
 foreach(module keys_admin keys_kek)
     target_sources(test_${module} PRIVATE store_vfs.c)
     target_link_libraries(test_${module} PRIVATE PkgConfig::SQLITE)
 endforeach()
+tekd_unit_test(keys_collect keys_fixture tekd_keys tekd_base)

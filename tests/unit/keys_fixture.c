@@ -241,6 +241,21 @@ int service_enable(struct service *s, const struct peer *p, bool enable)
     return keys_bsa_enable(s->keys, &s->actor, p->id, enable, &s->error);
 }
 
+int service_add_content(struct service *s, const char *content, unsigned bits)
+{
+    const struct keys_content_add c = {.id = content, .bits = bits};
+
+    return keys_content_add(s->keys, &s->actor, &c, &s->error);
+}
+
+void service_add_periods(struct service *s, const char *content, int64_t period_s, int64_t lead_s)
+{
+    const struct keys_content_add c = {
+        .id = content, .bits = 128, .period_s = period_s, .lead_s = lead_s};
+
+    need(keys_content_add(s->keys, &s->actor, &c, &s->error) == 0);
+}
+
 void service_rotate(struct service *s, const char *content)
 {
     uint8_t id[16];

@@ -63,6 +63,10 @@ int service_enrol(struct service *s, const struct peer *p, const char *entitle);
 /* Changes the one thing that is given. */
 int service_set_entitle(struct service *s, const struct peer *p, const char *entitle);
 int service_enable(struct service *s, const struct peer *p, bool enable);
+/* Adds a content without crypto-periods. */
+int service_add_content(struct service *s, const char *content, unsigned bits);
+/* And one with them, the first of which begins with the second that is now. */
+void service_add_periods(struct service *s, const char *content, int64_t period_s, int64_t lead_s);
 /* The key ID that is current; the whole must work. */
 void service_rotate(struct service *s, const char *content);
 void service_destroy(struct service *s, const uint8_t key_id[static 16]);

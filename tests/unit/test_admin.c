@@ -228,6 +228,15 @@ static void request__that_is_malformed_gets_an_error(void **state)
          "expected an integer"},
         {"{\"command\":\"content add\",\"content\":\"c\",\"bits\":-1}\n", "TEKD_EINVAL",
          "128, 192 or 256"},
+        {"{\"command\":\"content add\",\"content\":\"c\",\"period\":9}\n", "TEKD_EINVAL",
+         "10 to 31536000 seconds"},
+        {"{\"command\":\"content add\",\"content\":\"c\",\"lead\":1}\n", "TEKD_EINVAL",
+         "no period is given"},
+        {"{\"command\":\"content add\",\"content\":\"c\",\"period\":60,\"epoch\":\"3976214400\"}\n",
+         "TEKD_EINVAL", "expected a time"},
+        {"{\"command\":\"content add\",\"content\":\"c\",\"period\":60,"
+         "\"epoch\":\"9999-01-01T00:00:00Z\"}\n",
+         "TEKD_EINVAL", "not in the future"},
         {"{\"command\":\"key destroy\",\"key\":\"x\"}\n", "TEKD_EINVAL", "UUID"},
         {"{\"command\":\"audit records\",\"from\":-1}\n", "TEKD_EINVAL", "0 or more"},
         {"{\"command\":\"bsa show\",\"id\":\"none\"}\n", "TEKD_ENOTFOUND", "no such BSA"},
@@ -360,7 +369,7 @@ static void contents__come_by_the_page(void **state)
         char id[16];
 
         (void)snprintf(id, sizeof(id), "urn:%u", i);
-        assert_int_equal(keys_content_add(t->s->keys, &t->s->actor, id, 128, &t->s->error), 0);
+        assert_int_equal(service_add_content(t->s, id, 128), 0);
     }
     r = result_of(t, "{\"command\":\"content list\"}\n");
     assert_int_equal(json_array_size(json_object_get(r, "list")), 500);
@@ -375,6 +384,39 @@ static void contents__come_by_the_page(void **state)
     assert_string_equal(str(json_array_get(json_object_get(r, "list"), 0), "content_id"),
                         "urn:500");
     json_decref(r);
+}
+
+static void content__is_shown_with_its_crypto_periods(void **state)
+{
+    static const struct {
+        const char *add, *shown;
+    } cases[] = {
+        {"\"content\":\"urn:1\"", "{\"period_s\":0,\"lead_s\":0,\"epoch\":null}"},
+        {"\"content\":\"urn:2\",\"period\":600,\"lead\":5,\"epoch\":\"2026-01-01T01:00:00+01:00\"",
+         "{\"period_s\":600,\"lead_s\":5,\"epoch\":\"2026-01-01T00:00:00.000000Z\"}"},
+        {"\"content\":\"urn:3\",\"period\":600,\"epoch\":\"1970-01-01T00:00:00Z\"",
+         "{\"period_s\":600,\"lead_s\":60,\"epoch\":\"1970-01-01T00:00:00.000000Z\"}"},
+        {"\"content\":\"urn:4\",\"period\":86400,\"epoch\":\"1970-01-01T00:00:00.5Z\"",
+         "{\"period_s\":86400,\"lead_s\":600,\"epoch\":\"1970-01-01T00:00:00.500000Z\"}"},
+    };
+    struct socket_test *t = *state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        char request[256];
+        json_t *shown, *wanted = json_loads(cases[i].shown, 0, NULL), *v;
+        const char *key;
+
+        (void)snprintf(request, sizeof(request), "{\"command\":\"content add\",%s}\n",
+                       cases[i].add);
+        json_decref(result_of(t, request));
+        (void)snprintf(request, sizeof(request),
+                       "{\"command\":\"content show\",\"content\":\"urn:%zu\"}\n", i + 1);
+        shown = result_of(t, request);
+        json_object_foreach (wanted, key, v)
+            assert_true(json_equal(v, json_object_get(shown, key)));
+        json_decref(wanted);
+        json_decref(shown);
+    }
 }
 
 static void keys__are_rotated_listed_and_destroyed(void **state)
@@ -766,6 +808,7 @@ int main(void)
         TEST(request__that_takes_too_long_is_dropped),
         TEST(bsa__is_shown_changed_and_listed),
         TEST(contents__come_by_the_page),
+        TEST(content__is_shown_with_its_crypto_periods),
         TEST(keys__are_rotated_listed_and_destroyed),
         TEST(export__is_the_log_under_its_checkpoint),
         TEST(records__begin_where_one_says),

@@ -390,12 +390,12 @@ static void content_add__refuses_what_is_no_content(void **state)
     memset(longest, 'x', sizeof(longest) - 1);
     longest[sizeof(longest) - 1] = '\0';
     for (size_t i = 0; i < ARRAY_SIZE(ids); i++)
-        assert_int_equal(keys_content_add(s->keys, &s->actor, ids[i], 128, &s->error), TEKD_EINVAL);
-    assert_int_equal(keys_content_add(s->keys, &s->actor, "urn:x", 64, &s->error), TEKD_EINVAL);
+        assert_int_equal(service_add_content(s, ids[i], 128), TEKD_EINVAL);
+    assert_int_equal(service_add_content(s, "urn:x", 64), TEKD_EINVAL);
     assert_non_null(strstr(s->error.what, "128, 192 or 256"));
     longest[STORE_CONTENT_MAX] = '\0';
-    assert_int_equal(keys_content_add(s->keys, &s->actor, longest, 128, &s->error), 0);
-    assert_int_equal(keys_content_add(s->keys, &s->actor, longest, 128, &s->error), TEKD_EEXIST);
+    assert_int_equal(service_add_content(s, longest, 128), 0);
+    assert_int_equal(service_add_content(s, longest, 128), TEKD_EEXIST);
     (void)ask_key(s, BSA(s, 1), "m-1", longest, NULL);
     assert_int_equal(service_count(s, "content.added", "actor", "operator"), 1);
 }
@@ -408,7 +408,7 @@ static void rotate__makes_a_version_that_is_current(void **state)
     struct cp3_message m;
 
     assert_int_equal(keys_rotate(s->keys, &s->actor, "urn:x", id, &s->error), TEKD_ENOTFOUND);
-    assert_int_equal(keys_content_add(s->keys, &s->actor, "urn:x", 192, &s->error), 0);
+    assert_int_equal(service_add_content(s, "urn:x", 192), 0);
     assert_int_equal(keys_rotate(s->keys, &s->actor, "urn:x", id, &s->error), 0);
     m = ask_key(s, BSA(s, 1), "m-1", "urn:x", tek);
     assert_memory_equal(m.key_info.key_id, id, 16);

@@ -11,7 +11,9 @@
 
 #include <cmocka.h>
 
+#include "fake_clock.h"
 #include "internal.h"
+#include "tekd/clock.h"
 
 #define CONTENTS 4
 #define EXPORTS  3
@@ -111,6 +113,27 @@ static void cache_put__forgets_what_was_longest_not_asked_for(void **state)
     assert_int_equal(tek_of(*state, "e"), 5);
     put(*state, "a", 6); /* in place of its own, not of another one */
     assert_int_equal(tek_of(*state, "c"), 3);
+}
+
+static void cache_get__forgets_what_is_not_of_the_current_period(void **state)
+{
+    struct key_entry e = entry(7), got;
+    int64_t now = clock_utc_us();
+
+    e.period = (struct period){.index = 3, .from_us = now, .until_us = now + 10};
+    cache_put(*state, "urn:a", &e);
+    cache_put(*state, "urn:b", &e);
+    fake_clock_set_utc(now + 9);
+    assert_true(cache_get(*state, "urn:a", &got));
+    assert_int_equal(got.period.index, 3);
+    assert_int_equal(got.period.from_us, now);
+    assert_int_equal(got.period.until_us, now + 10);
+    fake_clock_set_utc(now + 10);
+    assert_false(cache_get(*state, "urn:a", &got));
+    fake_clock_set_utc(now - 1);
+    assert_false(cache_get(*state, "urn:b", &got));
+    fake_clock_set_utc(now);
+    assert_false(cache_get(*state, "urn:a", &got) || cache_get(*state, "urn:b", &got));
 }
 
 static void cache_drop__forgets_one(void **state)
@@ -217,6 +240,7 @@ int main(void)
         TEST(cache_put__replaces),
         TEST(cache_put__takes_the_longest_wrap_and_content),
         TEST(cache_put__forgets_what_was_longest_not_asked_for),
+        TEST(cache_get__forgets_what_is_not_of_the_current_period),
         TEST(cache_drop__forgets_one),
         TEST(cache_get_export__goes_by_tek_and_kek),
         TEST(cache_put_export__forgets_what_was_longest_not_asked_for),

@@ -230,7 +230,7 @@ static void auto_contents__of_a_bsa_are_limited(void **state)
     (void)ask_key(s, BSA(s, 1), "m-3", "urn:2", NULL);
     (void)ask_key(s, BSA(s, 2), "m-3", "urn:3", NULL);
     (void)ask_key(s, BSA(s, 1), "m-4", "urn:3", NULL); /* it is there now */
-    assert_int_equal(keys_content_add(s->keys, &s->actor, "urn:4", 128, &s->error), 0);
+    assert_int_equal(service_add_content(s, "urn:4", 128), 0);
     (void)ask_key(s, BSA(s, 1), "m-5", "urn:4", NULL);
     /* The count is of what is stored. */
     service_stop(s);

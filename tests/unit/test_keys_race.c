@@ -154,7 +154,7 @@ static void loser__of_a_content_takes_the_winners(void **state)
     fake_hsm_hold(s->hsm, FAKE_ISSUE, true);
     a = send(s, BSA(s, 1), "m-1", "urn:x");
     fake_hsm_wait_held(s->hsm, FAKE_ISSUE, 1);
-    assert_int_equal(keys_content_add(s->keys, &s->actor, "urn:x", 256, &s->error), 0);
+    assert_int_equal(service_add_content(s, "urn:x", 256), 0);
     fake_hsm_hold(s->hsm, FAKE_ISSUE, false);
     assert_int_equal(ask_tek(a, tek), 32); /* as the operator's content wants it */
     m = ask_answer(a);
@@ -171,7 +171,7 @@ static void loser__of_a_tek_exports_the_winners(void **state)
     uint8_t tek[FAKE_TEK_MAX], other[FAKE_TEK_MAX];
     struct ask *a;
 
-    assert_int_equal(keys_content_add(s->keys, &s->actor, "urn:x", 128, &s->error), 0);
+    assert_int_equal(service_add_content(s, "urn:x", 128), 0);
     fake_hsm_hold(s->hsm, FAKE_ISSUE, true);
     a = send(s, BSA(s, 1), "m-1", "urn:x");
     fake_hsm_wait_held(s->hsm, FAKE_ISSUE, 1);

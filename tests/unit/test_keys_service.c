@@ -91,7 +91,7 @@ static void handle__makes_teks_as_long_as_the_content_wants(void **state)
         struct cp3_message m;
 
         (void)snprintf(content, sizeof(content), "urn:%u", bits[i]);
-        assert_int_equal(keys_content_add(s->keys, &s->actor, content, bits[i], &s->error), 0);
+        assert_int_equal(service_add_content(s, content, bits[i]), 0);
         m = ask_key(s, BSA(s, 1), content, content, NULL);
         assert_int_equal(m.data_len, bits[i] / 8 + 8);
         assert_int_equal(m.key_info.bits, bits[i]);
@@ -420,7 +420,7 @@ static void refusal__of_a_content_that_is_not_there(void **state)
     s->options.auto_content = false;
     assert_int_equal(service_start(s), 0);
     ask_no_key(s, BSA(s, 1), "m-1", "urn:x", "unknown-content");
-    assert_int_equal(keys_content_add(s->keys, &s->actor, "urn:x", 128, &s->error), 0);
+    assert_int_equal(service_add_content(s, "urn:x", 128), 0);
     (void)ask_key(s, BSA(s, 1), "m-1", "urn:x", NULL);
     /* A used Message ID is said before the content. */
     ask_no_key(s, BSA(s, 1), "m-1", "urn:none", "duplicate-message-id");

@@ -12,8 +12,6 @@
 #include "tekd/enc.h"
 #include "tekd/err.h"
 
-#define BEFORE UINT64_MAX /* in an epoch before this one */
-
 static const char *str(const struct record *r, const char *key)
 {
     return record_get_str(r, key);
@@ -218,6 +216,8 @@ static struct message *key_given(struct audit *a, const struct record *r, enum d
     *m = (struct message){.seq = a->seq,
                           .t_us = a->t_us,
                           .out = first_octets(str(r, "out")),
+                          .attempted = NONE,
+                          .confirmed = NONE,
                           .tek = tek,
                           .kek = kek,
                           .dir = (uint8_t)dir};
@@ -416,20 +416,20 @@ static bool promised_signed(const struct audit *a)
 }
 
 /*
- * This record says that the key of m had left.  Where that was promised, it left when a checkpoint
- * over the record that gives it was on the disk, and the log was no longer then than it is here:
- * so the newest note so far covers it.
+ * This record says that a key had left.  Where that was promised (held), it left when a checkpoint
+ * over record seq, which let it out, was on the disk, and the log was no longer then than it is
+ * here: so the newest note so far covers it.
  */
-static void check_release(struct audit *a, const struct message *m, bool held, const char *left)
+static void check_release(struct audit *a, uint64_t seq, bool held, const char *left)
 {
-    if (m->seq < a->covered || a->root_differs)
+    if (seq < a->covered || seq == BEFORE || a->root_differs)
         return;
     a->counts.early++;
     if (held)
         audit_fail(a, "release",
                    "expected a checkpoint over record %" PRIu64
                    " before %s, found the newest one of size %" PRIu64,
-                   m->seq, left, a->covered);
+                   seq, left, a->covered);
 }
 
 static void on_sent(struct audit *a, const struct record *r)
@@ -443,7 +443,7 @@ static void on_sent(struct audit *a, const struct record *r)
     if (m->repeats == 0 && m->out != first_octets(str(r, "out")))
         audit_fail(a, "sent", "expected out as in record %" PRIu64 ", found %s", m->seq,
                    str(r, "out"));
-    check_release(a, m, promised_signed(a), "its answer was sent");
+    check_release(a, m->seq, promised_signed(a), "its answer was sent");
     m->sent++;
     m->state = STATE_SENT;
 }
@@ -495,7 +495,7 @@ static void on_repeated(struct audit *a, const struct record *r)
     if (!m)
         return;
     m->repeats++;
-    check_release(a, m, promised_signed(a), "its answer was repeated");
+    check_release(a, m->seq, promised_signed(a), "its answer was repeated");
     if (keyid && strcmp(keyid, pool_text(a->teks, m->tek)) != 0)
         audit_fail(a, "repeated", "expected key %s as in record %" PRIu64 ", found %s",
                    pool_text(a->teks, m->tek), m->seq, keyid);
@@ -519,6 +519,28 @@ static void on_tls_refused(struct audit *a, const struct record *r)
     a->counts.strangers += count;
 }
 
+bool is_attested(const struct audit *a, uint64_t seq)
+{
+    size_t low = 0, high = a->recovered.n;
+
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+
+        if (a->recovered.span[middle].to < seq)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low == a->recovered.n || a->recovered.span[low].from > seq;
+}
+
+enum delivery_state state_of(const struct audit *a, const struct message *m)
+{
+    if (m->state == STATE_CONFIRMED && !is_attested(a, m->confirmed))
+        return STATE_UNKNOWN;
+    return (enum delivery_state)m->state;
+}
+
 static void on_prepared(struct audit *a, const struct record *r)
 {
     struct message *m = key_given(a, r, DIR_PUSH);
@@ -539,66 +561,98 @@ static void on_carried(struct audit *a, const struct record *r)
     if (!m)
         return;
     m->state = STATE_PREPARED;
-    m->carried = true;
+    m->attempted = BEFORE;
 }
 
-/* A delivery that was confirmed stays so; no other event of it comes after.  NULL: as follows(). */
-static struct message *delivery(struct audit *a, const struct record *r, enum delivery_state state)
+/* The delivery that this is about.  One that was confirmed stays so; no other event comes after. */
+static struct message *delivery(struct audit *a, const struct record *r)
 {
     struct message *m = follows(a, r, "delivery", "delivery.prepared");
 
     if (!m)
         return NULL;
-    if (m->state == STATE_CONFIRMED || m->dir != DIR_PUSH) {
+    if (state_of(a, m) == STATE_CONFIRMED || m->dir != DIR_PUSH) {
         audit_fail(a, "delivery",
                    "expected no %s of a message that was %s in record %" PRIu64 ", found it",
                    record_event(r), m->dir != DIR_PUSH ? "an answer" : "confirmed; prepared",
                    m->seq);
         return NULL;
     }
-    m->state = (uint8_t)state;
     return m;
+}
+
+/* An answer of the BSA's follows from something that it was sent. */
+static void check_attempted(struct audit *a, const struct record *r, const struct message *m,
+                            const char *what)
+{
+    if (m->attempted == NONE)
+        audit_fail(a, "delivery",
+                   "expected delivery.attempt before %s of record %" PRIu64 ", found none",
+                   record_event(r), m->seq);
+    else
+        check_release(a, m->attempted, m->held, what);
 }
 
 static void on_attempt(struct audit *a, const struct record *r)
 {
-    struct message *m = delivery(a, r, STATE_IN_FLIGHT);
+    struct message *m = delivery(a, r);
 
-    if (m)
-        m->held = m->held && promised_signed(a);
-}
-
-/* The BSA answered, so the key had left; an attempt alone does not say that it did. */
-static void check_delivered(struct audit *a, const struct message *m, const char *left)
-{
-    if (m && !m->carried)
-        check_release(a, m, m->held, left);
+    if (!m)
+        return;
+    m->state = STATE_IN_FLIGHT;
+    m->repeats++;
+    if (m->attempted == NONE)
+        m->attempted = a->seq;
+    m->held = m->held && promised_signed(a);
 }
 
 static void on_confirmed(struct audit *a, const struct record *r)
 {
-    a->counts.confirmed++;
-    check_delivered(a, delivery(a, r, STATE_CONFIRMED), "it was confirmed");
+    struct message *m = delivery(a, r);
+
+    if (!m)
+        return;
+    check_attempted(a, r, m, "it was confirmed");
+    if (m->out != first_octets(str(r, "out")))
+        audit_fail(a, "delivery", "expected out as in record %" PRIu64 ", found %s", m->seq,
+                   str(r, "out"));
+    m->state = STATE_CONFIRMED;
+    m->confirmed = a->seq;
 }
 
+/* Of what was given up it is recorded, and changes nothing. */
 static void on_rejected(struct audit *a, const struct record *r)
 {
-    check_delivered(a, delivery(a, r, STATE_REJECTED), "it was rejected");
+    struct message *m = delivery(a, r);
+
+    if (!m)
+        return;
+    check_attempted(a, r, m, "it was rejected");
+    if (m->state != STATE_UNCONFIRMED && m->state != STATE_ABANDONED)
+        m->state = STATE_REJECTED;
+}
+
+static void delivery_becomes(struct audit *a, const struct record *r, enum delivery_state state)
+{
+    struct message *m = delivery(a, r);
+
+    if (m)
+        m->state = (uint8_t)state;
 }
 
 static void on_unconfirmed(struct audit *a, const struct record *r)
 {
-    (void)delivery(a, r, STATE_UNCONFIRMED);
+    delivery_becomes(a, r, STATE_UNCONFIRMED);
 }
 
 static void on_abandoned(struct audit *a, const struct record *r)
 {
-    (void)delivery(a, r, STATE_ABANDONED);
+    delivery_becomes(a, r, STATE_ABANDONED);
 }
 
 static void on_unknown(struct audit *a, const struct record *r)
 {
-    (void)delivery(a, r, STATE_UNKNOWN);
+    delivery_becomes(a, r, STATE_UNKNOWN);
 }
 
 static void on_confirm_duplicate(struct audit *a, const struct record *r)
@@ -637,4 +691,27 @@ void rules_apply(struct audit *a, const struct record *r, enum event_id ev)
 {
     if (handlers[ev])
         handlers[ev](a, r);
+}
+
+/* Pending: it may still come to something by itself. */
+static bool is_pending(enum delivery_state state)
+{
+    return state == STATE_PREPARED || state == STATE_IN_FLIGHT || state == STATE_REJECTED ||
+           state == STATE_UNKNOWN;
+}
+
+void rules_finish(struct audit *a)
+{
+    size_t n = pool_count(a->messages);
+
+    for (size_t id = 0; id < n; id++) {
+        const struct message *m = &a->message[id];
+        enum delivery_state state = state_of(a, m);
+
+        if (m->dir != DIR_PUSH)
+            continue;
+        a->counts.confirmed += state == STATE_CONFIRMED;
+        a->counts.pending += is_pending(state);
+        a->counts.doubtful += is_pending(state) && m->confirmed != NONE;
+    }
 }
