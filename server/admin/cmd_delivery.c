@@ -10,8 +10,6 @@
 #include "tekd/enc.h"
 #include "tekd/err.h"
 
-#define REASON_MAX 200 /* octets of --reason: one sentence in a record */
-
 static json_t *time_json(int64_t utc_us)
 {
     char text[ENC_TIME_LEN + 1];
@@ -82,12 +80,9 @@ int admin_delivery_abandon(struct admin_call *call)
     const char *mid = admin_arg_str(call, "message", &r);
     const char *reason = r < 0 ? NULL : admin_arg_str(call, "reason", &r);
 
-    if (r < 0)
-        return r;
-    if (!*reason || strlen(reason) > REASON_MAX)
-        return admin_fail_call(call, TEKD_EINVAL, "\"reason\": expected 1 to %d octets",
-                               REASON_MAX);
-    return keys_delivery_abandon(call->admin->o.keys, &call->actor, mid, reason, &call->err);
+    return r < 0
+               ? r
+               : keys_delivery_abandon(call->admin->o.keys, &call->actor, mid, reason, &call->err);
 }
 
 /* ---- one delivery as JSON ----------------------------------------------------------------------

@@ -2,7 +2,9 @@
 add_library(admin_fixture STATIC admin_fixture.c)
 target_link_libraries(admin_fixture
     PUBLIC tekd_admin keys_fixture PkgConfig::JANSSON PkgConfig::CMOCKA)
-tekd_unit_test(admin admin_fixture tekd_admin tekd_keys tekd_base)
+foreach(module admin admin_delivery)
+    tekd_unit_test(${module} admin_fixture tekd_admin tekd_keys tekd_base)
+endforeach()
 # What tekctl makes of the records.
 tekd_unit_test(tekctl_deliveries tekd_audit tekd_base PkgConfig::JANSSON)
 target_sources(test_tekctl_deliveries
