@@ -16,7 +16,7 @@
 
 #include "tekd/err.h"
 
-#define PAGE_LEAVES  1024 /* some half a millisecond of the store's thread */
+#define PAGE_LEAVES  1024 /* a quarter of a millisecond of the store's thread */
 #define HISTORY_MAX  2000 /* records: the attempts of a day and more at the longest back-off */
 #define RECOVERED    "\"ev\":\"log.recovered\""
 #define VALUE_OCTETS (STORE_MID_LEN + 4) /* colon, quotes, NUL */
