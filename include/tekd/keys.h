@@ -246,11 +246,12 @@ int keys_delivery_abandon(struct keys *k, const struct keys_actor *a, const char
  * A confirmation, however it came: the body of the HTTP answer to a push, or a POST of the BSA.
  * Judged on the store thread by the row; records delivery.confirmed, delivery.rejected,
  * confirm.duplicate or confirm.unmatched.  What the caller fills stays alive until done, which runs
- * on the store thread when the outcome is durable.
+ * on the store thread when the outcome is durable, or at once on the caller's when the store takes
+ * nothing.  A rejection leaves next_us as the claim set it.
  */
 enum keys_confirmation {
     KEYS_CONFIRMED,  /* now, or (duplicate) before */
-    KEYS_REJECTED,   /* Status 1 of an open delivery */
+    KEYS_REJECTED,   /* Status 1 of a delivery that is not confirmed */
     KEYS_UNMATCHED,  /* no confirmation; reason says why */
     KEYS_NOT_JUDGED, /* error says why: the store failed */
 };
@@ -271,6 +272,8 @@ struct keys_confirm {
     /* The service's own. */
     struct store_item item;
     struct keys *keys;
+    struct record *note;
+    bool changed;
 };
 void keys_confirm(struct keys *k, struct keys_confirm *c);
 

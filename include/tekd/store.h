@@ -339,9 +339,9 @@ static inline bool store_delivery_is_open(enum store_delivery_state state)
     return state < STORE_DELIVERY_CONFIRMED;
 }
 
-#define STORE_MID_LEN      36   /* ours are UUIDs (RFC 9562) */
-#define STORE_WHY_MAX      255  /* octets of the last error in words */
-#define STORE_DELIVERY_MAX 4096 /* octets of the message: CP3_WRITTEN_MAX is less */
+#define STORE_MID_LEN      36    /* ours are UUIDs (RFC 9562) */
+#define STORE_WHY_MAX      255   /* octets of the last error in words */
+#define STORE_DELIVERY_MAX 16384 /* octets of the message: as many as libcp3 ever writes */
 
 struct store_delivery {
     int64_t row;

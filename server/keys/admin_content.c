@@ -109,6 +109,8 @@ int keys_content_add(struct keys *k, const struct keys_actor *a, const struct ke
         return admin_fail(err, r, "\"%s\": there is such a content already", c->id);
     if (r < 0)
         return admin_fail(err, r, "recording the content: %s", tekd_strerror(r));
+    if (c->period_s != 0)
+        delivery_changed(k, 0);
     return 0;
 }
 
@@ -136,6 +138,8 @@ static int apply_rotate(void *arg, struct store_tx *tx)
     period_at(&x->order.content, store_tx_utc_us(tx), &x->order.period);
     r = tek_insert(&x->order, tx);
     if (r == 0)
+        r = tek_fan_out(tx, &x->order.tek);
+    if (r == 0)
         r = admin_record(tx, x->actor, "key rotate", x->content_id);
     if (r == 0)
         tek_changed(x->order.k, x->content_id);
@@ -159,15 +163,15 @@ int keys_rotate(struct keys *k, const struct keys_actor *a, const char *content_
     if (r < 0)
         return admin_fail(err, r, "recording the TEK: %s", tekd_strerror(r));
     memcpy(ret_key_id, x.order.tek.key_id, 16);
+    delivery_changed(k, 0);
     return 0;
 }
 
 /* ---- key destroy ----------------------------------------------------------------------------- */
 
 struct destruction {
-    struct keys *k;
-    const struct keys_actor *actor;
     const uint8_t *key_id;
+    struct key_gone gone;
     struct store_content content;
 };
 
@@ -182,11 +186,11 @@ static int record_destroyed(struct store_tx *tx, const struct destruction *x)
     enc_uuid(x->key_id, key_id);
     record_str(rec, "keyid", key_id);
     record_str(rec, "content", x->content.id);
-    admin_actor(rec, x->actor);
+    admin_actor(rec, x->gone.actor);
     return store_tx_record(tx, rec, NULL);
 }
 
-static int apply_destroy(void *arg, struct store_tx *tx)
+static int read_destroyed(void *arg, struct store_tx *tx)
 {
     struct destruction *x = arg;
     struct store_tek t;
@@ -197,20 +201,44 @@ static int apply_destroy(void *arg, struct store_tx *tx)
     if (r == 0)
         r = store_tx_content_get(tx, t.content, &x->content);
     if (r == 0)
-        r = store_tx_tek_destroy(tx, t.row);
+        x->gone.tek = t.row;
+    return r;
+}
+
+static int apply_destroy(void *arg, struct store_tx *tx)
+{
+    struct destruction *x = arg;
+    int r = read_destroyed(x, tx);
+
+    if (r == 0)
+        r = delivery_gone(&x->gone, tx);
+    if (r == 0)
+        r = store_tx_tek_destroy(tx, x->gone.tek);
     if (r == 0)
         r = record_destroyed(tx, x);
     if (r == 0)
-        tek_changed(x->k, x->content.id);
+        tek_changed(x->gone.k, x->content.id);
     return r;
+}
+
+/* What is open of it is abandoned first, as much as is not left to the transaction itself. */
+static int destroy_once(struct destruction *x)
+{
+    int r = delivery_gone_ahead(&x->gone);
+
+    return r < 0 ? r : store_call(x->gone.k->store, STORE_DURABLE, apply_destroy, x);
 }
 
 int keys_destroy(struct keys *k, const struct keys_actor *a, const uint8_t key_id[static 16],
                  struct keys_error *err)
 {
-    struct destruction x = {.k = k, .actor = a, .key_id = key_id};
-    int r = store_call(k->store, STORE_DURABLE, apply_destroy, &x);
+    struct destruction x = {.key_id = key_id, .gone = {.k = k, .actor = a}};
+    int r = store_call(k->store, STORE_READ, read_destroyed, &x);
 
+    if (r == 0)
+        r = TEKD_EAGAIN;
+    for (int i = 0; i < KEYS_ATTEMPTS_MAX && r == TEKD_EAGAIN; i++)
+        r = destroy_once(&x);
     if (r == TEKD_ENOTFOUND)
         return admin_fail(err, r, "no TEK has this key ID");
     if (r == TEKD_EEXIST)

@@ -45,6 +45,9 @@ void registry_free(struct registry *r);
 /* A reference to the state of the BSA that this certificate is enrolled for; NULL if none. */
 struct bsa_state *registry_by_cert(struct registry *r, const uint8_t sha256[static 32]);
 struct bsa_state *registry_by_id(struct registry *r, const char *id);
+struct bsa_state *registry_by_row(struct registry *r, int64_t row);
+/* Their rows, rising; the caller's to free().  Errors: TEKD_ENOMEM. */
+int registry_rows(struct registry *r, int64_t **ret_rows, size_t *ret_n);
 void bsa_state_unref(struct bsa_state *s);
 static inline void bsa_state_freep(struct bsa_state **s)
 {
@@ -107,6 +110,8 @@ int tek_insert(struct tek_order *o, struct store_tx *tx);
 /* A TEK of known version, with tek.generated.  Errors: TEKD_EEXIST (the version is taken). */
 int tek_put(struct keys *k, struct store_tx *tx, const char *content_id, const struct period *p,
             struct store_tek *t);
+/* Has it delivered to the BSAs that hold the content. */
+int tek_fan_out(struct store_tx *tx, const struct store_tek *t);
 /* From here on the old TEK of the content is not current: what was decided on it is decided again.
  */
 void tek_changed(struct keys *k, const char *content_id);
@@ -264,6 +269,8 @@ struct keys {
 
     void (*wait)(void *arg, bool begins); /* NULL: nobody wants to know */
     void *wait_arg;
+    void (*delivery)(void *arg, int64_t bsa); /* the same */
+    void *delivery_arg;
 
     struct registry *registry;
     struct cache *cache;
@@ -275,6 +282,8 @@ struct keys {
 
     /* Rises when a TEK stops being current: what was made of the old one is decided again. */
     _Atomic uint64_t tek_generation;
+    /* Rises when a delivery that was given up becomes open again. */
+    _Atomic uint64_t reopened;
 
     pthread_mutex_t lock;     /* guards what follows */
     struct store_kek storage; /* row 0 until bound */
@@ -319,9 +328,14 @@ int kek_record(struct store_tx *tx, const struct store_kek *kek);
 
 /* ---- policy.c -------------------------------------------------------------------------------- */
 
+#define POLICY_VERSION 1 /* BCAST 1.x; an absent Version reads as this one */
+
 /* The checks that need no look-up: Source, Destination, Version, entitlement, in this order. */
 enum cp3_reason policy_check(const struct keys *k, const struct bsa_state *s,
                              const struct cp3_message *m);
+/* Why no delivery of this content may be made to this BSA (NULL: there is none), in words that
+ * follow its ID; NULL: one may. */
+const char *policy_undeliverable(const struct bsa_state *s, const char *content_id);
 
 /* ---- reply.c --------------------------------------------------------------------------------- */
 
@@ -432,6 +446,79 @@ int work_find(struct keys_work *w);
 /* Looks (look.c) whether this MessageID was answered before, and answers again or refuses; returns
  * TEKD_ENOTFOUND when it was not and the request goes on, 0 when it was settled. */
 int work_look(struct keys_work *w);
+
+/* ---- group.c: Key Deliveries of one TEK, prepared together ----------------------------------- */
+
+struct draft {
+    struct bsa_state *bsa; /* a reference */
+    struct key_material made;
+    int error; /* why the TEK cannot be wrapped for it; 0: it can */
+    struct store_delivery row;
+    struct buf *message;
+};
+
+/* The caller sets content, tek and deadline_s, and adds BSAs; the rest is group.c's. */
+struct group {
+    struct keys *k;
+    struct store_content content;
+    struct store_tek tek;
+    struct period period;
+    int64_t deadline_s;
+    bool current; /* not if the TEK is not the content's current one any more */
+    size_t n;
+    struct draft draft[KEYS_FANOUT_GROUP];
+    size_t n_failed; /* BSAs for which the TEK could not be wrapped; they are no drafts any more */
+    char failed[STORE_ID_MAX + 1]; /* the last of them, and why */
+    int error;
+};
+int group_new(struct keys *k, int64_t deadline_s, struct group **ret_group);
+void group_free(struct group *g);
+AUTO_DEFINE(group)
+/* Without members, for another group or to begin this one anew. */
+void group_clear(struct group *g);
+void group_add(struct group *g, struct bsa_state *take_bsa);
+/* Finds wraps that are in the store; the last thing of a read that chose members and TEK. */
+int group_read(struct group *g, struct store_tx *tx);
+/*
+ * Wraps what was not found, and writes the messages.  A BSA whose own KEK is what fails is dropped
+ * (n_failed), so that it is in nobody's way.  Errors: TEKD_EHSM and the like: the HSM fails, for
+ * whomever.
+ */
+int group_prepare(struct group *g);
+/* Rows and records.  Errors: TEKD_ESTALE: TEK, period or an enrolment is not what it was. */
+int group_apply(struct group *g, struct store_tx *tx);
+/* They are signed: tells the push service. */
+void group_done(const struct group *g);
+
+/* ---- delivery.c: one Key Delivery ------------------------------------------------------------ */
+
+/* Says that deliveries of this BSA have changed; 0: that there are new things to do. */
+void delivery_changed(struct keys *k, int64_t bsa);
+/* A record of a delivery, with ref, mid and peer. */
+int delivery_record_new(struct keys *k, const char *event, const struct store_delivery *d,
+                        struct record **ret_record);
+
+/*
+ * What goes for good, a TEK or a KEK.  Its open deliveries are abandoned in the transaction in
+ * which it goes, by delivery_gone().  One transaction has room for a few of them only, so
+ * delivery_gone_ahead() takes most of them first; both are called again when delivery_gone() says
+ * TEKD_EAGAIN: too many were left, or came meanwhile.
+ */
+#define DELIVERY_GONE_MAX 48 /* records that delivery_gone() adds at most */
+struct key_gone {
+    struct keys *k;
+    const struct keys_actor *actor;
+    int64_t tek, kek; /* the row of what goes; 0 of the other */
+    int64_t seen;     /* 0 at first: deliveries up to this row were looked at */
+    uint64_t reopened;
+};
+int delivery_gone_ahead(struct key_gone *g);
+int delivery_gone(struct key_gone *g, struct store_tx *tx);
+
+/* ---- confirm.c ------------------------------------------------------------------------------- */
+
+/* Judges and answers the Tag 4 that a work has read. */
+void confirm_work(struct keys_work *w);
 
 /* ---- admin: shared by admin_bsa.c and admin_content.c ---------------------------------------- */
 

@@ -69,7 +69,8 @@ static int apply_making(void *arg, struct store_tx *tx)
         return r;
     if (period_is_over(&m->order.period, store_tx_utc_us(tx)))
         return TEKD_ESTALE;
-    return tek_insert(&m->order, tx);
+    r = tek_insert(&m->order, tx);
+    return r == 0 && m->order.period.until_us != 0 ? tek_fan_out(tx, &m->order.tek) : r;
 }
 
 int keys_period_make(struct keys *k, int64_t content, int64_t period, int64_t deadline_us)
@@ -82,5 +83,9 @@ int keys_period_make(struct keys *k, int64_t content, int64_t period, int64_t de
     if (period_is_over(&m.order.period, clock_utc_us()))
         return TEKD_ESTALE;
     r = tek_make(&m.order, deadline_us);
-    return r < 0 ? r : store_call(k->store, STORE_DURABLE, apply_making, &m);
+    if (r == 0)
+        r = store_call(k->store, STORE_DURABLE, apply_making, &m);
+    if (r == 0)
+        delivery_changed(k, 0);
+    return r;
 }

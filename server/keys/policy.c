@@ -3,9 +3,6 @@
 #include <fnmatch.h>
 #include <string.h>
 
-/* BCAST 1.x; an absent Version reads as this one. */
-#define VERSION_SUPPORTED 1
-
 static bool entitled(const struct store_bsa *b, const char *content_id)
 {
     for (size_t i = 0; i < b->n_entitle; i++) {
@@ -22,9 +19,22 @@ enum cp3_reason policy_check(const struct keys *k, const struct bsa_state *s,
         return CP3_REASON_WRONG_SOURCE;
     if (strcmp(m->destination, k->bsm_id) != 0)
         return CP3_REASON_WRONG_DESTINATION;
-    if (m->version > VERSION_SUPPORTED)
+    if (m->version > POLICY_VERSION)
         return CP3_REASON_UNSUPPORTED_VERSION;
     if (!entitled(s->row, m->content_id))
         return CP3_REASON_NOT_ENTITLED;
     return CP3_REASON_NONE;
+}
+
+const char *policy_undeliverable(const struct bsa_state *s, const char *content_id)
+{
+    if (!s || s->row->row == 0)
+        return "is not enrolled";
+    if (!s->row->enabled)
+        return "is disabled";
+    if (!entitled(s->row, content_id))
+        return "is not entitled to this content";
+    if (s->row->kek.row == 0)
+        return "has no KEK in use";
+    return NULL;
 }

@@ -154,6 +154,53 @@ struct bsa_state *registry_by_id(struct registry *r, const char *id)
     return s;
 }
 
+struct bsa_state *registry_by_row(struct registry *r, int64_t row)
+{
+    struct bsa_state *s = NULL;
+    struct by_id *i;
+
+    (void)pthread_rwlock_rdlock(&r->lock);
+    i = find_row(r, row);
+    if (i)
+        s = state_ref(i->bsa.state);
+    (void)pthread_rwlock_unlock(&r->lock);
+    return s;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static size_t copy_rows_locked(struct registry *r, int64_t *rows)
+{
+    size_t n = 0;
+
+    for (const struct by_id *i = r->ids; i; i = i->hh.next)
+        rows[n++] = i->bsa.row;
+    return n;
+}
+
+int registry_rows(struct registry *r, int64_t **ret_rows, size_t *ret_n)
+{
+    int64_t *rows;
+    size_t n = 0;
+
+    (void)pthread_rwlock_rdlock(&r->lock);
+    rows = calloc(HASH_COUNT(r->ids) + 1, sizeof(*rows));
+    if (rows)
+        n = copy_rows_locked(r, rows);
+    (void)pthread_rwlock_unlock(&r->lock);
+    if (!rows)
+        return TEKD_ENOMEM;
+    qsort(rows, n, sizeof(*rows), by_number);
+    *ret_rows = rows;
+    *ret_n = n;
+    return 0;
+}
+
 size_t registry_count(struct registry *r)
 {
     size_t n;

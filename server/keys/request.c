@@ -46,11 +46,11 @@ static void refuse_stranger(struct keys_work *w, const struct bsa_state *s)
 
 /* A request that is broken or out of place: recorded like a refusal, answered as a problem. */
 static void reject(struct keys_work *w, const struct reply_problem *problem,
-                   const struct cp3_error *err, const char *event)
+                   const struct cp3_error *err)
 {
     const char *id = w->bsa->row->id;
     const char *mid = err ? err->message_id : w->request.message_id;
-    const struct refusal what = {.event = event,
+    const struct refusal what = {.event = "request.refused",
                                  .who = id,
                                  .peer = id,
                                  .reason = problem->reason == CP3_REASON_NONE
@@ -84,7 +84,7 @@ static void reject_media(struct keys_work *w)
         .title = "unsupported media type",
         .detail = "Content-Type must be application/xml, text/xml or application/json, in UTF-8"};
 
-    reject(w, &problem, NULL, "request.refused");
+    reject(w, &problem, NULL);
 }
 
 static void reject_broken(struct keys_work *w, const struct cp3_error *err)
@@ -94,7 +94,7 @@ static void reject_broken(struct keys_work *w, const struct cp3_error *err)
                                           .title = "not a CP-3 message",
                                           .where = err};
 
-    reject(w, &problem, err, "request.refused");
+    reject(w, &problem, err);
 }
 
 static void reject_tag(struct keys_work *w)
@@ -104,15 +104,8 @@ static void reject_tag(struct keys_work *w)
                                         .title = "this message does not belong here",
                                         .detail = "line 1, Tag: a Key Request (Tag 1) or a "
                                                   "Confirmation (Tag 4) is expected"};
-    const struct reply_problem unmatched = {.status = 409,
-                                            .reason = CP3_REASON_UNKNOWN_MESSAGE,
-                                            .title = "confirmation of nothing",
-                                            .detail = "no Key Delivery has this MessageID"};
 
-    if (w->request.tag == CP3_CONFIRMATION)
-        reject(w, &unmatched, NULL, "confirm.unmatched");
-    else
-        reject(w, &stray, NULL, "request.refused");
+    reject(w, &stray, NULL);
 }
 
 /* Returns whether the request goes on. */
@@ -151,7 +144,7 @@ static bool decode(struct keys_work *w, struct cp3_reader *reader)
             reject_broken(w, &err);
         return false;
     }
-    if (w->request.tag != CP3_REQUEST) {
+    if (w->request.tag != CP3_REQUEST && w->request.tag != CP3_CONFIRMATION) {
         reject_tag(w);
         return false;
     }
@@ -385,6 +378,10 @@ void keys_handle(struct keys *k, struct cp3_reader *reader, struct keys_request 
     }
     if (!identify(w) || !decode(w, reader))
         return;
+    if (w->request.tag == CP3_CONFIRMATION) {
+        confirm_work(w);
+        return;
+    }
     if (!w->announced)
         r->known(r, w->media, w->request.message_id);
     w->announced = true;

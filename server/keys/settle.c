@@ -83,12 +83,18 @@ void work_refuse(struct keys_work *w, enum cp3_reason reason)
     work_reply(w, &reply);
 }
 
+/* The MessageID, if it is that of a Key Request, which a Response can answer; else "". */
+static const char *answerable(const struct keys_work *w)
+{
+    return w->request.tag == CP3_REQUEST ? w->request.message_id : "";
+}
+
 void work_busy(struct keys_work *w)
 {
     struct keys_reply reply;
 
     atomic_fetch_add(&w->k->busy, 1);
-    keys_busy_reply(w->media, w->request.message_id, &reply);
+    keys_busy_reply(w->media, answerable(w), &reply);
     work_reply(w, &reply);
 }
 
@@ -99,7 +105,7 @@ void work_internal(struct keys_work *w, const char *what, int r)
     const struct reply_refusal refusal = {.media = w->media,
                                           .form = CP3_EFFICIENT,
                                           .reason = CP3_REASON_INTERNAL,
-                                          .message_id = w->request.message_id,
+                                          .message_id = answerable(w),
                                           .status = 500};
     const struct reply_problem problem = {.status = 500,
                                           .reason = CP3_REASON_INTERNAL,
@@ -113,7 +119,7 @@ void work_internal(struct keys_work *w, const char *what, int r)
               LOG_STR("error", tekd_errname(r)), LOG_STR("correlation", correlation),
               LOG_STR("mid", w->request.message_id));
     atomic_fetch_add(&w->k->failed, 1);
-    if (w->request.message_id[0])
+    if (answerable(w)[0])
         reply_refuse(&refusal, &reply);
     else
         reply_problem(&problem, &reply);
@@ -240,7 +246,8 @@ static int insert_tek(struct keys_work *w, struct store_tx *tx)
     memcpy(t.key_id, w->made.key.key_id, sizeof(t.key_id));
     r = tek_put(w->k, tx, w->request.content_id, &w->made.key.period, &t);
     w->made.key.tek = t.row;
-    return r;
+    /* Who held the TEK of the period before gets this one, too, as if it had been made in time. */
+    return r == 0 && w->made.key.period.until_us != 0 ? tek_fan_out(tx, &t) : r;
 }
 
 static int insert_message(struct keys_work *w, struct store_tx *tx, uint64_t seq)
@@ -395,6 +402,8 @@ static void done_answer(struct store_item *item, int result)
     struct keys_work *w = (struct keys_work *)item;
 
     count_content(w, result);
+    if (w->made.new_tek && w->made.key.period.until_us != 0)
+        delivery_changed(w->k, 0);
     if (result == 0 && bsa_state_current(w->bsa))
         reply_answer(w);
     else if (result == 0 || result == TEKD_ESTALE || result == TEKD_EEXIST)

@@ -68,6 +68,13 @@ int tek_insert(struct tek_order *o, struct store_tx *tx)
     return tek_put(o->k, tx, o->content.id, &o->period, &o->tek);
 }
 
+int tek_fan_out(struct store_tx *tx, const struct store_tek *t)
+{
+    struct store_fanout f = {.tek = t->row, .content = t->content};
+
+    return store_tx_fanout_insert(tx, &f);
+}
+
 /* In this order: who takes the new generation before it asks the cache cannot find the old TEK
  * there. */
 void tek_changed(struct keys *k, const char *content_id)
