@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "reply.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
 #include "tekd/queue.h"
@@ -14,6 +15,7 @@ struct front {
     struct keys *keys;
     struct queue *queue;
     unsigned queue_limit; /* of new requests; those that begin anew always find room */
+    struct collect collect;
     struct http_route route[FRONT_ROUTES];
     _Atomic size_t under_way; /* between handle() and sent() */
     unsigned n_threads;
@@ -30,33 +32,12 @@ struct front_request {
     _Atomic bool known; /* media and message_id may be read by the loop */
 };
 
-static struct http_reply http_of(const struct keys_reply *k)
-{
-    struct http_reply reply = {.status = k->status,
-                               .media = k->media,
-                               .reason = k->reason,
-                               .retry_after_s = k->retry_after_s,
-                               .close = k->close,
-                               .body = k->body};
-
-    _Static_assert(sizeof(reply.correlation) == sizeof(k->correlation), "a UUID");
-    memcpy(reply.correlation, k->correlation, sizeof(reply.correlation));
-    return reply;
-}
-
-static void answer(struct http_exchange *x, const struct keys_reply *k)
-{
-    const struct http_reply reply = http_of(k);
-
-    http_reply(x, &reply);
-}
-
 /* ---- what the key service calls ----------------------------------------------------------------
  */
 
 static void on_reply(struct keys_request *self, struct keys_reply *take_reply)
 {
-    answer(((struct front_request *)self)->x, take_reply);
+    reply_send(((struct front_request *)self)->x, take_reply);
 }
 
 static void on_known(struct keys_request *self, enum cp3_media media, const char *message_id)
@@ -85,7 +66,7 @@ static void busy(struct http_exchange *x, const struct front_request *fr)
 
     keys_busy_reply(fr && atomic_load(&fr->known) ? fr->media : CP3_XML,
                     fr && atomic_load(&fr->known) ? fr->message_id : NULL, &reply);
-    answer(x, &reply);
+    reply_send(x, &reply);
 }
 
 static struct front_request *request_new(struct front *f, struct http_exchange *x)
@@ -128,7 +109,7 @@ static void on_timed_out(void *arg, struct http_exchange *x, struct http_reply *
 
     (void)arg;
     keys_busy_reply(known ? fr->media : CP3_XML, known ? fr->message_id : NULL, &k);
-    *ret_reply = http_of(&k);
+    *ret_reply = reply_of(&k);
 }
 
 static void on_sent(void *arg, struct http_exchange *x, bool whole)
@@ -191,8 +172,20 @@ static int start_threads(struct front *f, unsigned threads)
     return r;
 }
 
-int front_start(struct keys *k, unsigned threads, unsigned queue, struct front **ret_front)
+static void set_routes(struct front *f)
 {
+    f->route[0] = (struct http_route){.path = "/cp3",
+                                      .method = "POST",
+                                      .handle = on_handle,
+                                      .timed_out = on_timed_out,
+                                      .sent = on_sent,
+                                      .arg = f};
+    f->route[1] = collect_route(&f->collect);
+}
+
+int front_start(const struct front_options *o, struct front **ret_front)
+{
+    unsigned threads = o->threads;
     struct front *f;
     int r;
 
@@ -201,19 +194,15 @@ int front_start(struct keys *k, unsigned threads, unsigned queue, struct front *
     f = calloc(1, sizeof(*f));
     if (!f)
         return TEKD_ENOMEM;
-    f->keys = k;
-    f->queue_limit = queue;
-    f->route[0] = (struct http_route){.path = "/cp3",
-                                      .method = "POST",
-                                      .handle = on_handle,
-                                      .timed_out = on_timed_out,
-                                      .sent = on_sent,
-                                      .arg = f};
+    f->keys = o->keys;
+    f->collect = (struct collect){.keys = o->keys, .push = o->push};
+    f->queue_limit = o->queue;
+    set_routes(f);
     /* As many again as new ones: a request that begins anew was taken off the queue before. */
-    r = queue_new((size_t)queue * 2 + FRONT_THREADS_MAX, &f->queue);
+    r = queue_new((size_t)o->queue * 2 + FRONT_THREADS_MAX, &f->queue);
     if (r == 0) {
         queue_limit(f->queue, FRONT_RUNNING);
-        keys_on_wait(k, on_wait, f);
+        keys_on_wait(o->keys, on_wait, f);
         r = start_threads(f, threads);
     }
     if (r < 0) {
@@ -238,7 +227,7 @@ void front_stop(struct front *f)
     for (unsigned i = 0; i < f->n_threads; i++)
         (void)pthread_join(f->thread[i], NULL);
     /* The store may still end a request that HTTP has not waited for; it finds the queue closed. */
-    if (atomic_load(&f->under_way) > 0)
+    if (atomic_load(&f->under_way) > 0 || atomic_load(&f->collect.under_way) > 0)
         return;
     queue_free(f->queue);
     free(f);

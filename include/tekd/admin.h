@@ -23,6 +23,7 @@
 #include "tekd/hsm.h"
 #include "tekd/http.h"
 #include "tekd/keys.h"
+#include "tekd/push.h"
 #include "tekd/store.h"
 
 #define ADMIN_CONNECTIONS_MAX 8      /* operators and scripts at once; more wait in the backlog */
@@ -39,11 +40,13 @@ struct admin_options {
     const char *version;
     const char *bsm_id;
     const char *instance;
-    unsigned default_bits; /* of content add */
+    unsigned default_bits;       /* of content add */
+    int64_t delivery_deadline_s; /* of deliver, and of delivery retry */
     struct keys *keys;
     struct store *store;
     struct hsm *hsm;
     struct http *http;
+    struct push *push;
     /* Whether keys can be given; 0, or an error with the reason in words. */
     int (*ready)(void *arg, char reason[static HSM_TEXT_MAX]);
     void *ready_arg;

@@ -6,8 +6,8 @@
  *
  * Only server/http includes h2o's headers.
  *
- * Thread rule: http_start(), http_reload() and http_stop() from one thread; http_exchange_*() by
- * the exchange's holder; http_reply() from any thread.
+ * Thread rule: http_start(), http_reload(), http_drain() and http_stop() from one thread;
+ * http_exchange_*() by the exchange's holder; http_reply() from any thread.
  */
 #ifndef TEKD_HTTP_H
 #define TEKD_HTTP_H
@@ -51,12 +51,19 @@ struct http_reply {
  * one is dropped when it comes); it may use what exchange_set_note() left.
  */
 struct http_route {
-    const char *path; /* exact */
+    const char *path; /* exact; a query is not part of it */
     const char *method;
     void (*handle)(void *arg, struct http_exchange *take_x);
     void (*timed_out)(void *arg, struct http_exchange *x, struct http_reply *ret_reply);
+    /*
+     * The client went away before there was an answer: on the loop, at most once.  The connection
+     * ends; the holder still answers, which is dropped.  NULL: that is only noticed when the answer
+     * cannot be sent.  A client that ends its sending side counts as gone.
+     */
+    void (*gone)(void *arg, struct http_exchange *x);
     /* After the answer left, or not whole; may be NULL. */
     void (*sent)(void *arg, struct http_exchange *x, bool whole);
+    int deadline_ms; /* of its exchanges; 0: request_deadline_ms */
     void *arg;
 };
 
@@ -85,7 +92,7 @@ struct http_options {
     unsigned loops;          /* h2o threads */
     unsigned connections;    /* over all loops; more are closed at accept */
     int request_timeout_ms;  /* to read one request, and idle between two */
-    int request_deadline_ms; /* from its last octet to the answer */
+    int request_deadline_ms; /* from its last octet to the answer, unless a route has its own */
     const struct http_route *routes;
     size_t n_routes;
     /* A handshake that failed: counted and recorded by the caller; on a loop or handshake thread.
@@ -101,12 +108,17 @@ uint16_t http_port(const struct http *h, size_t listen_index);
 
 /*
  * Reads certificate, key, CA and CRL again; new connections use them, and each open connection's
- * next request is checked again (403 and close when it would be refused now).  When a file does
- * not parse all stay as they were.  Errors: TEKD_EINVAL.
+ * next request is checked again, as is the answer to one under way (403 and close when it would be
+ * refused now).  When a file does not parse all stay as they were.  Errors: TEKD_EINVAL.
  */
 int http_reload(struct http *h);
 
-/* Stops accepting, lets requests under way end (HTTP_STOP_US at most), joins, frees. */
+/*
+ * Stops accepting, and returns; what is under way is still answered, for HTTP_STOP_US at most.
+ * Between this and http_stop() those are told whose exchanges would wait longer: they answer now.
+ */
+void http_drain(struct http *h);
+/* http_drain(), unless that was done; waits until nothing is under way; joins, frees. */
 void http_stop(struct http *h);
 
 /* Numbers for status. */
@@ -120,6 +132,7 @@ void http_status_get(struct http *h, struct http_status *ret_status);
 /* What an exchange has, borrowed until http_reply(). */
 const struct http_peer *http_exchange_peer(const struct http_exchange *x);
 const char *http_exchange_media(const struct http_exchange *x); /* Content-Type; "" if none */
+const char *http_exchange_query(const struct http_exchange *x); /* behind "?", as sent; or "" */
 const uint8_t *http_exchange_body(const struct http_exchange *x);
 size_t http_exchange_body_len(const struct http_exchange *x);
 int64_t http_exchange_deadline_us(const struct http_exchange *x); /* clock_mono_us() */

@@ -294,6 +294,31 @@ int keys_peer_by_cert(struct keys *k, const uint8_t sha256[static 32], struct ke
 /* By row: also TEKD_EDENIED for a disabled one. */
 int keys_peer_by_row(struct keys *k, int64_t row, struct keys_peer *ret_peer);
 
+/* The ID of the BSA with this row, enabled or not, by what is in memory.  Errors: TEKD_ENOTFOUND.
+ */
+int keys_bsa_id(struct keys *k, int64_t row, char ret_id[static STORE_ID_MAX + 1]);
+
+/* One who asks for deliveries, as HTTP knows him, and the enabled BSA that he is. */
+struct keys_asker {
+    uint8_t cert_sha256[32];
+    char addr[KEYS_ADDR_MAX];
+};
+struct keys_collector {
+    int64_t row;
+    char id[STORE_ID_MAX + 1];
+};
+/*
+ * Who it is, by what is in memory.  A stranger's, or a disabled BSA's, refusal is recorded as that
+ * of a request is, and *ret_reply is what he gets: 403, and the connection ends.
+ * Errors: TEKD_EDENIED.
+ */
+int keys_collector(struct keys *k, const struct keys_asker *a, struct keys_collector *ret_collector,
+                   struct keys_reply *ret_reply);
+/* His question is none; detail says why.  Recorded, and answered with 400. */
+void keys_collect_malformed(struct keys *k, const struct keys_asker *a,
+                            const struct keys_collector *c, const char *detail,
+                            struct keys_reply *ret_reply);
+
 /* Records something that nobody waits for, e.g. hsm.lost; takes it. */
 void keys_note(struct keys *k, struct record *take_r);
 

@@ -20,6 +20,7 @@
 
 #define PAGE_ROWS     256
 #define PAGE_OCTETS   ((size_t)PAGE_ROWS * (RECORD_MAX + 8))
+#define EVENT_MAX     64       /* characters of an event's name */
 #define CHECKPOINT_US 10000000 /* an operator's patience with the signer */
 
 /* ---- a checkpoint over everything so far -------------------------------------------------------
@@ -171,6 +172,7 @@ struct stream {
     int64_t after; /* seq or size that was sent last */
     uint64_t end;  /* records below, notes up to it */
     size_t n;
+    char event[EVENT_MAX + 9]; /* octets that a record must have; empty: all are sent */
 };
 
 static int add_record(void *arg, uint64_t seq, const void *octets, size_t len)
@@ -181,6 +183,8 @@ static int add_record(void *arg, uint64_t seq, const void *octets, size_t len)
         return 1; /* ends the walk */
     s->after = (int64_t)seq;
     s->n++;
+    if (s->event[0] && !memmem(octets, len, s->event, strlen(s->event)))
+        return 0;
     (void)buf_puts(s->page, "R ");
     (void)buf_append(s->page, octets, len);
     return buf_putc(s->page, '\n');
@@ -261,15 +265,30 @@ static int send_header(struct admin_call *call, const struct newest *n, uint64_t
     return r < 0 ? r : admin_send(call, "\n", 1);
 }
 
+/* A record is canonical, and no string in it has a quote without a backslash: its octets tell. */
+static int read_filter(struct admin_call *call, struct stream *s)
+{
+    const char *event = admin_arg_str_or(call, "event", NULL);
+
+    if (!event)
+        return 0;
+    if (!record_event_known(event))
+        return admin_fail_call(call, TEKD_EINVAL, "\"event\": no event is called \"%.60s\"", event);
+    (void)snprintf(s->event, sizeof(s->event), "\"ev\":\"%s\"", event);
+    return 0;
+}
+
 static int stream(struct admin_call *call, const struct newest *n, bool notes)
 {
     AUTO(buf) struct buf *page = NULL;
     int64_t from = admin_arg_int_or(call, "from", 0);
     struct stream s = {.call = call, .end = n->size};
-    int r;
+    int r = read_filter(call, &s);
 
     if (from < 0)
         return admin_fail_call(call, TEKD_EINVAL, "\"from\": expected 0 or more");
+    if (r < 0)
+        return r;
     r = buf_new(PAGE_OCTETS, &page);
     s.after = from - 1;
     s.page = page;

@@ -83,6 +83,34 @@ static json_t *http_part(struct admin *a)
         "certificate_not_after", time_or_null(s.certificate_not_after_s * 1000000));
 }
 
+static json_t *states_json(const uint64_t count[static STORE_DELIVERY_STATES])
+{
+    json_t *o = json_object();
+
+    for (int i = 0; i < STORE_DELIVERY_STATES; i++)
+        (void)json_object_set_new(o, store_delivery_state_name((enum store_delivery_state)i),
+                                  number(count[i]));
+    return o;
+}
+
+/* How many there are in each state; attempts and what came of them since the start. */
+static json_t *deliveries_part(struct admin *a)
+{
+    struct push_status s;
+    uint64_t open = 0;
+
+    if (push_status_get(a->o.push, &s) < 0)
+        return json_null();
+    for (int i = 0; i < STORE_DELIVERY_STATES; i++)
+        open += store_delivery_is_open((enum store_delivery_state)i) ? s.count[i] : 0;
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "open", number(open),
+                     "oldest_open", time_or_null(s.oldest_open_us), "states", states_json(s.count),
+                     "under_way", number(s.under_way), "attempts", number(s.attempts), "confirmed",
+                     number(s.confirmed), "rejected", number(s.rejected), "failed",
+                     number(s.failed), "fanouts", number(s.fanouts), "late_periods",
+                     number((uint64_t)s.late_periods));
+}
+
 /* What a module says of its token need not be UTF-8. */
 static json_t *token_text(const char *s)
 {
@@ -109,10 +137,11 @@ int admin_status(struct admin_call *call)
     bool ready = a->o.ready(a->o.ready_arg, reason) == 0;
 
     call->result =
-        json_pack("{s:s,s:s,s:s,s:o,s:b,s:s,s:o,s:o,s:o,s:o,s:o}", "version", a->version, "bsm_id",
-                  a->bsm_id, "instance", a->instance, "started", time_or_null(a->started_utc_us),
-                  "ready", ready, "reason", reason, "hsm", hsm_part(a), "store", store_part(a),
-                  "counts", counts_part(a), "keys", keys_part(a), "http", http_part(a));
+        json_pack("{s:s,s:s,s:s,s:o,s:b,s:s,s:o,s:o,s:o,s:o,s:o,s:o}", "version", a->version,
+                  "bsm_id", a->bsm_id, "instance", a->instance, "started",
+                  time_or_null(a->started_utc_us), "ready", ready, "reason", reason, "hsm",
+                  hsm_part(a), "store", store_part(a), "counts", counts_part(a), "keys",
+                  keys_part(a), "deliveries", deliveries_part(a), "http", http_part(a));
     return call->result ? 0 : TEKD_ENOMEM;
 }
 

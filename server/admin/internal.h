@@ -90,6 +90,16 @@ int admin_still_runs(const struct admin_call *call);
 /* A line of the stream or the answer, whole.  Errors: TEKD_ECLOSED, TEKD_ETIMEDOUT. */
 int admin_send(struct admin_call *call, const void *data, size_t len);
 
+/* ---- history.c ---------------------------------------------------------------------------------
+ */
+
+/*
+ * Appends what the log says of a delivery, oldest first, an object a record; *ret_whole: that is
+ * all.  Errors: those of store_call(), TEKD_ECLOSED (nobody waits for it any more).
+ */
+int admin_history(struct admin_call *call, const struct store_delivery *d, json_t *list,
+                  bool *ret_whole);
+
 /* ---- the commands ------------------------------------------------------------------------------
  */
 
@@ -108,6 +118,11 @@ int admin_content_show(struct admin_call *call);
 int admin_key_list(struct admin_call *call);
 int admin_key_rotate(struct admin_call *call);
 int admin_key_destroy(struct admin_call *call);
+int admin_deliver(struct admin_call *call);
+int admin_delivery_list(struct admin_call *call);
+int admin_delivery_show(struct admin_call *call);
+int admin_delivery_retry(struct admin_call *call);
+int admin_delivery_abandon(struct admin_call *call);
 int admin_audit_checkpoint(struct admin_call *call);
 int admin_audit_export(struct admin_call *call);
 int admin_audit_records(struct admin_call *call);

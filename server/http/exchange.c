@@ -7,11 +7,16 @@
  */
 #include "internal.h"
 
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
 #include "tekd/clock.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
 
 #define PROBLEM_JSON "application/problem+json"
+#define ALLOW_MAX    (HTTP_ROUTES_MAX * (HTTP_METHOD_MAX + 2)) /* with ", " between two */
 
 /* ---- sending -----------------------------------------------------------------------------------
  */
@@ -102,32 +107,36 @@ static void on_stop(h2o_generator_t *generator, h2o_req_t *req)
     (void)req;
 }
 
-/* The deadlines are as long as one another, so the newest is the last. */
-static void link_deadline(struct http_exchange *x)
+static void link_deadline(struct http_exchange *x, unsigned class)
 {
-    struct http_loop *l = x->loop;
+    struct deadlines *d = &x->loop->deadlines[class];
 
-    x->prev = l->newest;
+    x->deadline_us = clock_mono_us() + (int64_t)x->loop->http->deadline_ms[class] * 1000;
+    x->deadlines = d;
+    x->prev = d->newest;
     if (x->prev)
         x->prev->next = x;
     else
-        l->oldest = x;
-    l->newest = x;
+        d->oldest = x;
+    d->newest = x;
 }
 
 static void unlink_deadline(struct http_exchange *x)
 {
-    struct http_loop *l = x->loop;
+    struct deadlines *d = x->deadlines;
 
+    if (!d)
+        return;
     if (x->prev)
         x->prev->next = x->next;
-    else if (l->oldest == x)
-        l->oldest = x->next;
+    else
+        d->oldest = x->next;
     if (x->next)
         x->next->prev = x->prev;
-    else if (l->newest == x)
-        l->newest = x->prev;
+    else
+        d->newest = x->prev;
     x->prev = x->next = NULL;
+    x->deadlines = NULL;
 }
 
 static void send_answer(struct http_exchange *x, struct http_reply *reply)
@@ -136,6 +145,7 @@ static void send_answer(struct http_exchange *x, struct http_reply *reply)
 
     x->answered = true;
     unlink_deadline(x);
+    gone_unwatch(x);
     atomic_fetch_add(&x->loop->http->replies, 1);
     if (atomic_load(&x->loop->stop))
         reply->close = true;
@@ -144,6 +154,18 @@ static void send_answer(struct http_exchange *x, struct http_reply *reply)
     x->sending = TAKE(reply->body);
     h2o_start_response(x->req, &x->generator);
     h2o_send(x->req, &body, body.len > 0, H2O_SEND_STATE_IN_PROGRESS);
+}
+
+/* application/problem+json (RFC 9457); without memory there is no body. */
+static void add_problem(struct http_reply *reply, const char *title)
+{
+    AUTO(buf) struct buf *body = NULL;
+
+    if (buf_new(512, &body) < 0 ||
+        buf_printf(body, "{\"title\":\"%s\",\"status\":%d}", title, reply->status) < 0)
+        return;
+    reply->media = PROBLEM_JSON;
+    reply->body = TAKE(body);
 }
 
 void exchange_refuse(h2o_req_t *req, const struct http_reply *reply)
@@ -155,6 +177,26 @@ void exchange_refuse(h2o_req_t *req, const struct http_reply *reply)
     body = h2o_strdup(&req->pool, body.base ? body.base : "", body.len);
     h2o_start_response(req, &nothing_more);
     h2o_send(req, &body, body.len > 0, H2O_SEND_STATE_FINAL);
+}
+
+/* ---- after a reload ----------------------------------------------------------------------------
+ */
+
+static const struct http_reply unwelcome = {.status = 403, .close = true};
+#define UNWELCOME_TITLE "this certificate is not accepted any more"
+
+/* Whether a handshake of this peer would succeed now; if not the caller refuses it. */
+static bool is_welcome(struct conn *c)
+{
+    const char *why = conn_recheck(c);
+
+    if (!why)
+        return true;
+    log_event(LOG_INFO, "tls", "refused-after-reload", LOG_STR("cause", why),
+              LOG_STR("addr", c->peer.addr));
+    if (c->home->http->refused)
+        c->home->http->refused(c->home->http->refused_arg, why, c->peer.addr);
+    return false;
 }
 
 /* ---- the end -----------------------------------------------------------------------------------
@@ -169,6 +211,7 @@ static void exchange_free(struct http_exchange *x)
     buf_free(x->sending);
     buf_free(x->reply.body);
     free(x->media);
+    free(x->query);
     free(x->body);
     free(x);
 }
@@ -191,19 +234,38 @@ static void on_dispose(void *p)
     struct http_exchange *x = *(struct http_exchange **)p;
 
     unlink_deadline(x);
+    gone_unwatch(x);
     x->req = NULL;
     end_if_both_are_through(x);
+}
+
+/* A peer that was revoked while it waited gets no key either. */
+static void send_reply(struct http_exchange *x)
+{
+    struct http_reply refusal = unwelcome;
+
+    x->real = is_welcome(conn_of(x->req));
+    if (!x->real)
+        add_problem(&refusal, UNWELCOME_TITLE);
+    send_answer(x, x->real ? &x->reply : &refusal);
 }
 
 void exchange_replied(struct http_exchange *x)
 {
     x->replied = true;
-    if (x->req && !x->answered) {
-        x->real = true;
-        send_answer(x, &x->reply);
-        return; /* x may be gone */
-    }
-    end_if_both_are_through(x);
+    if (x->req && !x->answered)
+        send_reply(x); /* x may be gone */
+    else
+        end_if_both_are_through(x);
+}
+
+/* Nobody reads this answer; that it is the last of its connection is what ends that. */
+void exchange_gone(struct http_exchange *x)
+{
+    struct http_reply nothing = {.status = 503, .close = true};
+
+    x->route->gone(x->route->arg, x);
+    send_answer(x, &nothing);
 }
 
 static void time_out(struct http_exchange *x)
@@ -219,20 +281,36 @@ bool exchange_expire(struct http_loop *l)
 {
     bool any = false;
 
-    while (l->oldest && l->oldest->deadline_us <= clock_mono_us()) {
-        time_out(l->oldest);
-        any = true;
+    for (size_t i = 0; i < l->http->n_classes; i++) {
+        const struct deadlines *d = &l->deadlines[i];
+        while (d->oldest && d->oldest->deadline_us <= clock_mono_us()) {
+            time_out(d->oldest);
+            any = true;
+        }
     }
     return any;
 }
 
+/* Of all classes; INT64_MAX if nothing waits. */
+static int64_t next_deadline_us(const struct http_loop *l)
+{
+    int64_t next = INT64_MAX;
+
+    for (size_t i = 0; i < l->http->n_classes; i++) {
+        const struct http_exchange *x = l->deadlines[i].oldest;
+        if (x && x->deadline_us < next)
+            next = x->deadline_us;
+    }
+    return next;
+}
+
 int exchange_wait_ms(const struct http_loop *l, int max)
 {
-    int64_t left_us;
+    int64_t next = next_deadline_us(l), left_us;
 
-    if (!l->oldest)
+    if (next == INT64_MAX)
         return max;
-    left_us = l->oldest->deadline_us - clock_mono_us();
+    left_us = next - clock_mono_us();
     if (left_us <= 0)
         return 0;
     return left_us / 1000 < max ? (int)(left_us / 1000) + 1 : max;
@@ -243,14 +321,9 @@ int exchange_wait_ms(const struct http_loop *l, int max)
 
 static void refuse(h2o_req_t *req, struct http_reply reply, const char *title)
 {
-    AUTO(buf) struct buf *body = NULL;
-
-    if (buf_new(512, &body) == 0 &&
-        buf_printf(body, "{\"title\":\"%s\",\"status\":%d}", title, reply.status) == 0) {
-        reply.media = PROBLEM_JSON;
-        reply.body = body;
-    }
+    add_problem(&reply, title);
     exchange_refuse(req, &reply);
+    buf_free(reply.body);
 }
 
 static char *content_type(h2o_req_t *req)
@@ -261,6 +334,14 @@ static char *content_type(h2o_req_t *req)
                  : strndup(req->headers.entries[i].value.base, req->headers.entries[i].value.len);
 }
 
+/* h2o gives the target as it was sent; query_at is where the "?" stands. */
+static char *query_of(h2o_req_t *req)
+{
+    return req->query_at == SIZE_MAX
+               ? strdup("")
+               : strndup(req->path.base + req->query_at + 1, req->path.len - req->query_at - 1);
+}
+
 static struct http_exchange *exchange_new(struct http_loop *l, h2o_req_t *req, const struct conn *c)
 {
     struct http_exchange *x = calloc(1, sizeof(*x));
@@ -269,15 +350,17 @@ static struct http_exchange *exchange_new(struct http_loop *l, h2o_req_t *req, c
     if (!x)
         return NULL;
     x->media = content_type(req);
+    x->query = query_of(req);
     x->body_len = req->entity.base ? req->entity.len : 0;
     x->body = malloc(x->body_len + 1);
-    if (!x->media || !x->body) {
+    if (!x->media || !x->query || !x->body) {
         exchange_free(x);
         return NULL;
     }
     if (x->body_len)
         memcpy(x->body, req->entity.base, x->body_len);
     x->loop = l;
+    x->watched_fd = -1;
     x->req = req;
     x->peer = c->peer;
     slot = h2o_mem_alloc_shared(&req->pool, sizeof(struct http_exchange *), on_dispose);
@@ -287,13 +370,14 @@ static struct http_exchange *exchange_new(struct http_loop *l, h2o_req_t *req, c
 }
 
 /* The deadline runs from here: the last octet of the request was read. */
-static void start(struct http_exchange *x, const struct http_route *route)
+static void start(struct http_exchange *x, const struct http_route *route, const struct conn *c)
 {
-    struct http *h = x->loop->http;
+    const struct http *h = x->loop->http;
 
     x->route = route;
-    x->deadline_us = clock_mono_us() + (int64_t)h->request_deadline_ms * 1000;
-    link_deadline(x);
+    link_deadline(x, h->route_class[route - h->route]);
+    if (route->gone)
+        gone_watch(x, h2o_socket_get_fd(c->sock));
     route->handle(route->arg, x);
 }
 
@@ -304,35 +388,32 @@ static bool path_is(h2o_req_t *req, const char *path)
     return len == strlen(path) && memcmp(req->path.base, path, len) == 0;
 }
 
-/* The route, or NULL with *allow set if the path is known for another method. */
-static const struct http_route *route_of(const struct http *h, h2o_req_t *req, const char **allow)
+/* The route, or NULL; allow gets the methods that the path is known for, if any. */
+static const struct http_route *route_of(const struct http *h, h2o_req_t *req,
+                                         char allow[static ALLOW_MAX])
 {
-    *allow = NULL;
+    size_t at = 0;
+
+    allow[0] = '\0';
     for (size_t i = 0; i < h->n_routes; i++) {
         const struct http_route *route = &h->route[i];
         if (!path_is(req, route->path))
             continue;
         if (h2o_memis(req->method.base, req->method.len, route->method, strlen(route->method)))
             return route;
-        *allow = route->method;
+        at += (size_t)snprintf(allow + at, ALLOW_MAX - at, at > 0 ? ", %s" : "%s", route->method);
+        assert(at < ALLOW_MAX);
     }
     return NULL;
 }
 
-/* A peer that would be refused now, after a reload, is refused. */
-static bool is_welcome(struct conn *c, h2o_req_t *req)
+static void refuse_path(h2o_req_t *req, const char *allow)
 {
-    const char *why = conn_recheck(c);
-
-    if (!why)
-        return true;
-    log_event(LOG_INFO, "tls", "refused-after-reload", LOG_STR("cause", why),
-              LOG_STR("addr", c->peer.addr));
-    if (c->home->http->refused)
-        c->home->http->refused(c->home->http->refused_arg, why, c->peer.addr);
-    refuse(req, (struct http_reply){.status = 403, .close = true},
-           "this certificate is not accepted any more");
-    return false;
+    if (*allow)
+        refuse(req, (struct http_reply){.status = 405, .allow = allow},
+               "this path takes another method");
+    else
+        refuse(req, (struct http_reply){.status = 404}, "no such path");
 }
 
 int exchange_on_request(h2o_handler_t *self, h2o_req_t *req)
@@ -341,23 +422,24 @@ int exchange_on_request(h2o_handler_t *self, h2o_req_t *req)
     struct http *h = c->home->http;
     const struct http_route *route;
     struct http_exchange *x;
-    const char *allow;
+    char allow[ALLOW_MAX];
 
     (void)self;
     atomic_fetch_add(&h->requests, 1);
-    if (!is_welcome(c, req))
+    if (!is_welcome(c)) {
+        refuse(req, unwelcome, UNWELCOME_TITLE);
         return 0;
-    route = route_of(h, req, &allow);
+    }
+    route = route_of(h, req, allow);
     if (!route) {
-        refuse(req, (struct http_reply){.status = allow ? 405 : 404, .allow = allow},
-               allow ? "this path takes another method" : "no such path");
+        refuse_path(req, allow);
         return 0;
     }
     x = exchange_new(c->home, req, c);
     if (!x)
         refuse(req, (struct http_reply){.status = 503, .retry_after_s = 1}, "out of memory");
     else
-        start(x, route);
+        start(x, route, c);
     return 0;
 }
 
@@ -372,6 +454,11 @@ const struct http_peer *http_exchange_peer(const struct http_exchange *x)
 const char *http_exchange_media(const struct http_exchange *x)
 {
     return x->media;
+}
+
+const char *http_exchange_query(const struct http_exchange *x)
+{
+    return x->query;
 }
 
 const uint8_t *http_exchange_body(const struct http_exchange *x)

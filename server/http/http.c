@@ -122,6 +122,27 @@ static int copy_paths(struct http *h, const struct http_options *o)
     return r < 0 ? r : dup_if(o->crl, &h->crl);
 }
 
+/* Routes with equally long deadlines are of one class: their exchanges stand in one list. */
+static unsigned class_of(struct http *h, int deadline_ms)
+{
+    unsigned i = 0;
+
+    while (i < h->n_classes && h->deadline_ms[i] != deadline_ms)
+        i++;
+    if (i == h->n_classes)
+        h->deadline_ms[h->n_classes++] = deadline_ms;
+    return i;
+}
+
+static void copy_routes(struct http *h, const struct http_options *o)
+{
+    h->n_routes = o->n_routes;
+    memcpy(h->route, o->routes, o->n_routes * sizeof(o->routes[0]));
+    for (size_t i = 0; i < h->n_routes; i++)
+        h->route_class[i] = class_of(h, o->routes[i].deadline_ms ? o->routes[i].deadline_ms
+                                                                 : o->request_deadline_ms);
+}
+
 static int copy_options(struct http *h, const struct http_options *o)
 {
     int r = copy_paths(h, o);
@@ -137,11 +158,9 @@ static int copy_options(struct http *h, const struct http_options *o)
         h->signer.spki = h->spki;
     }
     h->connections_max = o->connections;
-    h->request_deadline_ms = o->request_deadline_ms;
     h->refused = o->refused;
     h->refused_arg = o->refused_arg;
-    h->n_routes = o->n_routes;
-    memcpy(h->route, o->routes, o->n_routes * sizeof(o->routes[0]));
+    copy_routes(h, o);
     h->n_loops = o->loops;
     return 0;
 }
@@ -179,6 +198,10 @@ static int start_loops(struct http *h, const int *fds, size_t n)
 
 static bool is_sane(const struct http_options *o)
 {
+    for (size_t i = 0; i < o->n_routes && i < HTTP_ROUTES_MAX; i++) {
+        if (strlen(o->routes[i].method) > HTTP_METHOD_MAX)
+            return false;
+    }
     return o->n_listen > 0 && o->n_listen <= HTTP_LISTEN_MAX && o->loops > 0 &&
            o->loops <= HTTP_LOOPS_MAX && o->n_routes <= HTTP_ROUTES_MAX;
 }
@@ -255,23 +278,30 @@ int http_reload(struct http *h)
     return 0;
 }
 
-/* The handshaker ends first: what it still hands over is served.  What an exchange still needs,
- * whose answer did not come in time, is left to the end of the process. */
-void http_stop(struct http *h)
+/* The handshaker ends first: what it still hands over is served. */
+void http_drain(struct http *h)
 {
-    bool unused = true;
-
-    if (!h)
+    if (!h || h->draining)
         return;
+    h->draining = true;
     if (h->handshaker) {
         loop_stop(h->handshaker);
-        unused = loop_join(h->handshaker);
+        h->in_use = !loop_join(h->handshaker);
     }
     for (size_t i = 0; i < h->n_loops; i++)
         loop_stop(&h->loop[i]);
+}
+
+/* What an exchange still needs, whose answer did not come in time, is left to the end of the
+ * process. */
+void http_stop(struct http *h)
+{
+    if (!h)
+        return;
+    http_drain(h);
     for (size_t i = 0; i < h->n_loops; i++)
-        unused = loop_join(&h->loop[i]) && unused;
-    if (unused)
+        h->in_use = !loop_join(&h->loop[i]) || h->in_use;
+    if (!h->in_use)
         free_http(h);
 }
 

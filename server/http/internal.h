@@ -24,6 +24,7 @@
 #include "tekd/http.h"
 
 #define HTTP_ROUTES_MAX   16
+#define HTTP_METHOD_MAX   16 /* letters of a method */
 #define HTTP_LOOPS_MAX    16
 #define HTTP_HANDSHAKE_MS 10000 /* a client that does not finish its handshake is closed */
 #define HTTP_CHAIN_MAX    6     /* certificates of a client's chain */
@@ -102,6 +103,11 @@ void handshake_info(const SSL *ssl, int where, int ret);
 
 enum { RECEIVE_REPLY, RECEIVE_CONN, RECEIVE_WAKE, RECEIVE_N };
 
+/* Exchanges without an answer that have equally long, so the last one to come ends last. */
+struct deadlines {
+    struct http_exchange *oldest, *newest;
+};
+
 struct http_loop {
     struct http *http;
     pthread_t thread;
@@ -117,10 +123,12 @@ struct http_loop {
     h2o_accept_ctx_t accept;
     h2o_timeout_t handshake_timeout;
     h2o_socket_t *listener[HTTP_LISTEN_MAX];
+    int gone_fd; /* of gone.c */
+    h2o_socket_t *gone;
     int64_t accept_again_us; /* no descriptor was free: not before; 0: accepting */
     struct conn *conns;
-    size_t exchanges;                      /* under way */
-    struct http_exchange *oldest, *newest; /* without an answer, in the order of their deadlines */
+    size_t exchanges;                            /* under way */
+    struct deadlines deadlines[HTTP_ROUTES_MAX]; /* of each class of deadlines that http has */
     _Atomic bool stop;
     _Atomic bool told; /* nobody sends a wake-up any more */
 };
@@ -132,6 +140,18 @@ bool loop_join(struct http_loop *l);
 /* Hands a connection, already exported from its loop, to this one.  From any thread. */
 void loop_give(struct http_loop *l, struct conn *c);
 
+/* ---- gone.c -----------------------------------------------------------------------------------
+ */
+
+struct http_exchange;
+
+/* Of a serving loop; without descriptors nobody is watched, and the log says so. */
+void gone_open(struct http_loop *l);
+void gone_close(struct http_loop *l);
+/* From now on exchange_gone() is called once the client of this connection has gone. */
+void gone_watch(struct http_exchange *x, int fd);
+void gone_unwatch(struct http_exchange *x);
+
 /* ---- exchange.c -------------------------------------------------------------------------------
  */
 
@@ -141,8 +161,10 @@ struct http_exchange {
     struct http_loop *loop;
     const struct http_route *route;
     h2o_req_t *req;                    /* NULL once h2o has disposed of it */
-    struct http_exchange *prev, *next; /* of the loop, until it is answered */
+    struct deadlines *deadlines;       /* where it is, until it is answered; then NULL */
+    struct http_exchange *prev, *next; /* there */
     int64_t deadline_us;
+    int watched_fd; /* of gone.c; -1: none */
     struct http_peer peer;
     struct http_reply reply;
     _Atomic(void *) note;
@@ -153,6 +175,7 @@ struct http_exchange {
     bool real;           /* it was the real one */
     bool whole;          /* all of it was written */
     char *media;
+    char *query;
     uint8_t *body;
     size_t body_len;
 };
@@ -160,6 +183,8 @@ struct http_exchange {
 int exchange_on_request(h2o_handler_t *self, h2o_req_t *req);
 /* A reply arrived at its loop. */
 void exchange_replied(struct http_exchange *x);
+/* Its client has gone: ends the connection. */
+void exchange_gone(struct http_exchange *x);
 /* Answers those whose deadline has passed; whether there were any. */
 bool exchange_expire(struct http_loop *l);
 /* Until the next deadline, at most max. */
@@ -179,7 +204,9 @@ struct http {
     struct http_signer signer;
     uint8_t *spki;
     unsigned connections_max;
-    int request_deadline_ms;
+    int deadline_ms[HTTP_ROUTES_MAX];      /* of each class of deadlines */
+    unsigned route_class[HTTP_ROUTES_MAX]; /* of each route */
+    size_t n_classes;
     void (*refused)(void *arg, const char *cause, const char *addr);
     void *refused_arg;
 
@@ -192,6 +219,8 @@ struct http {
     struct http_loop loop[HTTP_LOOPS_MAX];
     struct http_loop *handshaker; /* NULL: the serving loops do them */
     struct http_loop handshake_loop;
+    bool draining;
+    bool in_use; /* by an answer that did not come in time */
     _Atomic unsigned next_loop;
 
     _Atomic uint64_t connections, accepted, handshakes_failed, requests, replies, dropped,

@@ -182,6 +182,7 @@ static void init(struct http_loop *l)
         l->accept.ctx = &l->ctx;
         l->accept.hosts = l->http->conf.hosts;
         l->queue = l->ctx.queue;
+        gone_open(l);
     } else {
         l->queue = h2o_multithread_create_queue(l->evloop);
     }
@@ -197,6 +198,7 @@ static void dispose(struct http_loop *l)
     for (size_t i = 0; i < RECEIVE_N; i++)
         h2o_multithread_unregister_receiver(l->queue, &l->receiver[i]);
     h2o_timeout_dispose(l->evloop, &l->handshake_timeout);
+    gone_close(l);
     if (l->serves)
         h2o_context_dispose(&l->ctx);
     else

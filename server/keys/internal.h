@@ -368,6 +368,14 @@ struct reply_problem {
 };
 void reply_problem(const struct reply_problem *what, struct keys_reply *ret_reply);
 
+/* ---- collect_peer.c ---------------------------------------------------------------------------
+ */
+
+/* Records and answers one with a good certificate that is enrolled for no BSA (s NULL), or for one
+ * that is disabled. */
+void peer_refuse_stranger(struct keys *k, const struct keys_asker *a, const struct bsa_state *s,
+                          struct keys_reply *ret_reply);
+
 /* ---- request.c and settle.c: one Key Request ------------------------------------------------- */
 
 /* What a look-up or the HSM gave: the TEK as this BSA gets it. */

@@ -20,27 +20,14 @@
 
 /* ---- who, and what --------------------------------------------------------------------------- */
 
-/* The peer has a good certificate, but not one that is enrolled for an enabled BSA. */
 static void refuse_stranger(struct keys_work *w, const struct bsa_state *s)
 {
-    char fingerprint[ENC_HEX_LEN(32) + 1];
-    const char *reason = s ? "disabled" : "not-enrolled";
-    const struct refusal what = {.event = "request.refused",
-                                 .who = s ? s->row->id : fingerprint,
-                                 .peer = s ? s->row->id : NULL,
-                                 .reason = reason,
-                                 .addr = w->r->addr,
-                                 .cert = w->r->cert_sha256};
-    const struct reply_problem problem = {.status = 403,
-                                          .title = "this certificate is not enrolled",
-                                          .detail = s ? "the BSA is disabled" : NULL};
+    struct keys_asker a;
     struct keys_reply reply;
 
-    enc_hex(w->r->cert_sha256, 32, fingerprint);
-    atomic_fetch_add(&w->k->refused, 1);
-    keys_record_refusal(w->k, &what, LIMIT_REFUSED_PER_MINUTE);
-    reply_problem(&problem, &reply);
-    reply.close = true;
+    memcpy(a.cert_sha256, w->r->cert_sha256, sizeof(a.cert_sha256));
+    memcpy(a.addr, w->r->addr, sizeof(a.addr));
+    peer_refuse_stranger(w->k, &a, s, &reply);
     work_reply(w, &reply);
 }
 

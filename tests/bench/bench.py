@@ -21,6 +21,7 @@ import threading
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import pki  # noqa: E402  (the path above is where they are)
+import push  # noqa: E402
 from instance import Instance, Token, copy_state, make_state  # noqa: E402
 from procs import Machine, drop_caches  # noqa: E402
 from report import Report, median, ratios  # noqa: E402
@@ -29,7 +30,11 @@ from tools import BenchError, Programs, Static, call, call_json  # noqa: E402
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 # Seconds of one measurement, and requests of the lone client, by form.
-FORMS = {"short": (1, 200), "default": (4, 1000), "full": (8, 2000), "yardsticks": (3, 1000)}
+FORMS = {"short": (1, 200), "default": (4, 1000), "full": (8, 2000), "yardsticks": (3, 1000),
+         "push": (4, 1000)}
+# BSAs of the push part.
+BSAS = {"short": 100}
+BSAS_DEFAULT = 1000
 # Contents that (c) asks for, and messages that (d) repeats.
 KNOWN = 10_000
 CONTENT_SEED, REPEAT_SEED = 11, 13
@@ -114,10 +119,16 @@ class Bench:
 
     # --- the main part ----------------------------------------------------------------------
 
-    def make(self):
+    def make_state(self):
+        """Folders with the same token and keys, nothing started."""
         small = os.path.join(self.directory, "small")
         self.report.line("setting up: token, keys, certificates, one BSA")
         make_state(self.programs, small)
+        copy_state(small, os.path.join(self.directory, "push"))
+        return small
+
+    def make(self):
+        small = self.make_state()
         instance = Instance(self.programs, small, self.args.workers, self.args.release)
         if self.args.form == "full":
             for name in ("rising", "random"):
@@ -250,6 +261,19 @@ class Bench:
         self.costs()
         self.aims()
         return instance
+
+    # --- the push case ----------------------------------------------------------------------
+
+    def push_part(self):
+        instance = Instance(self.programs, os.path.join(self.directory, "push"),
+                            self.args.workers, self.args.release)
+        part = push.Push(self.programs, instance, self.report,
+                         BSAS.get(self.args.form, BSAS_DEFAULT), min(3, self.args.rounds),
+                         self.seconds)
+        part.make_keys()
+        self.scope.callback(instance.stop)
+        instance.start()
+        part.run()
 
     # --- the full form: a million requests, a million TEKs ----------------------------------
 
@@ -393,7 +417,7 @@ class Bench:
 class Standing:
     """Stands where an Instance would, for the yardsticks: a PKI and a body."""
 
-    load = Instance.load
+    load, load_command = Instance.load, Instance.load_command
 
     def __init__(self, programs, directory):
         self.programs, self.directory, self.address = programs, directory, ""
@@ -454,6 +478,8 @@ def parse():
                       help="a million requests, a million TEKs, starts; half an hour")
     form.add_argument("--yardsticks", dest="form", action="store_const", const="yardsticks",
                       help="only what needs nothing of the product")
+    form.add_argument("--push", dest="form", action="store_const", const="push",
+                      help="only the push case")
     p.set_defaults(form="default")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--connections", type=int, default=64)
@@ -476,8 +502,12 @@ def run(args, directory):
     with bench.scope:
         if args.form == "yardsticks":
             bench.yardsticks()
+        elif args.form == "push":
+            bench.make_state()
+            bench.push_part()
         else:
             small = bench.main_part()
+            bench.push_part()
             if args.form == "full":
                 bench.full_part(small)
     steal = 100 * Machine().since(began)["steal"]

@@ -32,6 +32,7 @@ hsm:
 store: {{sqlite: tekd.db}}
 audit: {{release: {release}}}
 policy: {{auto_content: true}}
+push: {{attempt_timeout_s: 60}}  # the benchmark holds its BSAs while deliveries gather
 limits:
   per_bsa_auto_contents: 100000000  # the benchmark makes millions
   per_bsa_concurrency: 256  # one BSA on all connections, and the answers just sent
@@ -168,13 +169,16 @@ class Instance:
         paths = [self.path(name) for name in ("tekd.db", "tekd.db-wal")]
         return sum(os.path.getsize(p) for p in paths if os.path.exists(p)) / 2**20
 
-    def load(self, *args, address=None, timeout=3900):
-        """What bench_load measured on this server, or on another address with its PKI."""
-        return call_json([
+    def load_command(self, *args, address=None):
+        return [
             self.programs.own("bench_load"), "--connect", address or self.address, "--ca",
             self.path("pki/ca.crt"), "--identity",
             f"{BSA},{self.path(f'pki/{BSA}.crt')},{self.path(f'pki/{BSA}.key')}", "--destination",
-            self.token.bsm_id, *args], timeout=timeout)
+            self.token.bsm_id, *args]
+
+    def load(self, *args, address=None, timeout=3900):
+        """What bench_load measured on this server, or on another address with its PKI."""
+        return call_json(self.load_command(*args, address=address), timeout=timeout)
 
     def sample_answer(self, media):
         """The body of one real answer, for its size."""

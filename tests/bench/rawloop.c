@@ -27,10 +27,12 @@
 #define READY_TIMEOUT_MS 60000
 /* Cycles between two looks at the clock. */
 #define STRIDE 16
+/* Of a numbered KEK: 48 octets of the name given, and the number. */
+#define LABEL_MAX 64
 
 struct settings {
     const char *module, *token, *pin_file, *storage_kek, *bsa_kek;
-    uint64_t processes, count, seconds;
+    uint64_t processes, count, seconds, more_keks;
     bool make_keys;
 };
 
@@ -230,6 +232,20 @@ static int make_missing(struct cryptoki *c, const char *label, bool storage)
     return n > 0 ? 0 : cryptoki_make_kek(c, label, storage);
 }
 
+/* KEKs of many BSAs, which must not be there yet: looking for each would take longer. */
+static int make_numbered(struct cryptoki *c, const struct settings *set)
+{
+    int r = 0;
+
+    for (uint64_t i = 0; r == 0 && i < set->more_keks; i++) {
+        char label[LABEL_MAX];
+
+        (void)snprintf(label, sizeof(label), "%.48s-%u", set->bsa_kek, (unsigned)i);
+        r = cryptoki_make_kek(c, label, false);
+    }
+    return r;
+}
+
 static int make_keys(const struct settings *set)
 {
     struct cryptoki c = {.library = NULL};
@@ -239,6 +255,8 @@ static int make_keys(const struct settings *set)
         r = make_missing(&c, set->storage_kek, true);
     if (r == 0)
         r = make_missing(&c, set->bsa_kek, false);
+    if (r == 0)
+        r = make_numbered(&c, set);
     cryptoki_close(&c);
     return r;
 }
@@ -255,6 +273,8 @@ int main(int argc, char **argv)
         OPTS_NUMBER("processes", &set.processes, 1, PROCESSES_MAX, "as many as key workers"),
         OPTS_NUMBER("count", &set.count, 1, UINT64_C(1) << 32, "operations of each at most"),
         OPTS_NUMBER("seconds", &set.seconds, 1, 3600, "time at most"),
+        OPTS_NUMBER("more-keks", &set.more_keks, 0, 100000,
+                    "make-keys: so many new ones besides, BSA-KEK-0, BSA-KEK-1 ..."),
         OPTS_SWITCH("make-keys", &set.make_keys, "makes the KEKs that are not there, and ends"),
     };
 

@@ -16,12 +16,14 @@ import sys
 import tempfile
 import threading
 import unittest
+from http.client import HTTPSConnection
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import instance  # noqa: E402  (the path above is where they are)
 import pki  # noqa: E402
 import procs  # noqa: E402
+import push  # noqa: E402
 import report  # noqa: E402
 import tools  # noqa: E402
 
@@ -403,6 +405,61 @@ class Probes(Bench):
             self.assertGreater(ns, 0)
 
 
+DELIVERY = ("<KeyDelivery><Tag>3</Tag><MessageID>m-1</MessageID><ContentID>urn:1</ContentID>"
+            "<Destination>p-1</Destination><Source>bsm</Source><Data>0A</Data></KeyDelivery>")
+
+
+class Bsas(Bench):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        ca = pki.Authority.load(cls.path("ca"))
+        for i in range(3):
+            ca.issue(cls.path(f"many-{i}"), f"many-{i}")
+
+    def post(self, port, body):
+        context = ssl.create_default_context(cafile=self.path("ca.crt"))
+        context.load_cert_chain(self.path("bsa.crt"), self.path("bsa.key"))
+        c = HTTPSConnection("127.0.0.1", port, context=context, timeout=10)
+        try:
+            c.request("POST", "/cp3", body, {"Content-Type": "application/xml"})
+            answer = c.getresponse()
+            return answer.status, answer.read().decode(), c.sock.getpeercert(True)
+        finally:
+            c.close()
+
+    def test_each_shows_its_certificate_and_confirms(self):
+        bsas = push.Bsas(tools.Programs(os.path.dirname(os.path.dirname(PROGRAMS))), self.path("ca.crt"), self.path("many-"), 3)
+        try:
+            answers = [self.post(port, DELIVERY) for port in bsas.ports]
+            self.assertEqual(len({der for _, _, der in answers}), 3)
+            for status, body, _ in answers:
+                self.assertEqual(status, 200)
+                for part in ("<Tag>4</Tag>", "<MessageID>m-1</MessageID>", "<Status>0</Status>",
+                             "<Source>p-1</Source>", "<Destination>bsm</Destination>",
+                             "<ContentID>urn:1</ContentID>"):
+                    self.assertIn(part, body)
+            broken = DELIVERY.replace("<Data>0A</Data>", "")
+            self.assertEqual(self.post(bsas.ports[0], broken)[0], 400)
+        finally:
+            told = bsas.stop()
+        self.assertEqual((told["connections"], told["deliveries"], told["broken"]), (4, 3, 1))
+
+    def test_the_log_is_read_by_key(self):
+        records = [
+            {"ev": "tek.generated", "keyid": "k", "t": "2026-01-01T00:00:00.000001Z"},
+            {"ev": "delivery.prepared", "mid": "m", "keyid": "k", "t": "2026-01-01T00:00:01.000000Z"},
+            {"ev": "delivery.attempt", "mid": "m", "t": "2026-01-01T00:00:02.000000Z"},
+            {"ev": "delivery.confirmed", "mid": "m", "t": "2026-01-01T00:00:02.500001Z"},
+        ]
+        with tempfile.TemporaryDirectory() as where:
+            with open(os.path.join(where, "audit.jsonl"), "w", encoding="utf-8") as f:
+                f.writelines(json.dumps(r) + "\n" for r in records)
+            log = push.Log(where)
+        self.assertEqual(log.confirmed["k"][0] - log.made["k"], 2_500_000)
+        self.assertEqual(len(log.attempted["k"]), 1)
+
+
 class RawLoop(Bench):
     def setUp(self):
         os.makedirs(self.path("tokens"), exist_ok=True)
@@ -424,12 +481,15 @@ class RawLoop(Bench):
                    self.path("pin"), "--storage-kek", "s", "--bsa-kek", "b", *args, env=self.env)
 
     def test_counts_each_operation_of_each_process(self):
-        self.assertEqual(self.raw("--make-keys").returncode, 0)
+        self.assertEqual(self.raw("--make-keys", "--more-keks", 2).returncode, 0)
         done = self.raw("--processes", 2, "--count", 50)
         self.assertEqual(done.returncode, 0, done.stderr)
         r = json.loads(done.stdout)
         self.assertEqual((r["operations"], r["each"]), (100, [50, 50]))
         self.assertGreater(r["rate"], 0)
+        for label, status in (("b-1", 0), ("b-2", 1)):
+            done = self.raw("--processes", 1, "--count", 5, "--bsa-kek", label)
+            self.assertEqual(done.returncode, status, done.stderr)
 
     def test_needs_its_keys(self):
         done = self.raw("--count", 1)

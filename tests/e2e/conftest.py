@@ -15,6 +15,7 @@ sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position
 from harness import state  # noqa: E402
+from harness.stage import Stage  # noqa: E402
 from harness.programs import TOP  # noqa: E402
 from harness.tekd import Tekd  # noqa: E402
 
@@ -90,6 +91,41 @@ def shared(workdir, template, enrolled):
         server.stop()
     finally:
         server.close()
+        shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def push_template(workdir, template):
+    """The template with ten more BSAs, for the push case; nobody is enrolled."""
+    return state.PushTemplate(template, os.path.join(workdir, "push-template"))
+
+
+@pytest.fixture
+def new_stage(folder, push_template):
+    """new_stage(names, **settings): a server with these BSAs or all ten, not started."""
+    made = []
+
+    def make(names=None, **settings):
+        path = os.path.join(folder, f"stage-{len(made)}")
+        made.append(Stage(path, push_template, names, **settings))
+        return made[-1]
+
+    yield make
+    for stage in made:
+        stage.close()
+
+
+@pytest.fixture(scope="module")
+def shared_stage(workdir, push_template):
+    """One running server with ten BSAs for all tests of a file that let no delivery stay open."""
+    path = tempfile.mkdtemp(prefix="shared-", dir=workdir)
+    stage = Stage(os.path.join(path, "state"), push_template)
+    try:
+        yield stage.start()
+        stage.verify()
+        stage.tekd.stop()
+    finally:
+        stage.close()
         shutil.rmtree(path)
 
 

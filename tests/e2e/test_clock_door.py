@@ -49,6 +49,44 @@ def test_a_clock_with_a_door_would_be_found():
     assert "fake_clock_advance" in names(path, "--defined-only")
 
 
+def opens_a_door(path):
+    """Whether a program is the tests' own tekd, whatever its name is."""
+    with open(path, "rb") as f:
+        octets = f.read()
+    return b"TEKD_TEST_CLOCK" in octets or \
+        any(re.match(r"(testclock|fake_clock)_", n) for n in names(path, "--defined-only"))
+
+
+def test_the_tekd_with_a_clock_of_the_tests_would_be_found():
+    if built("tekd_testclock") is None:
+        pytest.skip("this build has no tests")
+    assert opens_a_door(program("tekd_testclock"))
+    # It has a clock instead of the product's, and is tekd otherwise.
+    assert not opens_a_door(program("tekd"))
+    tests_own = {n for n, kind in symbols(program("tekd_testclock"), "--defined-only")
+                 if kind == "T"}
+    products = {n for n, kind in symbols(program("tekd"), "--defined-only") if kind == "T"}
+    assert tests_own == products
+
+
+def test_what_is_installed_has_no_tekd_with_another_clock(folder):
+    """Whatever "cmake --install" of this build, tests and all, puts anywhere."""
+    run([tool("cmake"), "--install", BUILD], env={**os.environ, "DESTDIR": folder})
+    installed = [os.path.join(d, f) for d, _, files in os.walk(folder) for f in files]
+    programs = [p for p in installed if os.access(p, os.X_OK) and not os.path.islink(p)]
+    assert {os.path.basename(p) for p in programs} >= set(NAMES)
+    assert not any("testclock" in p for p in installed)
+    assert not [p for p in programs if opens_a_door(p)]
+
+
+def test_without_its_page_that_tekd_does_not_start():
+    if built("tekd_testclock") is None:
+        pytest.skip("this build has no tests")
+    env = {k: v for k, v in os.environ.items() if k != "TEKD_TEST_CLOCK"}
+    done = run([program("tekd_testclock"), "--version"], check=False, env=env)
+    assert done.returncode == 2 and "TEKD_TEST_CLOCK" in done.stderr
+
+
 def test_the_clock_asks_the_kernel_and_nothing_else():
     if is_sanitized():
         pytest.skip("a sanitizer adds symbols of its own")

@@ -91,6 +91,14 @@ static void on_sent(void *arg, struct http_exchange *x, bool whole)
     count(f, whole ? &f->whole : &f->not_whole);
 }
 
+static void on_gone(void *arg, struct http_exchange *x)
+{
+    struct fixture *f = arg;
+
+    (void)x;
+    count(f, &f->gone);
+}
+
 static void on_refused(void *arg, const char *cause, const char *addr)
 {
     struct fixture *f = arg;
@@ -128,15 +136,16 @@ void fixture_setup(struct fixture *f, struct fixture_setup *ret_setup)
 {
     const struct pki *p = f->pki;
     struct fixture_setup *s = ret_setup;
+    const struct http_route post = {.path = FIXTURE_PATH,
+                                    .method = "POST",
+                                    .handle = on_handle,
+                                    .timed_out = on_timed_out,
+                                    .sent = on_sent,
+                                    .arg = f};
 
     *s = (struct fixture_setup){
         .listen = {.address = "127.0.0.1"},
-        .route = {.path = FIXTURE_PATH,
-                  .method = "POST",
-                  .handle = on_handle,
-                  .timed_out = on_timed_out,
-                  .sent = on_sent,
-                  .arg = f},
+        .route = {post, post, post},
         .o = {.n_listen = 1,
               .certificate = pki_path(p, "server.crt"),
               .key_file = pki_path(p, "server.key"),
@@ -146,10 +155,16 @@ void fixture_setup(struct fixture *f, struct fixture_setup *ret_setup)
               .connections = 64,
               .request_timeout_ms = 60000,
               .request_deadline_ms = 4000,
-              .n_routes = 1,
+              .n_routes = 3,
               .refused = on_refused,
               .refused_arg = f},
     };
+    s->route[1].path = s->route[2].path = FIXTURE_WAIT_PATH;
+    s->route[1].method = "GET";
+    s->route[1].deadline_ms = 65000;
+    s->route[1].gone = on_gone;
+    s->route[2].method = "PUT";
+    s->route[2].deadline_ms = 1000;
 }
 
 void fixture_use_signer(struct fixture *f, struct fixture_setup *s)
@@ -167,7 +182,7 @@ int fixture_start(struct fixture *f, struct fixture_setup *s)
     int r;
 
     s->o.listen = &s->listen;
-    s->o.routes = &s->route;
+    s->o.routes = s->route;
     r = http_start(&s->o, &f->http);
     OPENSSL_free(s->spki);
     s->spki = NULL;
@@ -270,6 +285,14 @@ void fixture_wait_sent(struct fixture *f, unsigned whole, unsigned not_whole)
 {
     (void)pthread_mutex_lock(&f->lock);
     while (f->whole < whole || f->not_whole < not_whole)
+        (void)pthread_cond_wait(&f->changed, &f->lock);
+    (void)pthread_mutex_unlock(&f->lock);
+}
+
+void fixture_wait_gone(struct fixture *f, unsigned n)
+{
+    (void)pthread_mutex_lock(&f->lock);
+    while (f->gone < n)
         (void)pthread_cond_wait(&f->changed, &f->lock);
     (void)pthread_mutex_unlock(&f->lock);
 }

@@ -1,6 +1,6 @@
 /*
- * A front (server/http) under test: a PKI, one route whose exchanges wait until the test takes
- * them, what was refused, and a signer for the server's key that the test can hold.
+ * A front (server/http) under test: a PKI, routes whose exchanges wait until the test takes them,
+ * what was refused, and a signer for the server's key that the test can hold.
  */
 #ifndef TEST_HTTP_FIXTURE_H
 #define TEST_HTTP_FIXTURE_H
@@ -14,6 +14,7 @@
 #define FIXTURE_WAITING_MAX 256
 #define FIXTURE_CAUSES_MAX  32
 #define FIXTURE_PATH        "/cp3"
+#define FIXTURE_WAIT_PATH   "/cp3/wait" /* GET and PUT */
 
 struct fixture {
     struct pki *pki;
@@ -24,7 +25,7 @@ struct fixture {
     pthread_cond_t changed;
     struct http_exchange *waiting[FIXTURE_WAITING_MAX];
     size_t n_waiting;
-    unsigned whole, not_whole, timed_out, notes_freed;
+    unsigned whole, not_whole, timed_out, gone;
     char cause[FIXTURE_CAUSES_MAX][40];
     size_t n_causes;
     bool held, refuses; /* the signer */
@@ -39,7 +40,7 @@ void fixture_free(struct fixture *f);
 struct fixture_setup {
     struct http_options o;
     struct http_listen listen;
-    struct http_route route;
+    struct http_route route[3]; /* POST; of the other path GET (65 s, gone), PUT (1 s) */
     unsigned char *spki;
 };
 void fixture_setup(struct fixture *f, struct fixture_setup *ret_setup);
@@ -69,6 +70,8 @@ struct buf *fixture_buf(const char *text);
 
 /* Waits until so many answers left whole, or not. */
 void fixture_wait_sent(struct fixture *f, unsigned whole, unsigned not_whole);
+/* Waits until so many clients have gone. */
+void fixture_wait_gone(struct fixture *f, unsigned n);
 /* Waits until so many exchanges have ended, either way. */
 void fixture_wait_all(struct fixture *f, unsigned n);
 /* Waits until so many handshakes or connections were refused; the cause of that one. */

@@ -149,14 +149,50 @@ static void program__lists_every_message(void **state)
     export_make(x);
     assert_int_equal(run_program(out, sizeof out, "ledger %s", x->dir), 0);
     assert_non_null(strstr(out, "m-1\tbsa-1\tpull\tsent\turn:x:news\t" KEY_1 "\tbsa-1/1\t"
-                                "2026-11-22T13:15:47.000000Z\t6\t1\ttrue\n"));
+                                "2026-11-22T13:15:47.000000Z\t6\t1\t0\t\ttrue\n"));
     assert_non_null(strstr(out, "m\",\\x1b[2J\tbsa-1\tpull\tanswered\turn:x:sport"));
     assert_non_null(strstr(out, "no signature was checked"));
     assert_int_equal(run_program(out, sizeof out, "ledger %s --csv", x->dir), 0);
     assert_non_null(strstr(out, "\"m\"\",\033[2J\",\"bsa-1\",\"pull\","));
     assert_int_equal(run_program(out, sizeof out, "ledger %s --json", x->dir), 0);
     assert_non_null(strstr(out, "{\"message_id\":\"m\\\",\\u001b[2J\",\"peer\":\"bsa-1\","));
-    assert_non_null(strstr(out, "\"seq\":6,\"repeats\":1,\"attested\":true}"));
+    assert_non_null(strstr(out, "\"seq\":6,\"repeats\":1,\"attempts\":0,\"confirmed\":null,"
+                                "\"attested\":true}"));
+    export_free(x);
+}
+
+/* Two deliveries: one pending, one confirmed by a record that is under no checkpoint. */
+static void program__lists_deliveries_with_their_confirmation(void **state)
+{
+#define DELIVERY "|peer=bsa-1|dir=push|content=urn:x:news|keyid=" KEY_1 "|kekid=bsa-1/1|out=" HASH_1
+    static const struct step steps[] = {
+        {"delivery.prepared", "mid=d-1" DELIVERY, 1, NULL},
+        {"delivery.prepared", "mid=d-2" DELIVERY, 1, NULL},
+        {"delivery.attempt", "ref=@d-2|mid=d-2|peer=bsa-1|addr=a", 1, NULL},
+        {"delivery.attempt", "ref=@d-2|mid=d-2|peer=bsa-1|addr=a", 1, NULL}};
+    static const struct step confirmed = {
+        "delivery.confirmed", "ref=@d-2|mid=d-2|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1, 1, NULL};
+    struct fixture *x = export_new();
+    char out[8192];
+
+    (void)state;
+    for (size_t i = 0; i < 4; i++)
+        export_insert(x, export_at(x, "log.stopped", 0), steps[i]);
+    export_insert(x, export_at(x, "log.recovered", 0), confirmed);
+    export_make(x);
+    assert_int_equal(run_program(out, sizeof out, "ledger %s --json", x->dir), 0);
+    assert_non_null(strstr(out, "{\"message_id\":\"d-1\",\"peer\":\"bsa-1\",\"direction\":"
+                                "\"push\",\"state\":\"prepared\""));
+    assert_non_null(strstr(out, "\"attempts\":0,\"confirmed\":null,\"attested\":true}"));
+    assert_non_null(strstr(out, "{\"message_id\":\"d-2\",\"peer\":\"bsa-1\",\"direction\":"
+                                "\"push\",\"state\":\"unknown\""));
+    assert_non_null(strstr(out, "\"attempts\":2,\"confirmed\":23,\"attested\":false}"));
+    /* And when that record is under one. */
+    export_insert(x, export_at(x, "log.recovered", 0), (struct step){CHECKPOINT, NULL, 0, NULL});
+    export_make(x);
+    assert_int_equal(run_program(out, sizeof out, "ledger %s", x->dir), 0);
+    assert_non_null(strstr(out, "d-2\tbsa-1\tpush\tconfirmed\t"));
+    assert_non_null(strstr(out, "\t2\t23\ttrue\n"));
     export_free(x);
 }
 
@@ -243,6 +279,7 @@ int main(void)
         cmocka_unit_test(program__ends_with_the_status_it_promises),
         cmocka_unit_test(program__remembers_the_note_it_verified),
         cmocka_unit_test(program__lists_every_message),
+        cmocka_unit_test(program__lists_deliveries_with_their_confirmation),
         cmocka_unit_test(program__proves_a_message),
         cmocka_unit_test(program__asks_which_peer),
     };

@@ -69,7 +69,7 @@ struct step_case {
     const char *name;
     const char *check; /* NULL: it is verified */
     const char *text;
-    struct edit edit[4];
+    struct edit edit[6];
 };
 
 #define EDIT(change, at, n, ev, fields, dt, inst)                                                  \
@@ -364,13 +364,17 @@ static const struct step_case event_cases[] = {
 #define PREPARED                                                                                   \
     "mid=d-1|peer=bsa-1|dir=push|content=urn:x:news|keyid=" KEY_1 "|kekid=bsa-1/1|out=" HASH_1
 
+#define ATTEMPT     "ref=@d-1|mid=d-1|peer=bsa-1|addr=a"
+#define CONFIRMED   "ref=@d-1|mid=d-1|peer=bsa-1|cert=" HASH_2 "|out=" HASH_1
+#define OF_DELIVERY "ref=@d-1|mid=d-1|peer=bsa-1"
+#define BEAT(ev, f) EDIT(INSERT, "log.heartbeat", 0, ev, f, 1, NULL)
+#define BEAT_SIGNED EDIT(INSERT, "log.heartbeat", 0, CHECKPOINT, NULL, 0, NULL)
+#define SENT_AND(...)                                                                              \
+    BEAT("delivery.prepared", PREPARED), BEAT("delivery.attempt", ATTEMPT), BEAT_SIGNED, __VA_ARGS__
+
 static const struct step_case delivery_cases[] = {
     CASE("a delivery that is confirmed", NULL, NULL,
-         EDIT(INSERT, "log.heartbeat", 0, "delivery.prepared", PREPARED, 1, NULL),
-         EDIT(INSERT, "log.heartbeat", 0, "delivery.attempt", "ref=@d-1|mid=d-1|peer=bsa-1|addr=a",
-              1, NULL),
-         EDIT(INSERT, "log.heartbeat", 0, "delivery.confirmed",
-              "ref=@d-1|mid=d-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1, 1, NULL)),
+         SENT_AND(BEAT("delivery.confirmed", CONFIRMED))),
     CASE("a confirmation of nothing", "delivery", "expected delivery.prepared of Message ID d-1",
          EDIT(INSERT, "log.heartbeat", 0, "delivery.confirmed",
               "ref=1/3|mid=d-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1, 1, NULL)),
@@ -378,12 +382,134 @@ static const struct step_case delivery_cases[] = {
          EDIT(INSERT, "log.heartbeat", 0, "delivery.confirmed",
               "ref=@m-1|mid=m-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1, 1, NULL)),
     CASE("abandoned after it was confirmed", "delivery", "expected no delivery.abandoned",
-         EDIT(INSERT, "log.heartbeat", 0, "delivery.prepared", PREPARED, 1, NULL),
-         EDIT(INSERT, "log.heartbeat", 0, "delivery.confirmed",
-              "ref=@d-1|mid=d-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1, 1, NULL),
-         EDIT(INSERT, "log.heartbeat", 0, "delivery.abandoned",
-              "ref=@d-1|mid=d-1|peer=bsa-1|reason=x|actor=x", 1, NULL)),
+         SENT_AND(BEAT("delivery.confirmed", CONFIRMED),
+                  BEAT("delivery.abandoned", OF_DELIVERY "|reason=x|actor=x"))),
+    CASE("confirmed twice", "delivery", "expected no delivery.confirmed",
+         SENT_AND(BEAT("delivery.confirmed", CONFIRMED), BEAT("delivery.confirmed", CONFIRMED))),
+    CASE("a duplicate of a confirmation", NULL, NULL,
+         SENT_AND(BEAT("delivery.confirmed", CONFIRMED), BEAT("confirm.duplicate", OF_DELIVERY))),
+    CASE("confirmed before it was sent", "delivery", "expected delivery.attempt before",
+         BEAT("delivery.prepared", PREPARED), BEAT_SIGNED, BEAT("delivery.confirmed", CONFIRMED)),
+    CASE("rejected before it was sent", "delivery", "expected delivery.attempt before",
+         BEAT("delivery.prepared", PREPARED), BEAT_SIGNED, BEAT("delivery.rejected", OF_DELIVERY)),
+    CASE("a confirmation of other octets", "delivery", "expected out as in record",
+         SENT_AND(BEAT("delivery.confirmed",
+                       "ref=@d-1|mid=d-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_2))),
+    CASE("sent before a checkpoint covered the attempt", "release",
+         "before its delivery was answered", BEAT("delivery.prepared", PREPARED), BEAT_SIGNED,
+         BEAT("delivery.attempt", ATTEMPT), BEAT("delivery.confirmed", CONFIRMED)),
+    CASE("given up, and confirmed late", NULL, NULL,
+         SENT_AND(BEAT("delivery.abandoned", OF_DELIVERY "|reason=x|actor=x"),
+                  BEAT("delivery.confirmed", CONFIRMED "|late?true"))),
+    CASE("past its deadline, tried again, confirmed", NULL, NULL,
+         SENT_AND(BEAT("delivery.unconfirmed", OF_DELIVERY), BEAT("delivery.attempt", ATTEMPT),
+                  BEAT("delivery.confirmed", CONFIRMED))),
+    CASE("an attempt at an answer", "delivery", "an answer in record 6",
+         BEAT("delivery.attempt", "ref=@m-1|mid=m-1|peer=bsa-1|addr=a")),
 };
+
+/* ---- what became of deliveries ---- */
+
+/* The valid log with a delivery that these events say something of; the last of them are
+ * under no checkpoint, stand before the crash. */
+static struct audit *look_at_delivery(struct fixture *x, const struct step *steps, size_t n,
+                                      size_t unattested)
+{
+    for (size_t i = 0; i < n; i++) {
+        bool tail = i + unattested >= n;
+
+        export_insert(x, export_at(x, tail ? "log.recovered" : "log.heartbeat", 0), steps[i]);
+    }
+    export_make(x);
+    return look(x);
+}
+
+#define STEP(ev, fields)                                                                           \
+    {                                                                                              \
+        ev, fields, 1, NULL                                                                        \
+    }
+#define STEP_SIGNED                                                                                \
+    {                                                                                              \
+        CHECKPOINT, NULL, 0, NULL                                                                  \
+    }
+
+static void verify__counts_what_became_of_deliveries(void **state)
+{
+    static const struct {
+        const char *ev, *fields;
+        unsigned confirmed, pending;
+    } last[] = {
+        {"delivery.confirmed", CONFIRMED, 1, 0},
+        {"delivery.rejected", OF_DELIVERY, 0, 1},
+        {"delivery.unknown", OF_DELIVERY, 0, 1},
+        {"delivery.unconfirmed", OF_DELIVERY, 0, 0},
+        {"delivery.abandoned", OF_DELIVERY "|reason=x|actor=x", 0, 0},
+        {"delivery.attempt", ATTEMPT, 0, 1},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(last); i++) {
+        struct fixture *x = export_new();
+        const struct step steps[] = {STEP("delivery.prepared", PREPARED),
+                                     STEP("delivery.attempt", ATTEMPT), STEP_SIGNED,
+                                     STEP(last[i].ev, last[i].fields)};
+        struct audit *a = look_at_delivery(x, steps, ARRAY_SIZE(steps), 0);
+
+        assert_verified(a);
+        assert_int_equal(a->counts.prepared, 1);
+        assert_int_equal(a->counts.confirmed, last[i].confirmed);
+        assert_int_equal(a->counts.pending, last[i].pending);
+        assert_int_equal(a->counts.doubtful, 0);
+        audit_free(a);
+        export_free(x);
+    }
+}
+
+/* What was given up stays so, whatever the BSA says against it. */
+static void verify__keeps_what_was_given_up(void **state)
+{
+    static const struct step steps[] = {
+        STEP("delivery.prepared", PREPARED), STEP("delivery.attempt", ATTEMPT), STEP_SIGNED,
+        STEP("delivery.unconfirmed", OF_DELIVERY), STEP("delivery.rejected", OF_DELIVERY)};
+    struct fixture *x = export_new();
+    struct audit *a = look_at_delivery(x, steps, ARRAY_SIZE(steps), 0);
+
+    (void)state;
+    assert_verified(a);
+    assert_int_equal(a->counts.pending, 0);
+    audit_free(a);
+    export_free(x);
+}
+
+static void verify__takes_no_confirmation_that_is_unattested(void **state)
+{
+    static const struct step steps[] = {STEP("delivery.prepared", PREPARED),
+                                        STEP("delivery.attempt", ATTEMPT), STEP_SIGNED,
+                                        STEP("delivery.confirmed", CONFIRMED)};
+    struct fixture *x = export_new();
+    struct audit *a = look_at_delivery(x, steps, ARRAY_SIZE(steps), 1);
+
+    (void)state;
+    assert_verified(a);
+    assert_int_equal(a->counts.confirmed, 0);
+    assert_int_equal(a->counts.pending, 1);
+    assert_int_equal(a->counts.doubtful, 1);
+    audit_free(a);
+    /* Sent again, as it has to be, and confirmed for good. */
+    export_insert(x, export_at(x, "log.heartbeat", 2),
+                  (struct step)STEP("delivery.unknown", OF_DELIVERY));
+    export_insert(x, export_at(x, "log.heartbeat", 2),
+                  (struct step)STEP("delivery.attempt", ATTEMPT));
+    export_insert(x, export_at(x, "log.heartbeat", 2),
+                  (struct step)STEP("delivery.confirmed", CONFIRMED));
+    export_make(x);
+    a = look(x);
+    assert_verified(a);
+    assert_int_equal(a->counts.confirmed, 1);
+    assert_int_equal(a->counts.doubtful, 0);
+    audit_free(a);
+    export_free(x);
+}
 
 static void verify__checks_messages(void **state)
 {
@@ -655,6 +781,9 @@ int main(void)
         cmocka_unit_test(verify__checks_lives_and_time),
         cmocka_unit_test(verify__checks_the_fields_of_events),
         cmocka_unit_test(verify__checks_deliveries),
+        cmocka_unit_test(verify__counts_what_became_of_deliveries),
+        cmocka_unit_test(verify__keeps_what_was_given_up),
+        cmocka_unit_test(verify__takes_no_confirmation_that_is_unattested),
         cmocka_unit_test(verify__takes_a_note_that_the_log_extends),
         cmocka_unit_test(verify__refuses_a_log_that_does_not_extend_the_note),
         cmocka_unit_test(verify__follows_a_change_of_keys),

@@ -85,6 +85,29 @@ static void http_exchange__has_no_media_when_none_was_said(void **state)
     client_close(c);
 }
 
+static void http_exchange__has_the_query_as_it_was_sent(void **state)
+{
+    static const char *const rows[][2] = {
+        {"", ""}, {"?", ""}, {"?wait=60", "wait=60"}, {"?a=%20?b&c", "a=%20?b&c"}, {"??", "?"}};
+    struct fixture *f = *state;
+    struct client *c = fixture_connect(f);
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        char text[128];
+        struct http_exchange *x;
+        struct answer a;
+
+        (void)snprintf(text, sizeof(text),
+                       "GET " FIXTURE_WAIT_PATH "%s HTTP/1.1\r\nHost: x\r\n\r\n", rows[i][0]);
+        client_text(c, text);
+        x = fixture_take(f);
+        assert_string_equal(http_exchange_query(x), rows[i][1]);
+        fixture_reply(x, 204, NULL);
+        assert_true(client_read(c, &a));
+    }
+    client_close(c);
+}
+
 static void http_reply__carries_its_headers_and_a_length(void **state)
 {
     static const int statuses[] = {200, 400, 403, 404, 405, 409, 410, 413, 415, 421, 422, 500, 503};
@@ -283,6 +306,85 @@ static void http_reply__after_the_client_went_is_dropped(void **state)
     fixture_wait_all(f, ARRAY_SIZE(x));
 }
 
+static void client_ask(struct client *c, const char *method, const char *path)
+{
+    char text[128];
+
+    (void)snprintf(text, sizeof(text), "%s %s HTTP/1.1\r\nHost: x\r\n\r\n", method, path);
+    client_text(c, text);
+}
+
+/* Two that close and two that break off; the connections end although nobody has answered yet. */
+static void http_gone__is_told_while_the_client_waits(void **state)
+{
+    struct fixture *f = *state;
+    struct http_exchange *x[4];
+    struct http_status s;
+
+    for (size_t i = 0; i < ARRAY_SIZE(x); i++) {
+        struct client *c = fixture_connect(f);
+
+        client_ask(c, "GET", FIXTURE_WAIT_PATH);
+        x[i] = fixture_take(f);
+        if (i % 2)
+            client_abort(c);
+        else
+            client_close(c);
+    }
+    fixture_wait_gone(f, ARRAY_SIZE(x));
+    do {
+        http_status_get(f->http, &s);
+    } while (s.connections > 0);
+    assert_int_equal(f->whole + f->not_whole, 0);
+    for (size_t i = 0; i < ARRAY_SIZE(x); i++)
+        fixture_reply(x[i], 200, "<too late/>");
+    fixture_wait_sent(f, 0, ARRAY_SIZE(x));
+    http_status_get(f->http, &s);
+    assert_int_equal(s.dropped, ARRAY_SIZE(x));
+    fixture_stop(f);
+    assert_int_equal(f->gone, ARRAY_SIZE(x));
+}
+
+/* The first octets of the next request are no farewell, nor is what comes after the answer. */
+static void http_gone__is_not_said_of_who_is_there(void **state)
+{
+    struct fixture *f = *state;
+    struct client *c = fixture_connect(f);
+    struct answer a;
+
+    client_ask(c, "GET", FIXTURE_WAIT_PATH);
+    client_ask(c, "GET", FIXTURE_WAIT_PATH "?second");
+    fixture_answer(f, "<first/>");
+    assert_true(client_read(c, &a));
+    assert_string_equal(a.body, "<first/>");
+    fixture_answer(f, "<second/>");
+    assert_true(client_read(c, &a));
+    assert_string_equal(a.body, "<second/>");
+    fixture_wait_sent(f, 2, 0);
+    client_close(c);
+    fixture_stop(f);
+    assert_int_equal(f->gone, 0);
+}
+
+static void http_gone__is_not_said_of_a_late_one(void **state)
+{
+    struct fixture *f = *state;
+    struct client *c = fixture_connect(f);
+    struct http_exchange *x;
+    struct answer a;
+
+    client_ask(c, "GET", FIXTURE_WAIT_PATH);
+    x = fixture_take(f);
+    fake_clock_advance(65000000);
+    assert_true(client_read(c, &a));
+    assert_int_equal(a.status, 503);
+    client_close(c);
+    fixture_reply(x, 200, NULL);
+    fixture_wait_sent(f, 0, 1);
+    fixture_stop(f);
+    assert_int_equal(f->gone, 0);
+}
+
 /* ---- the deadline ---------------------------------------------------------------------------- */
 
 static void http_deadline__is_answered_by_the_route(void **state)
@@ -340,6 +442,77 @@ static void http_deadline__is_each_exchanges_own(void **state)
     client_close(second);
 }
 
+/* One turn of the only loop at this time, and what it had to send has been sent. */
+static void turn(struct fixture *f, struct client *other)
+{
+    struct answer a;
+
+    client_request(other, "");
+    fixture_answer(f, "");
+    assert_true(client_read(other, &a));
+}
+
+struct waiting {
+    struct client *c;
+    struct http_exchange *x;
+};
+
+static struct waiting wait_on(struct fixture *f, const char *method, const char *path, int64_t us)
+{
+    struct waiting w = {.c = fixture_connect(f)};
+
+    client_ask(w.c, method, path);
+    w.x = fixture_take(f);
+    assert_int_equal(http_exchange_deadline_us(w.x), clock_mono_us() + us);
+    return w;
+}
+
+static void wants_503_at(struct fixture *f, struct waiting *w, struct client *other, int64_t at_us)
+{
+    struct answer a;
+    char octet;
+
+    fake_clock_advance(at_us - 1 - clock_mono_us());
+    turn(f, other);
+    assert_int_equal(recv(w->c->fd, &octet, 1, MSG_PEEK | MSG_DONTWAIT), -1);
+    fake_clock_advance(1);
+    assert_true(client_read(w->c, &a));
+    assert_int_equal(a.status, 503);
+    fixture_reply(w->x, 200, NULL);
+    client_close(w->c);
+}
+
+/* Three classes of deadlines, two exchanges each; the classes do not end as they began. */
+static void http_deadline__is_that_of_the_route(void **state)
+{
+    struct fixture *f = fixture_new();
+    struct fixture_setup s;
+    struct waiting w[2][3];
+    struct client *other;
+    int64_t began = clock_mono_us();
+
+    (void)state;
+    fixture_setup(f, &s);
+    s.o.loops = 1;
+    assert_int_equal(fixture_start(f, &s), 0);
+    other = fixture_connect(f);
+    for (size_t i = 0; i < 2; i++) {
+        w[i][2] = wait_on(f, "GET", FIXTURE_WAIT_PATH, 65000000);
+        w[i][1] = wait_on(f, "POST", FIXTURE_PATH, 4000000);
+        w[i][0] = wait_on(f, "PUT", FIXTURE_WAIT_PATH, 1000000);
+        fake_clock_advance(500000);
+    }
+    wants_503_at(f, &w[0][0], other, began + 1000000);
+    wants_503_at(f, &w[1][0], other, began + 1500000);
+    wants_503_at(f, &w[0][1], other, began + 4000000);
+    wants_503_at(f, &w[1][1], other, began + 4500000);
+    wants_503_at(f, &w[0][2], other, began + 65000000);
+    wants_503_at(f, &w[1][2], other, began + 65500000);
+    fixture_wait_sent(f, 0, 6);
+    client_close(other);
+    fixture_free(f);
+}
+
 static void free_and_count(void *note)
 {
     (*(unsigned *)note)++;
@@ -392,11 +565,31 @@ static void http__other_paths_and_methods_are_refused(void **state)
     assert_string_equal(answer_header(&a, "cache-control", value), "no-store");
     assert_null(answer_header(&a, "transfer-encoding", value));
     assert_int_equal(ask(c, "post " FIXTURE_PATH " HTTP/1.1\r\nHost: x\r\n\r\n", &a), 405);
+    assert_int_equal(ask(c, "DELETE " FIXTURE_WAIT_PATH "?a=b HTTP/1.1\r\nHost: x\r\n\r\n", &a),
+                     405);
+    assert_string_equal(answer_header(&a, "allow", value), "GET, PUT");
     /* And the connection still works; a query is not part of the path. */
     client_text(c, "POST " FIXTURE_PATH "?a=b HTTP/1.1\r\nHost: x\r\n\r\n");
     fixture_answer(f, "<a/>");
     assert_true(client_read(c, &a));
     assert_int_equal(a.status, 200);
+    client_close(c);
+}
+
+static void http__a_path_may_take_several_methods(void **state)
+{
+    static const char *const methods[] = {"PUT", "GET"};
+    struct fixture *f = *state;
+    struct client *c = fixture_connect(f);
+    struct answer a;
+
+    for (size_t i = 0; i < ARRAY_SIZE(methods); i++) {
+        client_text(c, methods[i]);
+        client_text(c, " " FIXTURE_WAIT_PATH " HTTP/1.1\r\nHost: x\r\n\r\n");
+        fixture_answer(f, methods[i]);
+        assert_true(client_read(c, &a));
+        assert_string_equal(a.body, methods[i]);
+    }
     client_close(c);
 }
 
@@ -585,6 +778,7 @@ int main(void)
         FIXTURE_TEST(http_exchange__has_peer_address_media_and_body),
         FIXTURE_TEST(http_exchange__knows_one_peer_from_another),
         FIXTURE_TEST(http_exchange__has_no_media_when_none_was_said),
+        FIXTURE_TEST(http_exchange__has_the_query_as_it_was_sent),
         FIXTURE_TEST(http_reply__carries_its_headers_and_a_length),
         FIXTURE_TEST(http_reply__without_a_body_says_so),
         FIXTURE_TEST(http_reply__tells_when_it_left_whole),
@@ -592,10 +786,15 @@ int main(void)
         FIXTURE_TEST(http_reply__carries_a_large_body),
         FIXTURE_TEST(http_reply__from_any_thread_reaches_its_client),
         FIXTURE_TEST(http_reply__after_the_client_went_is_dropped),
+        FIXTURE_TEST(http_gone__is_told_while_the_client_waits),
+        FIXTURE_TEST(http_gone__is_not_said_of_who_is_there),
+        FIXTURE_TEST(http_gone__is_not_said_of_a_late_one),
         FIXTURE_TEST(http_deadline__is_answered_by_the_route),
         FIXTURE_TEST(http_deadline__is_each_exchanges_own),
+        cmocka_unit_test(http_deadline__is_that_of_the_route),
         FIXTURE_TEST(http_exchange_note__is_freed_with_the_exchange),
         FIXTURE_TEST(http__other_paths_and_methods_are_refused),
+        FIXTURE_TEST(http__a_path_may_take_several_methods),
         FIXTURE_TEST(http__a_body_over_the_limit_is_413),
         FIXTURE_TEST(http__chunks_are_put_together_and_limited),
         FIXTURE_TEST(http__a_broken_request_is_400),

@@ -139,6 +139,41 @@ static void http_stop__lets_requests_under_way_end(void **state)
     client_close(idle);
 }
 
+/* The holder of a poll is told after http_drain(); until then it is not cut, and no longer. */
+static void http_drain__leaves_polls_to_their_holder(void **state)
+{
+    struct fixture *f = *state;
+    struct client *c[2];
+    struct http_exchange *x[2];
+    char value[256];
+    struct answer a;
+
+    for (size_t i = 0; i < ARRAY_SIZE(c); i++) {
+        c[i] = fixture_connect(f);
+        client_text(c[i], "GET " FIXTURE_WAIT_PATH " HTTP/1.1\r\nHost: x\r\n\r\n");
+        x[i] = fixture_take(f);
+    }
+    http_drain(f->http);
+    http_drain(f->http);
+    for (;;) {
+        struct client *late = client_connect(f->port, f->pki, f->me, 0);
+        if (!late)
+            break;
+        client_close(late);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(c); i++)
+        fixture_reply(x[i], 204, NULL);
+    for (size_t i = 0; i < ARRAY_SIZE(c); i++) {
+        assert_true(client_read(c[i], &a));
+        assert_int_equal(a.status, 204);
+        assert_string_equal(answer_header(&a, "connection", value), "close");
+        client_close(c[i]);
+    }
+    fixture_stop(f);
+    assert_int_equal(f->whole, 2);
+    assert_int_equal(f->gone, 0);
+}
+
 static void http_stop__with_a_signer_lets_requests_end(void **state)
 {
     struct fixture *f = fixture_with_signer();
@@ -194,6 +229,7 @@ int main(void)
         cmocka_unit_test(http_start__refuses_what_cannot_serve),
         FIXTURE_TEST(http_start__refuses_a_port_in_use),
         FIXTURE_TEST(http_stop__lets_requests_under_way_end),
+        FIXTURE_TEST(http_drain__leaves_polls_to_their_holder),
         cmocka_unit_test(http_stop__with_a_signer_lets_requests_end),
         FIXTURE_TEST(http_stop__waits_no_longer_than_it_says),
     };

@@ -192,6 +192,37 @@ static void http_reload__refuses_a_revoked_peer_on_its_open_connection(void **st
     assert_string_equal(fixture_wait_cause(f, 2), "revoked");
 }
 
+/* As long as a poll may be open, a key would follow the revocation. */
+static void http_reload__refuses_a_revoked_peer_that_waits(void **state)
+{
+    struct fixture *f = *state;
+    const struct pki_identity *other = pki_client(f->pki, PKI_GOOD);
+    struct client *revoked = fixture_connect(f);
+    struct client *good = client_connect(f->port, f->pki, other, 0);
+    struct http_exchange *x[2];
+    struct answer a;
+
+    client_request(revoked, "");
+    client_request(good, "");
+    pki_revoke(f->pki, f->me);
+    pki_write_crl(f->pki, 3600);
+    for (int i = 0; i < 2; i++)
+        x[i] = fixture_take(f);
+    assert_int_equal(http_reload(f->http), 0);
+    for (int i = 0; i < 2; i++)
+        fixture_reply(x[i], 200, "<key/>");
+    assert_true(client_read(revoked, &a));
+    assert_int_equal(a.status, 403);
+    assert_null(strstr(a.body, "key"));
+    assert_string_equal(fixture_wait_cause(f, 1), "revoked");
+    assert_true(client_ended(revoked));
+    assert_true(client_read(good, &a));
+    assert_string_equal(a.body, "<key/>");
+    fixture_wait_sent(f, 1, 1);
+    client_close(revoked);
+    client_close(good);
+}
+
 static void http_reload__an_expired_crl_refuses_everybody(void **state)
 {
     struct fixture *f = *state;
@@ -351,6 +382,7 @@ int main(void)
         FIXTURE_TEST(http_tls__resumes_no_session),
         FIXTURE_TEST(http_tls__gives_no_tickets),
         FIXTURE_TEST(http_reload__refuses_a_revoked_peer_on_its_open_connection),
+        FIXTURE_TEST(http_reload__refuses_a_revoked_peer_that_waits),
         FIXTURE_TEST(http_reload__an_expired_crl_refuses_everybody),
         FIXTURE_TEST(http_reload__keeps_the_old_files_when_one_is_broken),
         FIXTURE_TEST(http_reload__serves_the_new_certificate),

@@ -111,8 +111,10 @@ static void text_verify(const struct audit *a, FILE *out)
                   " before a checkpoint covered the answer), %" PRIu64 " repeated, %" PRIu64
                   " refused\n",
                   c->answered, c->sent, c->early, c->repeated, c->refused);
-    (void)fprintf(out, "push: %" PRIu64 " prepared, %" PRIu64 " confirmed\n", c->prepared,
-                  c->confirmed);
+    (void)fprintf(out,
+                  "push: %" PRIu64 " prepared, %" PRIu64 " confirmed, %" PRIu64 " pending (%" PRIu64
+                  " of them confirmed by an unattested record only)\n",
+                  c->prepared, c->confirmed, c->pending, c->doubtful);
     (void)fprintf(out,
                   "keys: %" PRIu64 " generated; strangers refused: %" PRIu64
                   "; records that could not be written: %" PRIu64 "\n",
@@ -159,11 +161,12 @@ static void json_verify(const struct audit *a, FILE *out)
                   ",\"size\":%" PRIu64 ",\"root\":\"%s\",\"key\":\"%s\",\"records\":%" PRIu64
                   ",\"answered\":%" PRIu64 ",\"sent\":%" PRIu64 ",\"sent_early\":%" PRIu64
                   ",\"repeated\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"prepared\":%" PRIu64
-                  ",\"confirmed\":%" PRIu64 ",\"teks\":%" PRIu64 ",\"strangers\":%" PRIu64
-                  ",\"not_recorded\":%" PRIu64 ",\"unattested\":%" PRIu64,
+                  ",\"confirmed\":%" PRIu64 ",\"pending\":%" PRIu64
+                  ",\"confirmed_unattested\":%" PRIu64 ",\"teks\":%" PRIu64
+                  ",\"strangers\":%" PRIu64 ",\"not_recorded\":%" PRIu64 ",\"unattested\":%" PRIu64,
                   a->checkpoint.size, root, key, a->range.size, c->answered, c->sent, c->early,
-                  c->repeated, c->refused, c->prepared, c->confirmed, c->teks, c->strangers,
-                  c->gaps, c->unattested);
+                  c->repeated, c->refused, c->prepared, c->confirmed, c->pending, c->doubtful,
+                  c->teks, c->strangers, c->gaps, c->unattested);
     json_spans("recovered", &a->recovered, out);
     json_spans("outages", &a->outages, out);
     json_failures(a, out);
@@ -193,34 +196,41 @@ static const char *const state_name[] = {
     [STATE_UNKNOWN] = "unknown",
 };
 
-static bool attested(const struct audit *a, uint64_t seq)
-{
-    size_t low = 0, high = a->recovered.n;
-
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-
-        if (a->recovered.span[middle].to < seq)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low == a->recovered.n || a->recovered.span[low].from > seq;
-}
-
-/* A row of the ledger: columns of text, and those that are numbers in JSON. */
-enum { COLUMNS = 11 };
-static const char *const column_name[COLUMNS] = {"message_id", "peer",    "direction", "state",
-                                                 "content_id", "key_id",  "kek_id",    "time",
-                                                 "seq",        "repeats", "attested"};
-static const char column_type[COLUMNS + 1] = "ssssssssnnb";
+/*
+ * A row of the ledger: columns of text (s), of numbers (n: absent where there is none) and of true
+ * or false (b).  The repeats of an answer, the attempts of a delivery.
+ */
+enum { COLUMNS = 13 };
+static const char *const column_name[COLUMNS] = {
+    "message_id", "peer", "direction", "state",    "content_id", "key_id",  "kek_id",
+    "time",       "seq",  "repeats",   "attempts", "confirmed",  "attested"};
+static const char column_type[COLUMNS + 1] = "ssssssssnnnnb";
 
 struct row {
     const char *value[COLUMNS];
     char time[ENC_TIME_LEN + 1];
     char seq[24];
-    char repeats[16];
+    char repeats[16], attempts[16];
+    char confirmed[24];
 };
+
+/* Of a delivery both its preparation and, if it has one, its confirmation. */
+static bool row_attested(const struct audit *a, const struct message *m)
+{
+    return is_attested(a, m->seq) && (m->confirmed == NONE || is_attested(a, m->confirmed));
+}
+
+static void row_numbers(const struct message *m, struct row *row)
+{
+    bool push = m->dir == DIR_PUSH;
+
+    (void)snprintf(row->seq, sizeof row->seq, "%" PRIu64, m->seq);
+    (void)snprintf(row->repeats, sizeof row->repeats, "%" PRIu32, push ? 0 : m->repeats);
+    (void)snprintf(row->attempts, sizeof row->attempts, "%" PRIu32, push ? m->repeats : 0);
+    row->confirmed[0] = '\0';
+    if (m->confirmed != NONE)
+        (void)snprintf(row->confirmed, sizeof row->confirmed, "%" PRIu64, m->confirmed);
+}
 
 static void row_fill(const struct audit *a, uint32_t id, struct row *row)
 {
@@ -229,19 +239,20 @@ static void row_fill(const struct audit *a, uint32_t id, struct row *row)
     const char *peer = pool_text(a->messages, id);
 
     enc_time(m->t_us, row->time);
-    (void)snprintf(row->seq, sizeof row->seq, "%" PRIu64, m->seq);
-    (void)snprintf(row->repeats, sizeof row->repeats, "%" PRIu32, m->repeats);
+    row_numbers(m, row);
     const char *const values[COLUMNS] = {peer + strlen(peer) + 1,
                                          peer,
                                          m->dir == DIR_PUSH ? "push" : "pull",
-                                         state_name[m->state],
+                                         state_name[state_of(a, m)],
                                          pool_text(a->contents, t->content),
                                          pool_text(a->teks, m->tek),
                                          pool_text(a->keks, m->kek),
                                          row->time,
                                          row->seq,
                                          row->repeats,
-                                         attested(a, m->seq) ? "true" : "false"};
+                                         row->attempts,
+                                         row->confirmed,
+                                         row_attested(a, m) ? "true" : "false"};
     memcpy(row->value, values, sizeof values);
 }
 
@@ -268,7 +279,7 @@ static void row_json(const struct row *row, FILE *out)
         if (column_type[i] == 's')
             put_json(out, row->value[i]);
         else
-            (void)fputs(row->value[i], out);
+            (void)fputs(row->value[i][0] ? row->value[i] : "null", out);
     }
     (void)fputc('}', out);
 }

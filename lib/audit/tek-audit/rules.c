@@ -12,8 +12,6 @@
 #include "tekd/enc.h"
 #include "tekd/err.h"
 
-#define BEFORE UINT64_MAX /* in an epoch before this one */
-
 static const char *str(const struct record *r, const char *key)
 {
     return record_get_str(r, key);
@@ -211,6 +209,8 @@ static struct message *key_given(struct audit *a, const struct record *r, enum d
     *m = (struct message){.seq = a->seq,
                           .t_us = a->t_us,
                           .out = first_octets(str(r, "out")),
+                          .attempted = NONE,
+                          .confirmed = NONE,
                           .tek = tek,
                           .kek = kek,
                           .dir = (uint8_t)dir};
@@ -400,17 +400,17 @@ static void on_answered(struct audit *a, const struct record *r)
         m->state = STATE_ANSWERED;
 }
 
-/* No octet of a key leaves before a checkpoint covers its record. */
-static void check_release(struct audit *a, const struct message *m)
+/* No octet of a key leaves before a checkpoint covers the record seq, which says that it will. */
+static void check_release(struct audit *a, uint64_t seq, const char *what)
 {
-    if (m->seq < a->covered || a->root_differs)
+    if (seq < a->covered || seq == BEFORE || a->root_differs)
         return;
     a->counts.early++;
     if (a->writer && a->writer->release_signed)
         audit_fail(a, "release",
                    "expected a checkpoint over record %" PRIu64
-                   " before its answer was sent, found the newest one of size %" PRIu64,
-                   m->seq, a->covered);
+                   " before its %s, found the newest one of size %" PRIu64,
+                   seq, what, a->covered);
 }
 
 static void on_sent(struct audit *a, const struct record *r)
@@ -424,7 +424,7 @@ static void on_sent(struct audit *a, const struct record *r)
     if (m->repeats == 0 && m->out != first_octets(str(r, "out")))
         audit_fail(a, "sent", "expected out as in record %" PRIu64 ", found %s", m->seq,
                    str(r, "out"));
-    check_release(a, m);
+    check_release(a, m->seq, "answer was sent");
     m->sent++;
     m->state = STATE_SENT;
 }
@@ -464,6 +464,28 @@ static void on_tls_refused(struct audit *a, const struct record *r)
     a->counts.strangers += count;
 }
 
+bool is_attested(const struct audit *a, uint64_t seq)
+{
+    size_t low = 0, high = a->recovered.n;
+
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+
+        if (a->recovered.span[middle].to < seq)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low == a->recovered.n || a->recovered.span[low].from > seq;
+}
+
+enum delivery_state state_of(const struct audit *a, const struct message *m)
+{
+    if (m->state == STATE_CONFIRMED && !is_attested(a, m->confirmed))
+        return STATE_UNKNOWN;
+    return (enum delivery_state)m->state;
+}
+
 static void on_prepared(struct audit *a, const struct record *r)
 {
     struct message *m = key_given(a, r, DIR_PUSH);
@@ -473,52 +495,105 @@ static void on_prepared(struct audit *a, const struct record *r)
         m->state = STATE_PREPARED;
 }
 
-/* A delivery that was confirmed stays so; no other event of it comes after. */
-static void delivery(struct audit *a, const struct record *r, enum delivery_state state)
+/* What was tried of it before is in the epoch before. */
+static void on_carried(struct audit *a, const struct record *r)
+{
+    struct message *m = key_given(a, r, DIR_PUSH);
+
+    a->counts.prepared++;
+    if (!m)
+        return;
+    m->state = STATE_PREPARED;
+    m->attempted = BEFORE;
+}
+
+/* The delivery that this is about.  One that was confirmed stays so; no other event comes after. */
+static struct message *delivery(struct audit *a, const struct record *r)
 {
     struct message *m = follows(a, r, "delivery", "delivery.prepared");
 
     if (!m)
-        return;
-    if (m->state == STATE_CONFIRMED || m->dir != DIR_PUSH) {
+        return NULL;
+    if (state_of(a, m) == STATE_CONFIRMED || m->dir != DIR_PUSH) {
         audit_fail(a, "delivery",
                    "expected no %s of a message that was %s in record %" PRIu64 ", found it",
                    record_event(r), m->dir != DIR_PUSH ? "an answer" : "confirmed; prepared",
                    m->seq);
-        return;
+        return NULL;
     }
-    m->state = (uint8_t)state;
+    return m;
+}
+
+/* An answer of the BSA's follows from something that it was sent. */
+static void check_attempted(struct audit *a, const struct record *r, const struct message *m)
+{
+    if (m->attempted == NONE)
+        audit_fail(a, "delivery",
+                   "expected delivery.attempt before %s of record %" PRIu64 ", found none",
+                   record_event(r), m->seq);
+    else
+        check_release(a, m->attempted, "delivery was answered");
 }
 
 static void on_attempt(struct audit *a, const struct record *r)
 {
-    delivery(a, r, STATE_IN_FLIGHT);
+    struct message *m = delivery(a, r);
+
+    if (!m)
+        return;
+    m->state = STATE_IN_FLIGHT;
+    m->repeats++;
+    if (m->attempted == NONE)
+        m->attempted = a->seq;
 }
 
 static void on_confirmed(struct audit *a, const struct record *r)
 {
-    a->counts.confirmed++;
-    delivery(a, r, STATE_CONFIRMED);
+    struct message *m = delivery(a, r);
+
+    if (!m)
+        return;
+    check_attempted(a, r, m);
+    if (m->out != first_octets(str(r, "out")))
+        audit_fail(a, "delivery", "expected out as in record %" PRIu64 ", found %s", m->seq,
+                   str(r, "out"));
+    m->state = STATE_CONFIRMED;
+    m->confirmed = a->seq;
 }
 
+/* Of what was given up it is recorded, and changes nothing. */
 static void on_rejected(struct audit *a, const struct record *r)
 {
-    delivery(a, r, STATE_REJECTED);
+    struct message *m = delivery(a, r);
+
+    if (!m)
+        return;
+    check_attempted(a, r, m);
+    if (m->state != STATE_UNCONFIRMED && m->state != STATE_ABANDONED)
+        m->state = STATE_REJECTED;
+}
+
+static void delivery_becomes(struct audit *a, const struct record *r, enum delivery_state state)
+{
+    struct message *m = delivery(a, r);
+
+    if (m)
+        m->state = (uint8_t)state;
 }
 
 static void on_unconfirmed(struct audit *a, const struct record *r)
 {
-    delivery(a, r, STATE_UNCONFIRMED);
+    delivery_becomes(a, r, STATE_UNCONFIRMED);
 }
 
 static void on_abandoned(struct audit *a, const struct record *r)
 {
-    delivery(a, r, STATE_ABANDONED);
+    delivery_becomes(a, r, STATE_ABANDONED);
 }
 
 static void on_unknown(struct audit *a, const struct record *r)
 {
-    delivery(a, r, STATE_UNKNOWN);
+    delivery_becomes(a, r, STATE_UNKNOWN);
 }
 
 static void on_confirm_duplicate(struct audit *a, const struct record *r)
@@ -542,7 +617,7 @@ static void (*const handlers[EVENT_COUNT])(struct audit *a, const struct record 
     [EVENT_REQUEST_REPEATED] = on_repeated,
     [EVENT_REQUEST_REFUSED] = on_refused,
     [EVENT_DELIVERY_PREPARED] = on_prepared,
-    [EVENT_DELIVERY_CARRIED] = on_prepared,
+    [EVENT_DELIVERY_CARRIED] = on_carried,
     [EVENT_DELIVERY_ATTEMPT] = on_attempt,
     [EVENT_DELIVERY_CONFIRMED] = on_confirmed,
     [EVENT_DELIVERY_REJECTED] = on_rejected,
@@ -557,4 +632,27 @@ void rules_apply(struct audit *a, const struct record *r, enum event_id ev)
 {
     if (handlers[ev])
         handlers[ev](a, r);
+}
+
+/* Pending: it may still come to something by itself. */
+static bool is_pending(enum delivery_state state)
+{
+    return state == STATE_PREPARED || state == STATE_IN_FLIGHT || state == STATE_REJECTED ||
+           state == STATE_UNKNOWN;
+}
+
+void rules_finish(struct audit *a)
+{
+    size_t n = pool_count(a->messages);
+
+    for (size_t id = 0; id < n; id++) {
+        const struct message *m = &a->message[id];
+        enum delivery_state state = state_of(a, m);
+
+        if (m->dir != DIR_PUSH)
+            continue;
+        a->counts.confirmed += state == STATE_CONFIRMED;
+        a->counts.pending += is_pending(state);
+        a->counts.doubtful += is_pending(state) && m->confirmed != NONE;
+    }
 }

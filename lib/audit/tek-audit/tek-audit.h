@@ -108,6 +108,9 @@ struct known_key {
 
 /* ---- what the records say ---- */
 
+#define NONE   UINT64_MAX       /* a record that there is not */
+#define BEFORE (UINT64_MAX - 1) /* one in an epoch before this one */
+
 /* Of a Message ID of one peer; its number in the pool of messages is its place in the array. */
 struct message {
     uint64_t seq;
@@ -115,7 +118,9 @@ struct message {
     uint64_t out; /* the first 8 octets of the SHA-256 of what was sent */
     uint32_t tek;
     uint32_t kek;
-    uint32_t repeats;
+    uint64_t attempted; /* seq of the first attempt, NONE before it; in an earlier epoch: BEFORE */
+    uint64_t confirmed; /* seq of the confirmation; NONE */
+    uint32_t repeats;   /* of an answer; of a delivery its attempts */
     uint32_t sent;
     uint8_t dir;   /* enum direction */
     uint8_t state; /* enum delivery_state */
@@ -135,7 +140,7 @@ enum delivery_state {
 };
 
 struct tek {
-    uint64_t generated; /* seq; UINT64_MAX: in an epoch before this one */
+    uint64_t generated; /* seq; or BEFORE */
     uint32_t content;
     int64_t period; /* -1: not said */
     bool destroyed;
@@ -175,7 +180,9 @@ struct instance {
 
 struct counts {
     uint64_t answered, sent, repeated, refused, strangers;
-    uint64_t prepared, confirmed;
+    uint64_t prepared;
+    uint64_t confirmed, pending; /* what deliveries came to; open ones */
+    uint64_t doubtful;           /* pending although an unattested record confirms them */
     uint64_t teks, gaps, unattested;
     uint64_t early; /* answer.sent before a checkpoint covered the answer */
 };
@@ -289,6 +296,12 @@ void notes_finish(struct audit *a, struct notes *n);
 void life_apply(struct audit *a, const struct record *r, enum event_id ev);
 void life_finish(struct audit *a);
 void rules_apply(struct audit *a, const struct record *r, enum event_id ev);
+/* Behind the last record: counts what became of deliveries. */
+void rules_finish(struct audit *a);
+/* Whether a checkpoint covered this record before a crash. */
+bool is_attested(const struct audit *a, uint64_t seq);
+/* What became of a message: a confirmation that is not attested does not count. */
+enum delivery_state state_of(const struct audit *a, const struct message *m);
 
 /* ---- verify.c ---- */
 

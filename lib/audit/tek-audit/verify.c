@@ -145,6 +145,7 @@ static void read_log(struct audit *a, struct notes *notes, struct lines *l)
     marks_pass(a);
     check_missing(a);
     life_finish(a);
+    rules_finish(a);
     notes_finish(a, notes);
 }
 

@@ -32,6 +32,8 @@ struct export
     int dir;
     FILE *sums;
     uint64_t records, notes;
+    uint64_t octets; /* of the records */
+    struct deliveries deliveries;
 };
 
 static int out_open(struct export *x, const char *name, struct out *o)
@@ -147,6 +149,38 @@ static int take_note(struct export *x, const char *line, struct out *notes)
     return TEKCTL_DONE;
 }
 
+/* What is pending at the end has to be known by then: where each delivery's record stands. */
+static int follow_delivery(struct export *x, const char *line, size_t len)
+{
+    AUTO(record) struct record *r = NULL;
+    struct delivery *d = NULL;
+    const char *what;
+    uint64_t seq = 0;
+    int result;
+
+    if (!deliveries_concern(line, len))
+        return TEKCTL_DONE;
+    if (record_parse(line, len, &r, &what) < 0) {
+        complain("a record of the stream does not parse: %s", what);
+        return TEKCTL_FAILED;
+    }
+    result = deliveries_take(&x->deliveries, r, &d);
+    if (d && record_get_int(r, "seq", &seq) && d->seq == seq)
+        d->at = x->octets;
+    return result;
+}
+
+static int take_record(struct export *x, const char *line, size_t len, struct out *records)
+{
+    int r = follow_delivery(x, line, len);
+
+    out_write(records, line, len);
+    out_write(records, "\n", 1);
+    x->octets += len + 1;
+    x->records++;
+    return r;
+}
+
 static int take_stream(struct export *x, struct out *records, struct out *notes, uint64_t of)
 {
     for (;;) {
@@ -158,9 +192,8 @@ static int take_stream(struct export *x, struct out *records, struct out *notes,
         if (strcmp(line, "E") == 0)
             return TEKCTL_DONE;
         if (strncmp(line, "R ", 2) == 0) {
-            out_write(records, line + 2, len - 2);
-            out_write(records, "\n", 1);
-            x->records++;
+            if (take_record(x, line + 2, len - 2, records) != TEKCTL_DONE)
+                return TEKCTL_FAILED;
             progress(x, of);
         } else if (strncmp(line, "N ", 2) != 0 || take_note(x, line, notes) != TEKCTL_DONE) {
             return TEKCTL_FAILED;
@@ -187,6 +220,56 @@ static int write_stream(struct export *x, uint64_t of)
     return r == TEKCTL_DONE ? closed : r;
 }
 
+/* ---- what is pending ---------------------------------------------------------------------------
+ */
+
+/* The record that stands there in audit.jsonl, with its line end. */
+static int copy_record(FILE *from, uint64_t at, struct out *to)
+{
+    AUTO_MEM char *line = NULL;
+    size_t room = 0;
+    ssize_t n;
+
+    if (fseeko(from, (off_t)at, SEEK_SET) < 0 || (n = getline(&line, &room, from)) <= 0) {
+        complain("audit.jsonl: %s", strerror(errno));
+        return TEKCTL_FAILED;
+    }
+    out_write(to, line, (size_t)n);
+    return TEKCTL_DONE;
+}
+
+static int copy_pending(struct export *x, struct out *to)
+{
+    AUTO_FD int fd = openat(x->dir, "audit.jsonl", O_RDONLY | O_CLOEXEC);
+    FILE *from = fd >= 0 ? fdopen(fd, "r") : NULL;
+    int r = TEKCTL_DONE;
+
+    if (!from) {
+        complain("audit.jsonl: %s", strerror(errno));
+        return TEKCTL_FAILED;
+    }
+    (void)TAKE_FD(fd);
+    for (size_t i = 0; i < x->deliveries.n && r == TEKCTL_DONE; i++) {
+        if (x->deliveries.list[i].open)
+            r = copy_record(from, x->deliveries.list[i].at, to);
+    }
+    (void)fclose(from);
+    return r;
+}
+
+/* pending.jsonl: the records that prepared what is still open. */
+static int write_pending(struct export *x)
+{
+    struct out o;
+    int r = out_open(x, "pending.jsonl", &o), closed;
+
+    if (r != TEKCTL_DONE)
+        return r;
+    r = copy_pending(x, &o);
+    closed = out_close(x, &o);
+    return r == TEKCTL_DONE ? closed : r;
+}
+
 /* ---- the directory -----------------------------------------------------------------------------
  */
 
@@ -208,7 +291,7 @@ static int write_all(struct export *x, const json_t *header)
     if (r == TEKCTL_DONE)
         r = write_key(x, parsed.origin, spki);
     if (r == TEKCTL_DONE)
-        r = write_file(x, "pending.jsonl", "", 0);
+        r = write_pending(x);
     if (r == TEKCTL_DONE && x->records != of) {
         complain("%llu records came, %llu were announced", (unsigned long long)x->records,
                  (unsigned long long)of);
@@ -292,5 +375,8 @@ int export_run(struct session *s)
         return TEKCTL_FAILED;
     (void)json_object_del(s->request, "dir"); /* tekd writes no files for others */
     r = session_call(s, &header);
-    return r == TEKCTL_DONE ? export_to(&x, dir, part, header) : r;
+    if (r == TEKCTL_DONE)
+        r = export_to(&x, dir, part, header);
+    deliveries_clear(&x.deliveries);
+    return r;
 }

@@ -24,11 +24,24 @@ static void row(const char *name, const char *value)
     (void)printf("%-14s %s\n", name, value);
 }
 
+static void print_deliveries(const json_t *d)
+{
+    const json_t *states = json_object_get(d, "states");
+
+    (void)printf("%-14s %lld open, the oldest since %s; %lld confirmed, %lld unconfirmed, "
+                 "%lld abandoned\n",
+                 "deliveries", num(d, "open"), str(d, "oldest_open"), num(states, "confirmed"),
+                 num(states, "unconfirmed"), num(states, "abandoned"));
+    (void)printf("%-14s %lld attempts, %lld of them under way, %lld failed, %lld rejected\n", "",
+                 num(d, "attempts"), num(d, "under_way"), num(d, "failed"), num(d, "rejected"));
+}
+
 void print_status(const json_t *r)
 {
     const json_t *hsm = json_object_get(r, "hsm"), *store = json_object_get(r, "store");
     const json_t *counts = json_object_get(r, "counts"), *keys = json_object_get(r, "keys");
     const json_t *http = json_object_get(r, "http");
+    const json_t *deliveries = json_object_get(r, "deliveries");
 
     (void)printf("tekd %s for %s, instance %s, since %s\n", str(r, "version"), str(r, "bsm_id"),
                  str(r, "instance"), str(r, "started"));
@@ -46,6 +59,7 @@ void print_status(const json_t *r)
     (void)printf("%-14s %lld answered, %lld repeated, %lld refused, %lld busy, %lld failed\n",
                  "requests", num(keys, "answered"), num(keys, "repeated"), num(keys, "refused"),
                  num(keys, "busy"), num(keys, "failed"));
+    print_deliveries(deliveries);
     (void)printf("%-14s %lld open, %lld handshakes refused, certificate until %s, CRL until %s\n",
                  "connections", num(http, "connections"), num(http, "handshakes_failed"),
                  str(http, "certificate_not_after"), str(http, "crl_next_update"));
@@ -117,6 +131,50 @@ void print_keys(const json_t *r)
 void print_key_id(const json_t *r)
 {
     (void)puts(str(r, "key_id"));
+}
+
+void print_lines(const json_t *strings)
+{
+    size_t i;
+    json_t *s;
+
+    json_array_foreach (strings, i, s)
+        (void)puts(json_string_value(s));
+}
+
+/* Two units at most: 42s, 7m05s, 3h12m, 4d07h. */
+static const char *age_text(long long s, char out[static 24])
+{
+    if (s < 60)
+        (void)snprintf(out, 24, "%llds", s);
+    else if (s < 3600)
+        (void)snprintf(out, 24, "%lldm%02llds", s / 60, s % 60);
+    else if (s < 86400)
+        (void)snprintf(out, 24, "%lldh%02lldm", s / 3600, s / 60 % 60);
+    else
+        (void)snprintf(out, 24, "%lldd%02lldh", s / 86400, s / 3600 % 24);
+    return out;
+}
+
+/* Of a time, what the clock on the wall shows: 13:15:42; a dash for none. */
+static const char *clock_text(const json_t *o, const char *key, char out[static 9])
+{
+    const char *s = json_string_value(json_object_get(o, key));
+
+    if (s && strlen(s) > 19)
+        (void)snprintf(out, 9, "%.8s", s + 11);
+    else
+        (void)snprintf(out, 9, "-");
+    return out;
+}
+
+void print_delivery(const json_t *d)
+{
+    char age[24], next[9];
+
+    (void)printf("%-36s %-16s %-11s %-7s %8lld %-9s %-40s %s\n", str(d, "message_id"),
+                 str(d, "bsa"), str(d, "state"), age_text(num(d, "age_s"), age), num(d, "attempts"),
+                 clock_text(d, "next", next), str(d, "last_error"), str(d, "content_id"));
 }
 
 void print_checkpoint(const json_t *r)

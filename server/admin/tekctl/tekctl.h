@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "tekd/auto.h"
+#include "tekd/record.h"
 #include "tekd/secret.h"
 
 #define TEKCTL_SOCKET   "/run/tekd/tekd.sock"
@@ -38,6 +39,7 @@ enum option_kind {
     OPTION_FILE,      /* the file's contents */
     OPTION_FILE_LIST, /* may be repeated */
     OPTION_NO,        /* no argument: false */
+    OPTION_YES,       /* no argument: true */
 };
 
 struct option_rule {
@@ -101,6 +103,39 @@ int retry_run(struct session *s);
  */
 char *stream_line(FILE *f, size_t *ret_len);
 
+/* ---- deliveries.c ------------------------------------------------------------------------------
+ */
+
+#define DELIVERY_NONE UINT64_MAX /* a record that there is not */
+
+/* A Key Delivery as far as the log was read. */
+struct delivery {
+    uint64_t seq;       /* of its delivery.prepared */
+    uint64_t confirmed; /* of its delivery.confirmed; DELIVERY_NONE */
+    const char *state;  /* static */
+    uint32_t attempts;
+    bool open;             /* it may still be sent */
+    bool doubtful;         /* the confirmation that there was is unattested */
+    bool forgotten;        /* its place is not used any more */
+    uint64_t at;           /* the caller's own */
+    struct record *record; /* the caller's to set; freed with it */
+};
+struct deliveries {
+    struct delivery *list; /* by seq */
+    size_t n, room, n_forgotten;
+};
+
+/* Whether a record may say something of deliveries, by its octets; the others need not be given. */
+bool deliveries_concern(const char *line, size_t len);
+/*
+ * Takes the next record.  *ret_delivery is the delivery that it is about, NULL if it is about none;
+ * borrowed until the next call.  Returns an exit status.
+ */
+int deliveries_take(struct deliveries *d, const struct record *r, struct delivery **ret_delivery);
+/* Nothing of this one is of interest any more.  Others move. */
+void deliveries_forget(struct deliveries *d, struct delivery *take_delivery);
+void deliveries_clear(struct deliveries *d);
+
 /* ---- print.c -----------------------------------------------------------------------------------
  */
 
@@ -111,6 +146,11 @@ void print_object(const json_t *result);
 void print_content(const json_t *content);
 void print_keys(const json_t *result);
 void print_key_id(const json_t *result);
+void print_lines(const json_t *strings);
+#define PRINT_DELIVERY_HEADER                                                                      \
+    "MESSAGE-ID                           BSA              STATE       AGE     ATTEMPTS NEXT     " \
+    " LAST ERROR                               CONTENT-ID"
+void print_delivery(const json_t *delivery);
 void print_checkpoint(const json_t *result);
 
 #endif

@@ -2,9 +2,9 @@
 
 As a program:  python3 -m cp3py.auditlog DIR KEY.pem [LAST-NOTE]
 
-Covers what pull leaves in a log of one epoch: canonical records, numbering, the tree, every
-checkpoint, the life of the server, the references between records, and that a key was sent only
-under a checkpoint.  Anything it does not know it refuses.
+Covers what pull and push leave in a log of one epoch: canonical records, numbering, the tree, every
+checkpoint, the life of the server, the references between records, the life of each delivery, and
+that a key was sent only under a checkpoint.  Anything it does not know it refuses.
 """
 
 import json
@@ -37,8 +37,43 @@ EVENTS = {
     "answer.sent": "ref mid peer out",
     "request.repeated": "ref mid peer out addr cert",
     "request.refused": "reason addr", "tls.refused": "cause addr count",
-    "confirm.unmatched": "mid peer reason addr",
+    "delivery.prepared": "mid peer dir content keyid kekid out",
+    "delivery.attempt": "ref mid peer addr", "delivery.confirmed": "ref mid peer cert out",
+    "delivery.rejected": "ref mid peer", "delivery.unconfirmed": "ref mid peer",
+    "delivery.abandoned": "ref mid peer reason actor", "delivery.unknown": "ref mid peer",
+    "confirm.unmatched": "mid peer reason addr", "confirm.duplicate": "ref mid peer",
 }
+
+# Of a delivery: which events may follow in which state, and the state after each.  The states of
+# no attempt under way: prepared, rejected, unknown; of no attempt at all any more: the last three.
+AFTER = {"delivery.attempt": "in-flight", "delivery.confirmed": "confirmed",
+         "delivery.rejected": "rejected", "delivery.unconfirmed": "unconfirmed",
+         "delivery.abandoned": "abandoned", "delivery.unknown": "unknown",
+         "confirm.duplicate": "confirmed"}
+OPEN = {"prepared", "in-flight", "rejected", "unknown"}
+BEFORE = {"delivery.attempt": OPEN | {"unconfirmed"},  # by an operator's retry
+          "delivery.confirmed": OPEN | {"unconfirmed", "abandoned"},
+          "delivery.rejected": OPEN | {"unconfirmed", "abandoned"},
+          "delivery.unconfirmed": OPEN, "delivery.abandoned": OPEN,
+          "delivery.unknown": {"in-flight"}, "confirm.duplicate": {"confirmed"}}
+
+
+class Delivery:
+    """A Key Delivery as the log tells it."""
+
+    def __init__(self, prepared):
+        self.prepared = prepared
+        self.records = [prepared]
+        self.state = "prepared"
+        self.confirmed = None  # the delivery.confirmed that counts
+        self.mid, self.peer = prepared["mid"], prepared["peer"]
+
+    def events(self):
+        """Without the part before the point, for those of the delivery itself."""
+        return [r["ev"].replace("delivery.", "") for r in self.records]
+
+    def attempts(self):
+        return [r for r in self.records if r["ev"] == "delivery.attempt"]
 
 
 class AuditError(Exception):
@@ -119,6 +154,7 @@ class Log:
         self._check_records()
         self._check_life()
         self._check_messages()
+        self._check_deliveries()
 
     @staticmethod
     def _check_tree(lines, notes):
@@ -205,6 +241,56 @@ class Log:
             need(any(seq < size <= r["seq"] for size in self.sizes),
                  f"{where}: sent before a checkpoint covered record {seq}")
 
+    def _check_deliveries(self):
+        self.deliveries = {}  # MessageID -> Delivery
+        teks, certs = {}, {}
+        for r in self.records:
+            ev, where = r["ev"], f"record {r['seq']} {r['ev']}"
+            if ev == "tek.generated":
+                teks[r["keyid"]] = (r["content"], r.get("period"))
+            elif ev == "tek.destroyed":
+                del teks[r["keyid"]]
+            elif ev == "bsa.enrolled":
+                certs[r["bsa"]] = r["cert"].split(",")
+            elif ev == "bsa.disabled":
+                del certs[r["bsa"]]
+            elif ev == "delivery.prepared":
+                need(r["mid"] not in self.deliveries and (r["peer"], r["mid"]) not in self.ledger,
+                     f"{where}: {r['mid']} was used before")
+                need(teks.get(r["keyid"]) == (r["content"], r.get("period")),
+                     f"{where}: the TEK is {teks.get(r['keyid'])}")
+                need(r["peer"] in certs and r["kekid"].startswith(r["peer"] + "/") and
+                     r["dir"] == "push", where)
+                self.deliveries[r["mid"]] = Delivery(r)
+            elif ev in AFTER:
+                self._check_step(r, certs, where)
+
+    def _check_step(self, r, certs, where):
+        d = self.deliveries.get(r["mid"])
+        need(d and r["peer"] == d.peer, f"{where}: of no delivery")
+        epoch, seq = map(int, r["ref"].split("/"))
+        need((epoch, seq) == (1, d.prepared["seq"]), f"{where}: refers to {r['ref']}")
+        lost = d.state == "confirmed" and d.confirmed["seq"] in self.unattested
+        need(d.state in BEFORE[r["ev"]] or (lost and r["ev"] == "delivery.unknown"),
+             f"{where}: of a delivery that is {d.state}")
+        d.records.append(r)
+        if r["ev"] in ("delivery.confirmed", "delivery.rejected"):
+            self._check_left(d, r, where)
+        if r["ev"] == "delivery.confirmed":
+            need(r["out"] == d.prepared["out"], f"{where}: out of another message")
+            need(r["cert"] in certs.get(r["peer"], ()), f"{where}: not the BSA's certificate")
+            d.confirmed = r
+        if r["ev"] == "delivery.rejected" and d.state in ("unconfirmed", "abandoned"):
+            return
+        d.state = AFTER[r["ev"]]
+
+    def _check_left(self, d, r, where):
+        """An answer: there was an attempt, and a checkpoint covered its record before it left."""
+        need(d.attempts(), f"{where}: before any attempt")
+        first = d.attempts()[0]["seq"]
+        need(self.durable or any(first < size <= r["seq"] for size in self.sizes),
+             f"{where}: no checkpoint covered the attempt, record {first}")
+
     def of(self, event):
         return [r for r in self.records if r["ev"] == event]
 
@@ -219,8 +305,9 @@ def main(arguments):
     except (AuditError, NoteError, ValueError, KeyError, OSError) as e:
         print(f"FAILED: {type(e).__name__}: {e}")
         return 1
-    print(f"{len(log.records)} records, {len(log.ledger)} answered, "
-          f"{len(log.unattested)} unattested: good")
+    confirmed = sum(d.state == "confirmed" for d in log.deliveries.values())
+    print(f"{len(log.records)} records, {len(log.ledger)} answered, {len(log.deliveries)} prepared, "
+          f"{confirmed} confirmed, {len(log.unattested)} unattested: good")
     return 0
 
 

@@ -66,6 +66,15 @@ def request(mid, content, source, destination="bsm.example.net", **more):
     return Message(tag=1, mid=mid, content=content, source=source, destination=destination, **more)
 
 
+def confirmation(delivery, status=0, form="full"):
+    """What the BSA says to a Key Delivery; Source and Destination change places."""
+    m = Message(tag=4, mid=delivery.mid, status=status, form=form)
+    if form == "efficient":
+        return m
+    return m.but(content=delivery.content, source=delivery.destination,
+                 destination=delivery.source)
+
+
 # ---- writing --------------------------------------------------------------------------------------
 
 def _present(m):
@@ -208,6 +217,8 @@ def decode(media, octets):
         raise MessageError(f"without {missing}")
     form = _form(found, key_info)
     tag, status = found["Tag"], found.get("Status")
+    if tag == 3 and (form != "full" or status is not None or "Data" not in found):
+        raise MessageError(f"Tag 3 with {sorted(found)}")
     if tag in (2, 4) and status not in (0, 1):
         raise MessageError(f"Status {status}")
     if tag == 2 and (status == 0) != ("Data" in found):

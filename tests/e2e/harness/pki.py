@@ -75,7 +75,7 @@ class Ca:
                 .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(
                     self.key.public_key()), False))
 
-    def issue(self, name, begin=-HOUR, end=365 * DAY, public_key=None,
+    def issue(self, name, begin=-HOUR, end=365 * DAY, public_key=None, hosts=None,
               usages=(ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)):
         """NAME.crt for a new key in NAME.key, or for a public key whose private half is elsewhere."""
         if public_key is None:
@@ -83,8 +83,9 @@ class Ca:
             public_key = key.public_key()
             write_key(self.path(f"{name}.key"), key)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        names = x509.SubjectAlternativeName([x509.DNSName("localhost"),
-                                             x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        names = x509.SubjectAlternativeName(
+            [x509.DNSName(h) for h in hosts] if hosts else
+            [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
         cert = (self._builder(subject, public_key, begin, end)
                 .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
                 .add_extension(x509.ExtendedKeyUsage(list(usages)), False)

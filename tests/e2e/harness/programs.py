@@ -6,6 +6,7 @@ import shutil
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 BUILD = os.environ.get("TEKD_BUILD") or os.path.join(TOP, "build", "dev")
 NAMES = ("tekd", "tekd-hsm", "tekctl", "tek-audit", "tek-provision", "tek-bsa")
+TESTS_OWN = ("tekd_testclock",)  # of the tests' build; never installed
 SKIPPED = ("CMakeFiles", "Testing", "test-results")
 
 
@@ -23,7 +24,7 @@ _found = {}
 
 
 def program(name):
-    assert name in NAMES
+    assert name in NAMES + TESTS_OWN
     if name not in _found:
         _found[name] = find(name)
     return _found[name]

@@ -102,16 +102,54 @@ class Template:
                   ("--wrap", "aes-kwp", "--form", "efficient", "--entitle", "urn:three:*"))
         yield self._rsa_bsa()
 
-    def _rsa_bsa(self):
+    def _rsa_kek(self, label):
         key = rsa.generate_private_key(65537, 2048)
-        path = self.path("bsa-4.pem")
+        path = self.path(f"{label}.pem")
         with open(path, "wb") as f:
             f.write(key.public_key().public_bytes(
                 serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
-        self.provision("kek", "public", "--label", "bsa-4-kek", "--wrap", "rsa-oaep-sha1",
+        self.provision("kek", "public", "--label", label, "--wrap", "rsa-oaep-sha1",
                        "--from", path)
-        return Bsa("bsa-4", "bsa-4-kek", "rsa-oaep-sha1", key,
+        return key
+
+    def _rsa_bsa(self):
+        return Bsa("bsa-4", "bsa-4-kek", "rsa-oaep-sha1", self._rsa_kek("bsa-4-kek"),
                    ("--wrap", "rsa-oaep-sha1", "--no-key-info", "--entitle", "*"))
+
+
+class PushTemplate(Template):
+    """The same token and certificates with BSAs for the push case besides: peers p-0 ... p-9.
+
+    They are of all kinds that a delivery is written for; nobody is enrolled.
+    """
+
+    KINDS = (  # wrap, options of "bsa add"
+        ("aes-kw", ()),
+        ("aes-kwp", ("--media", "json")),
+        ("aes-kw", ("--no-key-info",)),
+        ("rsa-oaep-sha1", ("--media", "json", "--form", "efficient")),
+        ("aes-kw", ("--media", "json")),
+    )
+    PEERS = 10
+
+    def __init__(self, base, folder):  # pylint: disable=super-init-not-called
+        self.ca, self.bsas, self.pin = base.ca, base.bsas, base.pin
+        for i in range(self.PEERS):
+            self.ca.issue(f"p-{i}")
+        self.ca.issue("elsewhere", hosts=("elsewhere.example", "p-0"))
+        self.folder = copy(base.folder, folder)
+        self.conf = os.path.join(folder, "softhsm2.conf")
+        pki.Ca(self.path("other-pki")).issue("p-other")
+        self.peers = {b.name: b for b in map(self._make_peer, range(self.PEERS))}
+
+    def _make_peer(self, i):
+        wrap, options = self.KINDS[i % len(self.KINDS)]
+        name, label = f"p-{i}", f"p-{i}-kek"
+        rsa_key = wrap.startswith("rsa")
+        kek = self._rsa_kek(label) if rsa_key else self._import_kek(label, wrap)
+        # Every other one brings the CA of its own, which happens to be the same.
+        own_ca = ("--ca", self.path("pki", "ca.crt")) if i % 2 else ()
+        return Bsa(name, label, wrap, kek, ("--wrap", wrap, *options, *own_ca, "--entitle", "*"))
 
 
 def write_softhsm_conf(folder):

@@ -49,9 +49,10 @@ def to_yaml(value):
 class Tekd:
     """One server in its folder.  start() and stop() may alternate; close() leaves nothing."""
 
-    def __init__(self, folder, template, **settings):
+    def __init__(self, folder, template, name="tekd", **settings):
         self.folder = str(folder)
         self.template = template
+        self.name = name  # of the program
         self.port = free_port()
         self.admin_port = free_port()
         self.process = None
@@ -110,7 +111,7 @@ class Tekd:
         """wait: "ready" /readyz says so; "alive" /healthz does; None: not at all."""
         assert self.process is None
         # Dies with us whatever happens to us.
-        argv = [*wrapper, tool("setpriv"), "--pdeathsig", "KILL", program("tekd"), "--config",
+        argv = [*wrapper, tool("setpriv"), "--pdeathsig", "KILL", program(self.name), "--config",
                 self.path("tekd.yaml")]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -232,10 +233,12 @@ class Tekd:
 
     # ---- operators ----
 
+    def tekctl_argv(self, *words):
+        return [program("tekctl"), "--socket", self.path("tekd.sock"), *words]
+
     def tekctl(self, *words, check=True, timeout=60, prefix=(), **more):
         """As typed; the finished process."""
-        return procs.run([*prefix, program("tekctl"), "--socket", self.path("tekd.sock"), *words],
-                         timeout=timeout, check=check, **more)
+        return procs.run([*prefix, *self.tekctl_argv(*words)], timeout=timeout, check=check, **more)
 
     def ctl(self, *words, **more):
         """The document of --json."""
