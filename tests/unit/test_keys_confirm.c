@@ -158,8 +158,8 @@ static void confirm__that_matches_nothing_changes_nothing(void **state)
     const struct cp3_message good = confirm_message(BSA(f->s, 1), f->mid, NEWS, OK);
     struct cp3_message m[9];
     static const char *const reasons[ARRAY_SIZE(m)] = {
-        "unknown-message",   "unknown-message", "unknown-message",   "wrong-content",
-        "wrong-destination", "wrong-source",    "wrong-content", /* the first that is wrong */
+        "unknown-message",   "unknown-message",    "unknown-message", "wrong-content",
+        "wrong-destination", "wrong-source",       "wrong-content", /* the first that is wrong */
         "wrong-source",      "unsupported-version"};
 
     for (size_t i = 0; i < ARRAY_SIZE(m); i++)
