@@ -158,8 +158,10 @@ static int serve(struct tekd *t, const sigset_t *set)
         sig = sigtimedwait(set, NULL, &second);
         if (sig == SIGTERM || sig == SIGINT)
             return EXIT_OK;
-        if (sig == SIGHUP)
+        if (sig == SIGHUP) {
             (void)http_reload(t->http);
+            (void)push_reload(t->push);
+        }
         if (atomic_load(&t->fatal))
             end_at_once(t);
     }
@@ -198,8 +200,8 @@ static int start_hsm(struct tekd *t)
 /* Part after part; a SIGTERM that comes meanwhile ends it between two. */
 static int start(struct tekd *t)
 {
-    static int (*const steps[])(struct tekd *) = {setup_keys, setup_front, setup_http, setup_probe,
-                                                  setup_admin};
+    static int (*const steps[])(struct tekd *) = {setup_keys, setup_push,  setup_front,
+                                                  setup_http, setup_probe, setup_admin};
     int r;
 
     if (start_hsm(t) != EXIT_OK)
@@ -214,13 +216,14 @@ static int start(struct tekd *t)
     return EXIT_OK;
 }
 
-/* One a connection, and those of loops, database, workers, files. */
+/* One a connection, in and out, and those of loops, database, workers, files. */
+#define DESCRIPTORS_PUSH    (PUSH_TOTAL_MAX + PUSH_IDLE_MAX)
 #define DESCRIPTORS_BESIDES 128
 
 /* The usual soft limit is what limits.connections is by default, and nothing would be left. */
 static void raise_descriptors(const struct config *c)
 {
-    rlim_t wanted = (rlim_t)c->limits.connections + DESCRIPTORS_BESIDES;
+    rlim_t wanted = (rlim_t)c->limits.connections + DESCRIPTORS_PUSH + DESCRIPTORS_BESIDES;
     struct rlimit l;
 
     if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur >= wanted)

@@ -180,7 +180,7 @@ int setup_store(struct tekd *t)
     return r < 0 ? failed("store", r) : 0;
 }
 
-/* ---- keys and request threads ------------------------------------------------------------------
+/* ---- keys --------------------------------------------------------------------------------------
  */
 
 /* At most half of the threads wait for the HSM: who needs none of it always finds one. */
@@ -214,15 +214,7 @@ int setup_keys(struct tekd *t)
     return r < 0 ? failed("keys", r) : 0;
 }
 
-int setup_front(struct tekd *t)
-{
-    int r =
-        front_start(t->keys, t->config->limits.request_threads, t->config->limits.queue, &t->front);
-
-    return r < 0 ? failed("front", r) : 0;
-}
-
-/* ---- HTTP --------------------------------------------------------------------------------------
+/* ---- push --------------------------------------------------------------------------------------
  */
 
 static int tls_sign(void *arg, const uint8_t *digest, size_t len, uint8_t *out, size_t *inout_len)
@@ -240,6 +232,44 @@ static int tls_sign(void *arg, const uint8_t *digest, size_t len, uint8_t *out, 
     *inout_len = sig.len;
     return 0;
 }
+
+/* Who is pushed to sees the certificate that the server has. */
+int setup_push(struct tekd *t)
+{
+    const struct config *c = t->config;
+    const struct push_options o = {
+        .keys = t->keys,
+        .store = t->store,
+        .certificate = c->tls.certificate,
+        .key_file = c->tls.key_in_hsm ? NULL : c->tls.key,
+        .signer = {.sign = tls_sign, .arg = t},
+        .ca = c->tls.client_ca,
+        .crl = c->tls.crl,
+        .retry_initial_s = c->push.retry_initial_s,
+        .retry_max_s = c->push.retry_max_s,
+        .attempt_timeout_s = c->push.attempt_timeout_s,
+        .deadline_s = c->push.deadline_s,
+    };
+    int r = push_start(&o, &t->push);
+
+    return r < 0 ? failed("push", r) : 0;
+}
+
+/* ---- request threads ---------------------------------------------------------------------------
+ */
+
+int setup_front(struct tekd *t)
+{
+    const struct config_limits *c = &t->config->limits;
+    const struct front_options o = {
+        .keys = t->keys, .push = t->push, .threads = c->request_threads, .queue = c->queue};
+    int r = front_start(&o, &t->front);
+
+    return r < 0 ? failed("front", r) : 0;
+}
+
+/* ---- HTTP --------------------------------------------------------------------------------------
+ */
 
 /* The public key that the certificate names; the HSM need not answer for that. */
 static int certificate_spki(const char *path, unsigned char **ret_der, size_t *ret_len)
@@ -334,10 +364,12 @@ int setup_admin(struct tekd *t)
         .bsm_id = c->bsm_id,
         .instance = c->audit.instance,
         .default_bits = KEYS_BITS_DEFAULT,
+        .delivery_deadline_s = c->push.deadline_s,
         .keys = t->keys,
         .store = t->store,
         .hsm = t->hsm,
         .http = t->http,
+        .push = t->push,
         .ready = probe_ready,
         .ready_arg = t,
     };
@@ -346,17 +378,24 @@ int setup_admin(struct tekd *t)
     return r < 0 ? failed("admin socket", r) : 0;
 }
 
-/* Reverse order: first nobody may come any more, the log is closed when nothing can add to it. */
+/*
+ * Reverse order: first nobody may come any more, the log is closed when nothing can add to it.  The
+ * push service ends its polls, for which HTTP would wait, and is there as long as anybody may call.
+ */
 void setup_undo(struct tekd *t)
 {
     admin_stop(t->admin);
     http_plain_stop(t->probe);
+    http_drain(t->http);
+    if (t->push)
+        push_stop(t->push);
     http_stop(t->http);
     front_stop(t->front);
     if (t->keys)
         keys_flush(t->keys);
     if (t->store)
         store_close(t->store);
+    push_free(t->push);
     keys_free(t->keys);
     hsm_free(t->hsm);
     config_free(t->config);

@@ -12,6 +12,7 @@
 #include "tekd/hsm.h"
 #include "tekd/http.h"
 #include "tekd/keys.h"
+#include "tekd/push.h"
 #include "tekd/store.h"
 
 #ifndef TEKD_VERSION
@@ -31,6 +32,7 @@ struct tekd {
     struct hsm *hsm;
     struct store *store;
     struct keys *keys;
+    struct push *push;
     struct front *front;
     struct http *http;
     struct http_plain *probe;
@@ -51,6 +53,7 @@ struct tekd {
 int setup_hsm(struct tekd *t);
 int setup_store(struct tekd *t);
 int setup_keys(struct tekd *t);
+int setup_push(struct tekd *t);
 int setup_front(struct tekd *t);
 int setup_http(struct tekd *t);
 int setup_probe(struct tekd *t);

@@ -310,6 +310,10 @@ int keys_peer_by_cert(struct keys *k, const uint8_t sha256[static 32], struct ke
 /* By row: also TEKD_EDENIED for a disabled one. */
 int keys_peer_by_row(struct keys *k, int64_t row, struct keys_peer *ret_peer);
 
+/* The ID of the BSA with this row, enabled or not, by what is in memory.  Errors: TEKD_ENOTFOUND.
+ */
+int keys_bsa_id(struct keys *k, int64_t row, char ret_id[static STORE_ID_MAX + 1]);
+
 /* One who asks for deliveries, as HTTP knows him, and the enabled BSA that he is. */
 struct keys_asker {
     uint8_t cert_sha256[32];

@@ -10,8 +10,6 @@
 #include "tekd/enc.h"
 #include "tekd/err.h"
 
-#define REASON_MAX 200 /* octets of --reason: one sentence in a record */
-
 static json_t *time_json(int64_t utc_us)
 {
     char text[ENC_TIME_LEN + 1];
@@ -66,14 +64,37 @@ int admin_deliver(struct admin_call *call)
     return r;
 }
 
+struct owner {
+    const char *mid;
+    int64_t bsa;
+};
+
+static int find_owner(void *arg, struct store_tx *tx)
+{
+    struct owner *o = arg;
+    struct store_delivery d;
+    int r = store_tx_delivery_find(tx, o->mid, strlen(o->mid), &d);
+
+    if (r == 0)
+        o->bsa = d.bsa;
+    return r;
+}
+
+/* At once: also when its BSA was away and is not tried for a while. */
 int admin_delivery_retry(struct admin_call *call)
 {
+    struct owner o = {.bsa = 0};
     int r = 0;
-    const char *mid = admin_arg_str(call, "message", &r);
 
-    return r < 0 ? r
-                 : keys_delivery_retry(call->admin->o.keys, &call->actor, mid,
-                                       call->admin->o.delivery_deadline_s, &call->err);
+    o.mid = admin_arg_str(call, "message", &r);
+    if (r == 0)
+        r = keys_delivery_retry(call->admin->o.keys, &call->actor, o.mid,
+                                call->admin->o.delivery_deadline_s, &call->err);
+    if (r == 0)
+        r = store_call(call->admin->o.store, STORE_READ, find_owner, &o);
+    if (r == 0)
+        push_hurry(call->admin->o.push, o.bsa);
+    return r;
 }
 
 int admin_delivery_abandon(struct admin_call *call)
@@ -82,12 +103,9 @@ int admin_delivery_abandon(struct admin_call *call)
     const char *mid = admin_arg_str(call, "message", &r);
     const char *reason = r < 0 ? NULL : admin_arg_str(call, "reason", &r);
 
-    if (r < 0)
-        return r;
-    if (!*reason || strlen(reason) > REASON_MAX)
-        return admin_fail_call(call, TEKD_EINVAL, "\"reason\": expected 1 to %d octets",
-                               REASON_MAX);
-    return keys_delivery_abandon(call->admin->o.keys, &call->actor, mid, reason, &call->err);
+    return r < 0
+               ? r
+               : keys_delivery_abandon(call->admin->o.keys, &call->actor, mid, reason, &call->err);
 }
 
 /* ---- one delivery as JSON ----------------------------------------------------------------------

@@ -3,9 +3,10 @@
  * of every delivery a page that is written at random, for a question that an operator asks now and
  * then.  All of a delivery's records stand behind its delivery.prepared, whose number its row has;
  * so the log is read from there to its end, a page at a time between the store's batches, and a
- * record is taken apart only when its octets hold the Message ID.  That is exact: a record is
- * canonical, so the ID of ours, a UUID, is written in one way only, and no string of a record can
- * hold an unescaped quote.  A reader that goes away, and the end of tekd, end it.
+ * record is taken apart only when one of its values is the Message ID: the mid, or the detail of
+ * what an operator did.  Its octets tell: a record is canonical, so that an ID of ours, a UUID, is
+ * written in one way only, and no string in it has a quote without a backslash.  A reader that goes
+ * away, and the end of tekd, end the reading.
  */
 #include "internal.h"
 
@@ -15,15 +16,15 @@
 
 #include "tekd/err.h"
 
-#define PAGE_LEAVES 1024 /* some half a millisecond of the store's thread */
-#define HISTORY_MAX 2000 /* records: the attempts of a day and more at the longest back-off */
-#define RECOVERED   "\"ev\":\"log.recovered\""
-#define MID_OCTETS  (sizeof("\"mid\":\"\"") + STORE_MID_LEN)
+#define PAGE_LEAVES  1024 /* a quarter of a millisecond of the store's thread */
+#define HISTORY_MAX  2000 /* records: the attempts of a day and more at the longest back-off */
+#define RECOVERED    "\"ev\":\"log.recovered\""
+#define VALUE_OCTETS (STORE_MID_LEN + 4) /* colon, quotes, NUL */
 
 struct history {
     json_t *list;
-    char mid[MID_OCTETS];
-    size_t mid_len;
+    char value[VALUE_OCTETS];
+    size_t value_len;
     int64_t after; /* seq that was looked at last */
     size_t n;      /* of the page */
     bool whole;
@@ -78,7 +79,7 @@ static int look_at(void *arg, uint64_t seq, const void *octets, size_t len)
 
     h->after = (int64_t)seq;
     h->n++;
-    if (memmem(octets, len, h->mid, h->mid_len))
+    if (memmem(octets, len, h->value, h->value_len))
         return add_entry(h, octets, len);
     if (memmem(octets, len, RECOVERED, sizeof(RECOVERED) - 1))
         mark_recovered(h, octets, len);
@@ -113,7 +114,7 @@ int admin_history(struct admin_call *call, const struct store_delivery *d, json_
     struct history h = {.list = list, .after = (int64_t)d->seq - 1, .whole = true};
     int r;
 
-    h.mid_len = (size_t)snprintf(h.mid, sizeof(h.mid), "\"mid\":\"%s\"", d->mid);
+    h.value_len = (size_t)snprintf(h.value, sizeof(h.value), ":\"%s\"", d->mid);
     do {
         r = is_waited_for(call);
         if (r == 0)

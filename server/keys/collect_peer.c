@@ -36,7 +36,7 @@ int keys_collector(struct keys *k, const struct keys_asker *a, struct keys_colle
 {
     AUTO_BSA struct bsa_state *s = registry_by_cert(k->registry, a->cert_sha256);
 
-    if (!s || !s->row->enabled) {
+    if (!s || s->row->row == 0 || !s->row->enabled) {
         peer_refuse_stranger(k, a, s, ret_reply);
         return TEKD_EDENIED;
     }
@@ -63,4 +63,14 @@ void keys_collect_malformed(struct keys *k, const struct keys_asker *a,
     atomic_fetch_add(&k->refused, 1);
     keys_record_refusal(k, &what, LIMIT_REFUSED_PER_MINUTE);
     reply_problem(&problem, ret_reply);
+}
+
+int keys_bsa_id(struct keys *k, int64_t row, char ret_id[static STORE_ID_MAX + 1])
+{
+    AUTO_BSA struct bsa_state *s = registry_by_row(k->registry, row);
+
+    if (!s)
+        return TEKD_ENOTFOUND;
+    memcpy(ret_id, s->row->id, sizeof(s->row->id));
+    return 0;
 }

@@ -1,5 +1,10 @@
 # The admin socket, over the key service of keys.cmake.
-tekd_unit_test(admin tekd_admin keys_fixture tekd_keys tekd_base PkgConfig::JANSSON)
+add_library(admin_fixture STATIC admin_fixture.c)
+target_link_libraries(admin_fixture
+    PUBLIC tekd_admin keys_fixture PkgConfig::JANSSON PkgConfig::CMOCKA)
+foreach(module admin admin_delivery)
+    tekd_unit_test(${module} admin_fixture tekd_admin tekd_keys tekd_base)
+endforeach()
 # What tekctl makes of the records.
 tekd_unit_test(tekctl_deliveries tekd_audit tekd_base PkgConfig::JANSSON)
 target_sources(test_tekctl_deliveries

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -97,7 +98,7 @@ static void make_party(struct party *p)
     assert_int_equal(PEM_write_X509(f, p->cert), 1);
     assert_int_equal(fclose(f), 0);
     f = fopen(bsa_server_path(p->name, "key", path), "w");
-    assert_non_null(f);
+    assert_true(f != NULL && chmod(path, 0600) == 0);
     assert_int_equal(PEM_write_PrivateKey(f, p->key, NULL, NULL, 0, NULL, NULL), 1);
     assert_int_equal(fclose(f), 0);
 }

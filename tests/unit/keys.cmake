@@ -6,19 +6,19 @@ foreach(module keys_policy keys_cache keys_bloom keys_flight keys_line keys_limi
 endforeach()
 target_link_libraries(test_keys_reply PRIVATE PkgConfig::JANSSON)
 
-add_library(keys_fixture STATIC keys_fixture.c fake_hsm.c)
+add_library(keys_fixture STATIC keys_fixture.c keys_delivery.c fake_hsm.c)
 target_link_libraries(keys_fixture
     PUBLIC tekd_keys store_signer tekd_store tekd_hsm_wrap PkgConfig::CRYPTO Threads::Threads)
 foreach(module keys_service keys_race keys_faults keys_admin keys_kek)
     tekd_unit_test(${module} keys_fixture tekd_keys tekd_base)
 endforeach()
 # With time that stands still until a test moves it.
-foreach(module keys_period)
+foreach(module keys_period keys_confirm keys_deliver keys_fanout keys_delivery)
     tekd_unit_test(${module} keys_fixture tekd_keys tekd_base FAKE_CLOCK)
     target_include_directories(test_${module} PRIVATE ${PROJECT_SOURCE_DIR}/server/keys)
 endforeach()
 # Commits that find no space.
-foreach(module keys_admin keys_kek)
+foreach(module keys_admin keys_kek keys_confirm keys_fanout)
     target_sources(test_${module} PRIVATE store_vfs.c)
     target_link_libraries(test_${module} PRIVATE PkgConfig::SQLITE)
 endforeach()

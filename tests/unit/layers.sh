@@ -12,6 +12,7 @@ layers='0 lib/base          tekd/auto.h tekd/buf.h tekd/clock.h tekd/enc.h tekd/
 2 server/store      tekd/store.h
 2 server/config     tekd/config.h
 3 server/keys       tekd/keys.h
+4 server/push       tekd/push.h
 4 server/http       tekd/http.h
 4 server/admin      tekd/admin.h
 5 server
@@ -24,7 +25,7 @@ sqlite3\.h                     server/store
 (libp11|p11-kit/.*|pkcs11)\.h  pkcs11 provisioning
 libxml/                        lib/cp3
 (cyaml/.*|yaml)\.h             server/config
-curl/                          bsa'
+curl/                          server/push bsa'
 
 # The folder of the table that a file is in: the longest that fits.
 folder_of() {
@@ -74,7 +75,8 @@ wrong() {
 # What it is for is found.
 for bad in 'lib/base/buf.c tekd/log_audit.h' 'lib/audit/note.c tekd/store.h' \
            'server/keys/keys.c tekd/http.h' 'server/keys/keys.c h2o.h' 'server/main.c sqlite3.h' \
-           'server/http/tls.c libp11.h' 'lib/base/log.c tekd/record.h'; do
+           'server/http/tls.c libp11.h' 'lib/base/log.c tekd/record.h' \
+           'server/keys/keys.c tekd/push.h' 'server/http/tls.c curl/curl.h'; do
     [[ -n $(wrong <<<"$bad") ]] || { echo "not found: $bad"; exit 1; }
 done
 

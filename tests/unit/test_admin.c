@@ -20,173 +20,25 @@
 
 #include <cmocka.h>
 
-#include "keys_fixture.h"
-#include "tekd/admin.h"
+#include "admin_fixture.h"
 #include "tekd/auto.h"
 #include "tekd/clock.h"
 #include "tekd/err.h"
 
-#define ANSWER_MAX 4194304
-#define NOBODY     65534
-
-/* ---- the parts behind the socket ------------------------------------------------------------- */
-
-/* The front of this test. */
-void http_status_get(struct http *h, struct http_status *ret_status)
-{
-    assert_null(h);
-    *ret_status = (struct http_status){.connections = 3, .certificate_not_after_s = 1800000000};
-}
-
-struct socket_test {
-    struct service *s;
-    struct admin *admin;
-    char path[100];
-    char answer[ANSWER_MAX];
-};
-
-static int ready(void *arg, char reason[static HSM_TEXT_MAX])
-{
-    assert_string_equal(arg, "mine");
-    (void)snprintf(reason, HSM_TEXT_MAX, "no reason at all");
-    return TEKD_EHSM;
-}
-
-static struct admin_options options(struct socket_test *t)
-{
-    return (struct admin_options){.socket = t->path,
-                                  .version = "1.2.3",
-                                  .bsm_id = SERVICE_BSM,
-                                  .instance = "test",
-                                  .default_bits = 192,
-                                  .keys = t->s->keys,
-                                  .store = t->s->store,
-                                  .hsm = t->s->hsm,
-                                  .ready = ready,
-                                  .ready_arg = (void *)(uintptr_t) "mine"};
-}
-
-static void start(struct socket_test *t)
-{
-    struct admin_options o = options(t);
-
-    assert_int_equal(admin_start(&o, &t->admin), 0);
-}
-
-static int set_up(void **state)
-{
-    struct socket_test *t = calloc(1, sizeof(*t));
-
-    assert_non_null(t);
-    (void)signal(SIGPIPE, SIG_IGN);
-    t->s = service_started();
-    assert_int_equal(chmod(t->s->dir, 0755), 0); /* other users come to the socket */
-    (void)snprintf(t->path, sizeof(t->path), "%s/tekd.sock", t->s->dir);
-    start(t);
-    *state = t;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct socket_test *t = *state;
-
-    admin_stop(t->admin);
-    service_free(t->s);
-    free(t);
-    return 0;
-}
-
-/* ---- a client -------------------------------------------------------------------------------- */
-
-static int dial(const char *path)
-{
-    struct sockaddr_un sa = {.sun_family = AF_UNIX};
-    AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    assert_true(fd >= 0);
-    (void)snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", path);
-    if (connect(fd, (const struct sockaddr *)&sa, sizeof(sa)) < 0)
-        return -1;
-    return TAKE_FD(fd);
-}
-
-/* All that comes until the other side closes. */
-static const char *read_all(struct socket_test *t, int fd)
-{
-    size_t at = 0;
-    ssize_t n;
-
-    while ((n = recv(fd, t->answer + at, sizeof(t->answer) - 1 - at, 0)) > 0)
-        at += (size_t)n;
-    t->answer[at] = '\0';
-    return t->answer;
-}
-
-static const char *talk(struct socket_test *t, const char *octets)
-{
-    AUTO_FD int fd = dial(t->path);
-
-    assert_true(fd >= 0);
-    assert_int_equal(send(fd, octets, strlen(octets), MSG_NOSIGNAL), strlen(octets));
-    return read_all(t, fd);
-}
-
-/* The answer, which is one line; owned by the caller. */
-static json_t *ask(struct socket_test *t, const char *request)
-{
-    const char *line = talk(t, request);
-    json_t *o = json_loads(line, 0, NULL);
-
-    if (!json_is_object(o))
-        fail_msg("no answer: \"%s\"", line);
-    assert_ptr_equal(strchr(line, '\n'), line + strlen(line) - 1);
-    return o;
-}
-
-static void wants_error(struct socket_test *t, const char *request, const char *code,
-                        const char *says)
-{
-    json_t *o = ask(t, request);
-
-    assert_true(json_is_false(json_object_get(o, "ok")));
-    assert_string_equal(json_string_value(json_object_get(o, "code")), code);
-    if (!strstr(json_string_value(json_object_get(o, "error")), says))
-        fail_msg("\"%s\" does not say \"%s\"", json_string_value(json_object_get(o, "error")),
-                 says);
-    json_decref(o);
-}
-
-static json_t *result_of(struct socket_test *t, const char *request)
-{
-    json_t *o = ask(t, request), *result;
-
-    if (!json_is_true(json_object_get(o, "ok")))
-        fail_msg("%s", json_string_value(json_object_get(o, "error")));
-    result = json_incref(json_object_get(o, "result"));
-    json_decref(o);
-    return result;
-}
-
-static const char *str(const json_t *o, const char *key)
-{
-    const char *s = json_string_value(json_object_get(o, key));
-
-    return s ? s : "";
-}
+#define NOBODY 65534
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
 static void status__says_what_the_parts_say(void **state)
 {
-    struct socket_test *t = *state;
-    json_t *r = result_of(t, "{\"command\":\"status\"}\n");
+    struct admin_test *t = *state;
+    json_t *r = admin_test_result(t, "{\"command\":\"status\"}\n");
 
-    assert_string_equal(str(r, "version"), "1.2.3");
-    assert_string_equal(str(r, "bsm_id"), SERVICE_BSM);
+    assert_string_equal(admin_test_str(r, "version"), "1.2.3");
+    assert_string_equal(admin_test_str(r, "bsm_id"), SERVICE_BSM);
     assert_true(json_is_false(json_object_get(r, "ready")));
-    assert_string_equal(str(r, "reason"), "no reason at all");
-    assert_string_equal(str(json_object_get(r, "hsm"), "state"), "ready");
+    assert_string_equal(admin_test_str(r, "reason"), "no reason at all");
+    assert_string_equal(admin_test_str(json_object_get(r, "hsm"), "state"), "ready");
     assert_int_equal(json_integer_value(json_object_get(json_object_get(r, "counts"), "bsas")),
                      SERVICE_PEERS);
     assert_int_equal(json_integer_value(json_object_get(json_object_get(r, "http"), "connections")),
@@ -194,9 +46,9 @@ static void status__says_what_the_parts_say(void **state)
     assert_true(json_is_null(json_object_get(json_object_get(r, "store"), "anchor")));
     json_decref(r);
     fake_hsm_set_state(t->s->hsm, HSM_DOWN, "C_Login: \xff");
-    r = result_of(t, "{\"command\":\"hsm status\"}\n");
-    assert_string_equal(str(r, "state"), "down");
-    assert_string_equal(str(r, "reason"), "?"); /* what is no UTF-8 */
+    r = admin_test_result(t, "{\"command\":\"hsm status\"}\n");
+    assert_string_equal(admin_test_str(r, "state"), "down");
+    assert_string_equal(admin_test_str(r, "reason"), "?"); /* what is no UTF-8 */
     assert_int_equal(json_array_size(json_object_get(r, "workers")), 1);
     json_decref(r);
 }
@@ -241,17 +93,17 @@ static void request__that_is_malformed_gets_an_error(void **state)
         {"{\"command\":\"audit records\",\"from\":-1}\n", "TEKD_EINVAL", "0 or more"},
         {"{\"command\":\"bsa show\",\"id\":\"none\"}\n", "TEKD_ENOTFOUND", "no such BSA"},
     };
-    struct socket_test *t = *state;
+    struct admin_test *t = *state;
 
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
-        wants_error(t, rows[i][0], rows[i][1], rows[i][2]);
+        admin_test_error(t, rows[i][0], rows[i][1], rows[i][2]);
     assert_int_equal(service_count(t->s, "admin.action", "action", "bsa set"), 0);
 }
 
 /* What is cut at a limit of ours may end in the middle of a character. */
 static void error__is_json_whatever_was_asked_for(void **state)
 {
-    struct socket_test *t = *state;
+    struct admin_test *t = *state;
 
     for (size_t shift = 0; shift < 2; shift++) {
         char request[2048], id[900] = "x";
@@ -260,37 +112,37 @@ static void error__is_json_whatever_was_asked_for(void **state)
             memcpy(id + i, "\xc3\xa4", 3);
         (void)snprintf(request, sizeof(request),
                        "{\"command\":\"content show\",\"content\":\"%s\"}\n", id);
-        wants_error(t, request, "TEKD_ENOTFOUND", "");
+        admin_test_error(t, request, "TEKD_ENOTFOUND", "");
     }
 }
 
 static void request__may_come_in_pieces(void **state)
 {
-    struct socket_test *t = *state;
+    struct admin_test *t = *state;
     static const char request[] = "{\"command\":\"status\"}\n";
-    AUTO_FD int fd = dial(t->path);
+    AUTO_FD int fd = admin_test_dial(t->path);
 
     for (const char *p = request; *p; p++)
         assert_int_equal(send(fd, p, 1, 0), 1);
-    assert_non_null(strstr(read_all(t, fd), "\"ok\":true"));
+    assert_non_null(strstr(admin_test_read_all(t, fd), "\"ok\":true"));
 }
 
 static void request__without_an_end_is_dropped(void **state)
 {
-    struct socket_test *t = *state;
-    AUTO_FD int fd = dial(t->path);
+    struct admin_test *t = *state;
+    AUTO_FD int fd = admin_test_dial(t->path);
 
     assert_int_equal(send(fd, "{\"command\":", 11, 0), 11);
     assert_int_equal(shutdown(fd, SHUT_WR), 0);
-    assert_string_equal(read_all(t, fd), "");
+    assert_string_equal(admin_test_read_all(t, fd), "");
 }
 
 static void request__that_is_too_long_is_dropped(void **state)
 {
-    struct socket_test *t = *state;
+    struct admin_test *t = *state;
     const size_t len = (size_t)2 * ADMIN_REQUEST_MAX;
     AUTO_MEM char *long_one = malloc(len);
-    AUTO_FD int fd = dial(t->path);
+    AUTO_FD int fd = admin_test_dial(t->path);
     size_t at = 0;
     json_t *r;
 
@@ -302,18 +154,18 @@ static void request__that_is_too_long_is_dropped(void **state)
             break;
         at += (size_t)n;
     }
-    assert_string_equal(read_all(t, fd), "");
-    r = result_of(t, "{\"command\":\"status\"}\n");
+    assert_string_equal(admin_test_read_all(t, fd), "");
+    r = admin_test_result(t, "{\"command\":\"status\"}\n");
     json_decref(r);
 }
 
 /* Both at once, since it takes ADMIN_TIMEOUT_MS: one that says nothing, one that says it slowly. */
 static void request__that_takes_too_long_is_dropped(void **state)
 {
-    struct socket_test *t = *state;
+    struct admin_test *t = *state;
     int64_t begun = clock_mono_us();
-    AUTO_FD int silent = dial(t->path);
-    AUTO_FD int slow = dial(t->path);
+    AUTO_FD int silent = admin_test_dial(t->path);
+    AUTO_FD int slow = admin_test_dial(t->path);
     struct timeval pause = {.tv_usec = 200000};
 
     assert_int_equal(setsockopt(slow, SOL_SOCKET, SO_RCVTIMEO, &pause, sizeof(pause)), 0);
@@ -323,7 +175,7 @@ static void request__that_takes_too_long_is_dropped(void **state)
         if (send(slow, "x", 1, MSG_NOSIGNAL) != 1 || recv(slow, &octet, 1, 0) == 0)
             break;
     }
-    assert_string_equal(read_all(t, silent), "");
+    assert_string_equal(admin_test_read_all(t, silent), "");
     assert_true(clock_mono_us() - begun >= (ADMIN_TIMEOUT_MS - 1000) * INT64_C(1000));
     assert_true(clock_mono_us() - begun < INT64_C(2000) * ADMIN_TIMEOUT_MS);
 }
@@ -332,35 +184,35 @@ static void request__that_takes_too_long_is_dropped(void **state)
 
 static void bsa__is_shown_changed_and_listed(void **state)
 {
-    struct socket_test *t = *state;
-    json_t *r = result_of(t, "{\"command\":\"bsa show\",\"id\":\"bsa-3\"}\n");
+    struct admin_test *t = *state;
+    json_t *r = admin_test_result(t, "{\"command\":\"bsa show\",\"id\":\"bsa-3\"}\n");
 
-    assert_string_equal(str(r, "id"), "bsa-3");
-    assert_string_equal(str(json_object_get(r, "kek"), "wrap"), "aes-kwp");
+    assert_string_equal(admin_test_str(r, "id"), "bsa-3");
+    assert_string_equal(admin_test_str(json_object_get(r, "kek"), "wrap"), "aes-kwp");
     assert_true(json_is_true(json_object_get(r, "enabled")));
     json_decref(r);
-    r = result_of(t, "{\"command\":\"bsa set\",\"id\":\"bsa-3\",\"form\":\"efficient\","
-                     "\"key_info\":false,\"entitle\":[\"a\",\"b\"]}\n");
+    r = admin_test_result(t, "{\"command\":\"bsa set\",\"id\":\"bsa-3\",\"form\":\"efficient\","
+                             "\"key_info\":false,\"entitle\":[\"a\",\"b\"]}\n");
     json_decref(r);
-    r = result_of(t, "{\"command\":\"bsa disable\",\"id\":\"bsa-3\"}\n");
+    r = admin_test_result(t, "{\"command\":\"bsa disable\",\"id\":\"bsa-3\"}\n");
     json_decref(r);
-    r = result_of(t, "{\"command\":\"bsa show\",\"id\":\"bsa-3\"}\n");
-    assert_string_equal(str(r, "form"), "efficient");
+    r = admin_test_result(t, "{\"command\":\"bsa show\",\"id\":\"bsa-3\"}\n");
+    assert_string_equal(admin_test_str(r, "form"), "efficient");
     assert_true(json_is_false(json_object_get(r, "enabled")));
     assert_true(json_is_false(json_object_get(r, "key_info")));
     assert_int_equal(json_array_size(json_object_get(r, "entitle")), 2);
     json_decref(r);
-    r = result_of(t, "{\"command\":\"bsa list\"}\n");
+    r = admin_test_result(t, "{\"command\":\"bsa list\"}\n");
     assert_int_equal(json_array_size(json_object_get(r, "list")), SERVICE_PEERS);
     assert_null(json_object_get(r, "next"));
     json_decref(r);
-    wants_error(t, "{\"command\":\"bsa enable\",\"id\":\"none\"}\n", "TEKD_ENOTFOUND", "none");
+    admin_test_error(t, "{\"command\":\"bsa enable\",\"id\":\"none\"}\n", "TEKD_ENOTFOUND", "none");
 }
 
 static void contents__come_by_the_page(void **state)
 {
     enum { CONTENTS = 501 };
-    struct socket_test *t = *state;
+    struct admin_test *t = *state;
     char request[128];
     long long next;
     json_t *r;
@@ -371,17 +223,17 @@ static void contents__come_by_the_page(void **state)
         (void)snprintf(id, sizeof(id), "urn:%u", i);
         assert_int_equal(service_add_content(t->s, id, 128), 0);
     }
-    r = result_of(t, "{\"command\":\"content list\"}\n");
+    r = admin_test_result(t, "{\"command\":\"content list\"}\n");
     assert_int_equal(json_array_size(json_object_get(r, "list")), 500);
     next = json_integer_value(json_object_get(r, "next"));
     assert_true(next > 0);
     json_decref(r);
     (void)snprintf(request, sizeof(request), "{\"command\":\"content list\",\"after\":%lld}\n",
                    next);
-    r = result_of(t, request);
+    r = admin_test_result(t, request);
     assert_int_equal(json_array_size(json_object_get(r, "list")), 1);
     assert_null(json_object_get(r, "next"));
-    assert_string_equal(str(json_array_get(json_object_get(r, "list"), 0), "content_id"),
+    assert_string_equal(admin_test_str(json_array_get(json_object_get(r, "list"), 0), "content_id"),
                         "urn:500");
     json_decref(r);
 }
@@ -399,7 +251,7 @@ static void content__is_shown_with_its_crypto_periods(void **state)
         {"\"content\":\"urn:4\",\"period\":86400,\"epoch\":\"1970-01-01T00:00:00.5Z\"",
          "{\"period_s\":86400,\"lead_s\":600,\"epoch\":\"1970-01-01T00:00:00.500000Z\"}"},
     };
-    struct socket_test *t = *state;
+    struct admin_test *t = *state;
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         char request[256];
@@ -408,10 +260,10 @@ static void content__is_shown_with_its_crypto_periods(void **state)
 
         (void)snprintf(request, sizeof(request), "{\"command\":\"content add\",%s}\n",
                        cases[i].add);
-        json_decref(result_of(t, request));
+        json_decref(admin_test_result(t, request));
         (void)snprintf(request, sizeof(request),
                        "{\"command\":\"content show\",\"content\":\"urn:%zu\"}\n", i + 1);
-        shown = result_of(t, request);
+        shown = admin_test_result(t, request);
         json_object_foreach (wanted, key, v)
             assert_true(json_equal(v, json_object_get(shown, key)));
         json_decref(wanted);
@@ -421,19 +273,19 @@ static void content__is_shown_with_its_crypto_periods(void **state)
 
 static void keys__are_rotated_listed_and_destroyed(void **state)
 {
-    struct socket_test *t = *state;
+    struct admin_test *t = *state;
     char request[128];
     json_t *r;
 
-    json_decref(result_of(t, "{\"command\":\"content add\",\"content\":\"urn:x\"}\n"));
-    r = result_of(t, "{\"command\":\"key rotate\",\"content\":\"urn:x\"}\n");
+    json_decref(admin_test_result(t, "{\"command\":\"content add\",\"content\":\"urn:x\"}\n"));
+    r = admin_test_result(t, "{\"command\":\"key rotate\",\"content\":\"urn:x\"}\n");
     (void)snprintf(request, sizeof(request), "{\"command\":\"key destroy\",\"key\":\"%s\"}\n",
-                   str(r, "key_id"));
+                   admin_test_str(r, "key_id"));
     json_decref(r);
-    json_decref(result_of(t, "{\"command\":\"key rotate\",\"content\":\"urn:x\"}\n"));
-    json_decref(result_of(t, request));
-    wants_error(t, request, "TEKD_EEXIST", "destroyed already");
-    r = result_of(t, "{\"command\":\"key list\",\"content\":\"urn:x\"}\n");
+    json_decref(admin_test_result(t, "{\"command\":\"key rotate\",\"content\":\"urn:x\"}\n"));
+    json_decref(admin_test_result(t, request));
+    admin_test_error(t, request, "TEKD_EEXIST", "destroyed already");
+    r = admin_test_result(t, "{\"command\":\"key list\",\"content\":\"urn:x\"}\n");
     assert_int_equal(json_array_size(r), 2);
     assert_true(json_is_true(json_object_get(json_array_get(r, 0), "destroyed")));
     assert_true(json_is_false(json_object_get(json_array_get(r, 1), "destroyed")));
@@ -446,15 +298,15 @@ static void keys__are_rotated_listed_and_destroyed(void **state)
 
 static void export__is_the_log_under_its_checkpoint(void **state)
 {
-    struct socket_test *t = *state;
-    const char *stream = talk(t, "{\"command\":\"audit export\"}\n");
+    struct admin_test *t = *state;
+    const char *stream = admin_test_talk(t, "{\"command\":\"audit export\"}\n");
     json_t *header = json_loads(stream, JSON_DISABLE_EOF_CHECK, NULL);
     const json_t *result = json_object_get(header, "result");
     long long records = json_integer_value(json_object_get(result, "records")), n = 0;
     const char *line;
 
     assert_true(records > 0);
-    assert_non_null(strstr(str(result, "checkpoint"), SERVICE_BSM "/tekd/audit/1\n"));
+    assert_non_null(strstr(admin_test_str(result, "checkpoint"), SERVICE_BSM "/tekd/audit/1\n"));
     for (line = strchr(stream, '\n'); line && line[1] == 'R'; line = strchr(line + 1, '\n'))
         n++;
     assert_int_equal(n, records);
@@ -466,16 +318,16 @@ static void export__is_the_log_under_its_checkpoint(void **state)
 
 static void records__begin_where_one_says(void **state)
 {
-    struct socket_test *t = *state;
+    struct admin_test *t = *state;
     const char *stream, *last;
 
-    json_decref(result_of(t, "{\"command\":\"audit checkpoint\"}\n"));
-    stream = talk(t, "{\"command\":\"audit records\",\"from\":3}\n");
+    json_decref(admin_test_result(t, "{\"command\":\"audit checkpoint\"}\n"));
+    stream = admin_test_talk(t, "{\"command\":\"audit records\",\"from\":3}\n");
     last = strstr(stream, "\nR ");
     assert_non_null(last);
     assert_non_null(strstr(last, "\"seq\":3,"));
     assert_null(strstr(stream, "\"seq\":2,"));
-    stream = talk(t, "{\"command\":\"audit records\",\"from\":9007199254740991}\n");
+    stream = admin_test_talk(t, "{\"command\":\"audit records\",\"from\":9007199254740991}\n");
     assert_null(strstr(stream, "\nR "));
     assert_string_equal(stream + strlen(stream) - 3, "\nE\n");
 }
@@ -494,8 +346,7 @@ static size_t descriptors(void)
     return n;
 }
 
-static const char *talk_passing(struct socket_test *t, const char *request, const int *fds,
-                                size_t n)
+static const char *talk_passing(struct admin_test *t, const char *request, const int *fds, size_t n)
 {
     union {
         struct cmsghdr align;
@@ -507,23 +358,23 @@ static const char *talk_passing(struct socket_test *t, const char *request, cons
                        .msg_control = control.octets,
                        .msg_controllen = CMSG_SPACE(n * sizeof(int))};
     struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-    AUTO_FD int fd = dial(t->path);
+    AUTO_FD int fd = admin_test_dial(t->path);
 
     c->cmsg_level = SOL_SOCKET;
     c->cmsg_type = SCM_RIGHTS;
     c->cmsg_len = CMSG_LEN(n * sizeof(int));
     memcpy(CMSG_DATA(c), fds, n * sizeof(int));
     assert_int_equal(sendmsg(fd, &m, 0), strlen(request));
-    return read_all(t, fd);
+    return admin_test_read_all(t, fd);
 }
 
 static void hsm_retry__takes_a_pin_by_a_pipe(void **state)
 {
     static const char request[] = "{\"command\":\"hsm retry\"}\n";
-    struct socket_test *t = *state;
+    struct admin_test *t = *state;
     int fds[2];
 
-    assert_non_null(strstr(talk(t, request), "\"ok\":true"));
+    assert_non_null(strstr(admin_test_talk(t, request), "\"ok\":true"));
     assert_int_equal(pipe(fds), 0);
     assert_int_equal(write(fds[1], "123456", 6), 6);
     (void)close(fds[1]);
@@ -543,13 +394,13 @@ static void descriptors__that_nobody_asked_for_are_closed(void **state)
 {
     static const char *const requests[] = {"{\"command\":\"hsm retry\"}\n",
                                            "{\"command\":\"status\"}\n", "nonsense\n"};
-    struct socket_test *t = *state;
+    struct admin_test *t = *state;
     int fds[5];
     size_t before;
 
     for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
         fds[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    (void)talk(t, "{\"command\":\"status\"}\n");
+    (void)admin_test_talk(t, "{\"command\":\"status\"}\n");
     before = descriptors();
     for (size_t i = 0; i < ARRAY_SIZE(requests); i++)
         for (size_t n = 1; n <= ARRAY_SIZE(fds); n++)
@@ -563,7 +414,7 @@ static void descriptors__that_nobody_asked_for_are_closed(void **state)
 /* ---- who may --------------------------------------------------------------------------------- */
 
 /* The answer as somebody of this user and group gets it; root only. */
-static const char *talk_as(struct socket_test *t, uid_t uid, gid_t gid, const char *request)
+static const char *talk_as(struct admin_test *t, uid_t uid, gid_t gid, const char *request)
 {
     char text[256];
     int fds[2], status;
@@ -598,7 +449,7 @@ static void rights__are_those_of_the_credentials(void **state)
 {
     static const char look[] = "{\"command\":\"bsa list\"}\n";
     static const char change[] = "{\"command\":\"content add\",\"content\":\"urn:x\"}\n";
-    struct socket_test *t = *state;
+    struct admin_test *t = *state;
 
     if (getuid() != 0)
         skip();
@@ -614,8 +465,8 @@ static void rights__of_groups(void **state)
 {
     static const char look[] = "{\"command\":\"bsa list\"}\n";
     static const char change[] = "{\"command\":\"content add\",\"content\":\"urn:x\"}\n";
-    struct socket_test *t = *state;
-    struct admin_options o = options(t);
+    struct admin_test *t = *state;
+    struct admin_options o = admin_test_options(t);
     const gid_t games = 60, users = 100; /* of base-passwd */
 
     if (getuid() != 0)
@@ -633,13 +484,13 @@ static void rights__of_groups(void **state)
 
 static void rights__of_a_group_that_there_is_not(void **state)
 {
-    struct socket_test *t = *state;
-    struct admin_options o = options(t);
+    struct admin_test *t = *state;
+    struct admin_options o = admin_test_options(t);
 
     admin_stop(t->admin);
     o.group = o.readonly_group = "no-such-group";
     assert_int_equal(admin_start(&o, &t->admin), 0);
-    json_decref(result_of(t, "{\"command\":\"bsa list\"}\n"));
+    json_decref(admin_test_result(t, "{\"command\":\"bsa list\"}\n"));
     if (getuid() == 0)
         assert_non_null(
             strstr(talk_as(t, NOBODY, NOBODY, "{\"command\":\"status\"}\n"), "TEKD_EDENIED"));
@@ -649,22 +500,22 @@ static void rights__of_a_group_that_there_is_not(void **state)
 
 static void connections__over_the_limit_wait_their_turn(void **state)
 {
-    struct socket_test *t = *state;
+    struct admin_test *t = *state;
     int idle[ADMIN_CONNECTIONS_MAX], late;
     struct timeval pause = {.tv_usec = 100000};
     static const char request[] = "{\"command\":\"status\"}\n";
     char octet;
 
     for (size_t i = 0; i < ARRAY_SIZE(idle); i++)
-        idle[i] = dial(t->path);
-    late = dial(t->path);
+        idle[i] = admin_test_dial(t->path);
+    late = admin_test_dial(t->path);
     assert_int_equal(send(late, request, strlen(request), 0), strlen(request));
     assert_int_equal(setsockopt(late, SOL_SOCKET, SO_RCVTIMEO, &pause, sizeof(pause)), 0);
     assert_int_equal(recv(late, &octet, 1, 0), -1);
     pause = (struct timeval){.tv_sec = 0};
     assert_int_equal(setsockopt(late, SOL_SOCKET, SO_RCVTIMEO, &pause, sizeof(pause)), 0);
     (void)close(idle[0]);
-    assert_non_null(strstr(read_all(t, late), "\"ok\":true"));
+    assert_non_null(strstr(admin_test_read_all(t, late), "\"ok\":true"));
     (void)close(late);
     for (size_t i = 1; i < ARRAY_SIZE(idle); i++)
         (void)close(idle[i]);
@@ -672,14 +523,14 @@ static void connections__over_the_limit_wait_their_turn(void **state)
 
 static void *status_often(void *arg)
 {
-    struct socket_test *t = arg;
+    struct admin_test *t = arg;
 
     for (int i = 0; i < 50; i++) {
         static const char request[] = "{\"command\":\"status\"}\n";
         char octets[4096];
         size_t at = 0;
         ssize_t n;
-        int fd = dial(t->path);
+        int fd = admin_test_dial(t->path);
 
         if (fd < 0 || send(fd, request, strlen(request), 0) < 0)
             abort();
@@ -707,15 +558,15 @@ static void connections__are_served_at_once(void **state)
 
 static void start__replaces_what_a_dead_tekd_left_only(void **state)
 {
-    struct socket_test *t = *state;
-    struct admin_options o = options(t);
+    struct admin_test *t = *state;
+    struct admin_options o = admin_test_options(t);
     struct admin *second;
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
     struct stat st;
     int fd;
 
     assert_int_equal(admin_start(&o, &second), TEKD_EEXIST);
-    json_decref(result_of(t, "{\"command\":\"status\"}\n")); /* and did it no harm */
+    json_decref(admin_test_result(t, "{\"command\":\"status\"}\n")); /* and did it no harm */
     admin_stop(t->admin);
     assert_int_equal(lstat(t->path, &st), -1);
     /* Left over: bound, and nobody listens. */
@@ -723,14 +574,14 @@ static void start__replaces_what_a_dead_tekd_left_only(void **state)
     (void)snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", t->path);
     assert_int_equal(bind(fd, (const struct sockaddr *)&sa, sizeof(sa)), 0);
     (void)close(fd);
-    start(t);
-    json_decref(result_of(t, "{\"command\":\"status\"}\n"));
+    admin_test_start(t);
+    json_decref(admin_test_result(t, "{\"command\":\"status\"}\n"));
 }
 
 static void start__leaves_alone_what_is_no_socket(void **state)
 {
-    struct socket_test *t = *state;
-    struct admin_options o = options(t);
+    struct admin_test *t = *state;
+    struct admin_options o = admin_test_options(t);
     struct admin *other;
     char path[160];
     struct stat st;
@@ -749,8 +600,8 @@ static void start__leaves_alone_what_is_no_socket(void **state)
 
 static void start__refuses_a_path_that_does_not_fit(void **state)
 {
-    struct socket_test *t = *state;
-    struct admin_options o = options(t);
+    struct admin_test *t = *state;
+    struct admin_options o = admin_test_options(t);
     struct admin *other;
     char path[200];
 
@@ -765,10 +616,10 @@ static void start__refuses_a_path_that_does_not_fit(void **state)
 
 static void stop__ends_what_is_under_way(void **state)
 {
-    struct socket_test *t = *state;
-    AUTO_FD int idle = dial(t->path);
-    AUTO_FD int half = dial(t->path);
-    AUTO_FD int unread = dial(t->path);
+    struct admin_test *t = *state;
+    AUTO_FD int idle = admin_test_dial(t->path);
+    AUTO_FD int half = admin_test_dial(t->path);
+    AUTO_FD int unread = admin_test_dial(t->path);
     static const char export[] = "{\"command\":\"audit export\"}\n";
     int64_t begun;
     char octet;
@@ -789,40 +640,38 @@ static void stop__ends_what_is_under_way(void **state)
     t->admin = NULL;
     assert_true(clock_mono_us() - begun < 5000000);
     assert_int_equal(recv(idle, &octet, 1, 0), 0);
-    assert_string_equal(read_all(t, half), "");
-    assert_null(strstr(read_all(t, unread), "\nE\n"));
-    assert_int_equal(dial(t->path), -1);
+    assert_string_equal(admin_test_read_all(t, half), "");
+    assert_null(strstr(admin_test_read_all(t, unread), "\nE\n"));
+    assert_int_equal(admin_test_dial(t->path), -1);
 }
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(status__says_what_the_parts_say),
-        TEST(request__that_is_malformed_gets_an_error),
-        TEST(error__is_json_whatever_was_asked_for),
-        TEST(request__may_come_in_pieces),
-        TEST(request__without_an_end_is_dropped),
-        TEST(request__that_is_too_long_is_dropped),
-        TEST(request__that_takes_too_long_is_dropped),
-        TEST(bsa__is_shown_changed_and_listed),
-        TEST(contents__come_by_the_page),
-        TEST(content__is_shown_with_its_crypto_periods),
-        TEST(keys__are_rotated_listed_and_destroyed),
-        TEST(export__is_the_log_under_its_checkpoint),
-        TEST(records__begin_where_one_says),
-        TEST(hsm_retry__takes_a_pin_by_a_pipe),
-        TEST(descriptors__that_nobody_asked_for_are_closed),
-        TEST(rights__are_those_of_the_credentials),
-        TEST(rights__of_groups),
-        TEST(rights__of_a_group_that_there_is_not),
-        TEST(connections__over_the_limit_wait_their_turn),
-        TEST(connections__are_served_at_once),
-        TEST(start__replaces_what_a_dead_tekd_left_only),
-        TEST(start__leaves_alone_what_is_no_socket),
-        TEST(start__refuses_a_path_that_does_not_fit),
-        TEST(stop__ends_what_is_under_way),
+        ADMIN_TEST(status__says_what_the_parts_say),
+        ADMIN_TEST(request__that_is_malformed_gets_an_error),
+        ADMIN_TEST(error__is_json_whatever_was_asked_for),
+        ADMIN_TEST(request__may_come_in_pieces),
+        ADMIN_TEST(request__without_an_end_is_dropped),
+        ADMIN_TEST(request__that_is_too_long_is_dropped),
+        ADMIN_TEST(request__that_takes_too_long_is_dropped),
+        ADMIN_TEST(bsa__is_shown_changed_and_listed),
+        ADMIN_TEST(contents__come_by_the_page),
+        ADMIN_TEST(content__is_shown_with_its_crypto_periods),
+        ADMIN_TEST(keys__are_rotated_listed_and_destroyed),
+        ADMIN_TEST(export__is_the_log_under_its_checkpoint),
+        ADMIN_TEST(records__begin_where_one_says),
+        ADMIN_TEST(hsm_retry__takes_a_pin_by_a_pipe),
+        ADMIN_TEST(descriptors__that_nobody_asked_for_are_closed),
+        ADMIN_TEST(rights__are_those_of_the_credentials),
+        ADMIN_TEST(rights__of_groups),
+        ADMIN_TEST(rights__of_a_group_that_there_is_not),
+        ADMIN_TEST(connections__over_the_limit_wait_their_turn),
+        ADMIN_TEST(connections__are_served_at_once),
+        ADMIN_TEST(start__replaces_what_a_dead_tekd_left_only),
+        ADMIN_TEST(start__leaves_alone_what_is_no_socket),
+        ADMIN_TEST(start__refuses_a_path_that_does_not_fit),
+        ADMIN_TEST(stop__ends_what_is_under_way),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

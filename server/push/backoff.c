@@ -1,0 +1,32 @@
+#include "internal.h"
+
+#include <sys/random.h>
+
+#include "tekd/clock.h"
+
+#define DOUBLINGS_MAX 20 /* of a second: twelve days */
+
+struct moment moment_now(void)
+{
+    return (struct moment){.mono_us = clock_mono_us(), .utc_us = clock_utc_us()};
+}
+
+int64_t backoff_us(const struct backoff *b, uint32_t n, uint32_t random)
+{
+    uint32_t doublings = n > 0 ? n - 1 : 0;
+    int64_t pause_s = b->initial_s;
+
+    if (doublings > DOUBLINGS_MAX)
+        doublings = DOUBLINGS_MAX;
+    pause_s <<= doublings;
+    if (pause_s > b->max_s)
+        pause_s = b->max_s;
+    return pause_s * SECOND_US - pause_s * (SECOND_US / 4) * (random >> 16) / 65536;
+}
+
+uint32_t backoff_random(void)
+{
+    uint32_t random = 0;
+
+    return getrandom(&random, sizeof(random), GRND_NONBLOCK) == sizeof(random) ? random : 0;
+}
