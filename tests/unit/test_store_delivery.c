@@ -1,5 +1,4 @@
 /* Key deliveries and fan-outs as rows: what goes in comes out, in the order that is promised. */
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -634,11 +633,11 @@ static void statements__use_the_indexes_made_for_them(void **state)
         {DB_TEK_LAST_PERIOD, "INDEX sqlite_autoindex_tek_2 (content=?); "},
     };
     struct fixture *f = *state;
-    sqlite3 *db = NULL;
+    sqlite3 *db;
     char plan[600];
 
     fixture_close(f);
-    assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+    db = fixture_sqlite(f);
     for (size_t i = 0; i < ARRAY_SIZE(expected); i++) {
         const char *text = db_statement_text(expected[i].id);
 

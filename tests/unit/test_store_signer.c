@@ -806,8 +806,6 @@ int main(void)
         TEST(idle__forgets_messages_beyond_their_window),
         TEST(idle__removes_the_exports_of_retired_keks),
         TEST(idle__goes_on_removing_after_a_start),
-}
-
         TEST(idle__forgets_deliveries_that_ended_beyond_the_window),
     };
 
