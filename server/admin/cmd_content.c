@@ -5,14 +5,6 @@
 #include "tekd/enc.h"
 #include "tekd/err.h"
 
-static json_t *time_json(int64_t utc_us)
-{
-    char text[ENC_TIME_LEN + 1];
-
-    enc_time(utc_us, text);
-    return json_string(text);
-}
-
 /* ---- contents ----------------------------------------------------------------------------------
  */
 
@@ -58,8 +50,8 @@ static json_t *content_json(const struct store_content *c)
 {
     return json_pack("{s:s,s:i,s:I,s:I,s:o,s:o,s:b}", "content_id", c->id, "bits", (int)c->bits,
                      "period_s", (json_int_t)c->period_s, "lead_s", (json_int_t)c->lead_s, "epoch",
-                     c->period_s ? time_json(c->epoch_utc_us) : json_null(), "created",
-                     time_json(c->created_us), "by_request", c->created_by != 0);
+                     c->period_s ? admin_time(c->epoch_utc_us) : json_null(), "created",
+                     admin_time(c->created_us), "by_request", c->created_by != 0);
 }
 
 static int add_content(void *arg, const struct store_content *c)
@@ -100,7 +92,7 @@ static json_t *tek_json(const struct store_tek *t)
     enc_uuid(t->key_id, id);
     return json_pack("{s:s,s:I,s:i,s:i,s:o,s:b}", "key_id", id, "period", (json_int_t)t->period,
                      "version", (int)t->version, "bits", (int)t->bits, "created",
-                     time_json(t->created_us), "destroyed", t->destroyed);
+                     admin_time(t->created_us), "destroyed", t->destroyed);
 }
 
 /* One content has few, so they are not given by the page. */

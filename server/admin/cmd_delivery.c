@@ -10,14 +10,6 @@
 #include "tekd/enc.h"
 #include "tekd/err.h"
 
-static json_t *time_json(int64_t utc_us)
-{
-    char text[ENC_TIME_LEN + 1];
-
-    enc_time(utc_us, text);
-    return json_string(text);
-}
-
 /* ---- what an operator does ---------------------------------------------------------------------
  */
 
@@ -141,8 +133,8 @@ static json_t *delivery_json(const struct look *l, const struct store_delivery *
                      l->bsa, "content_id", l->content.id, "key_id", key_id, "state",
                      store_delivery_state_name(d->state), "attempts", (json_int_t)d->attempts,
                      "age_s", (json_int_t)((l->now_us - d->created_us) / 1000000), "created",
-                     time_json(d->created_us), "next", open ? time_json(d->next_us) : json_null(),
-                     "deadline", time_json(d->deadline_us), "last_error",
+                     admin_time(d->created_us), "next", open ? admin_time(d->next_us) : json_null(),
+                     "deadline", admin_time(d->deadline_us), "last_error",
                      d->why[0] ? json_string(d->why) : json_null());
 }
 

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "tekd/clock.h"
-#include "tekd/enc.h"
 #include "tekd/err.h"
 #include "tekd/secret.h"
 
@@ -16,16 +15,6 @@ static const char *const states[] = {[HSM_STARTING] = "starting",
 static json_t *number(uint64_t n)
 {
     return json_integer((json_int_t)n);
-}
-
-static json_t *time_or_null(int64_t utc_us)
-{
-    char text[ENC_TIME_LEN + 1];
-
-    if (utc_us == 0)
-        return json_null();
-    enc_time(utc_us, text);
-    return json_string(text);
 }
 
 /* What a module says of its token, and a path, need not be UTF-8. */
@@ -47,7 +36,7 @@ static json_t *anchor_part(const struct store_status *s)
     if (!s->anchor_file)
         return json_null();
     return json_pack("{s:o,s:o,s:o,s:o,s:o,s:b}", "file", any_text(s->anchor_file), "size",
-                     number(s->anchor_size), "written", time_or_null(s->anchor_utc_us), "age_s",
+                     number(s->anchor_size), "written", admin_time(s->anchor_utc_us), "age_s",
                      s->anchor_utc_us ? json_integer(age_s > 0 ? age_s : 0) : json_null(), "beyond",
                      number(s->anchor_beyond), "failing", s->anchor_failing);
 }
@@ -59,10 +48,10 @@ static json_t *store_part(struct admin *a)
     store_status_get(a->o.store, &s);
     return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:s}", "epoch", number(s.epoch),
                      "records", number(s.records), "signed", number(s.signed_size),
-                     "checkpoint_time", time_or_null(s.checkpoint_utc_us), "anchor",
-                     anchor_part(&s), "batches", number(s.batches), "losers", number(s.losers),
-                     "rehashed", number(s.rehashed), "database_octets", number(s.db_octets),
-                     "free_octets", number(s.free_octets), "reason", s.reason);
+                     "checkpoint_time", admin_time(s.checkpoint_utc_us), "anchor", anchor_part(&s),
+                     "batches", number(s.batches), "losers", number(s.losers), "rehashed",
+                     number(s.rehashed), "database_octets", number(s.db_octets), "free_octets",
+                     number(s.free_octets), "reason", s.reason);
 }
 
 static int count(void *arg, struct store_tx *tx)
@@ -100,8 +89,8 @@ static json_t *http_part(struct admin *a)
         "{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "connections", number(s.connections), "accepted",
         number(s.accepted), "handshakes_failed", number(s.handshakes_failed), "requests",
         number(s.requests), "replies", number(s.replies), "dropped", number(s.dropped), "timed_out",
-        number(s.timed_out), "crl_next_update", time_or_null(s.crl_next_update_s * 1000000),
-        "certificate_not_after", time_or_null(s.certificate_not_after_s * 1000000));
+        number(s.timed_out), "crl_next_update", admin_time(s.crl_next_update_s * 1000000),
+        "certificate_not_after", admin_time(s.certificate_not_after_s * 1000000));
 }
 
 static json_t *states_json(const uint64_t count[static STORE_DELIVERY_STATES])
@@ -125,19 +114,11 @@ static json_t *deliveries_part(struct admin *a)
     for (int i = 0; i < STORE_DELIVERY_STATES; i++)
         open += store_delivery_is_open((enum store_delivery_state)i) ? s.count[i] : 0;
     return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "open", number(open),
-                     "oldest_open", time_or_null(s.oldest_open_us), "states", states_json(s.count),
+                     "oldest_open", admin_time(s.oldest_open_us), "states", states_json(s.count),
                      "under_way", number(s.under_way), "attempts", number(s.attempts), "confirmed",
                      number(s.confirmed), "rejected", number(s.rejected), "failed",
                      number(s.failed), "fanouts", number(s.fanouts), "late_periods",
                      number((uint64_t)s.late_periods));
-}
-
-/* What a module says of its token need not be UTF-8. */
-static json_t *token_text(const char *s)
-{
-    json_t *text = json_string(s);
-
-    return text ? text : json_string("?");
 }
 
 static json_t *hsm_part(struct admin *a)
@@ -157,12 +138,11 @@ int admin_status(struct admin_call *call)
     char reason[HSM_TEXT_MAX] = "";
     bool ready = a->o.ready(a->o.ready_arg, reason) == 0;
 
-    call->result =
-        json_pack("{s:s,s:s,s:s,s:o,s:b,s:s,s:o,s:o,s:o,s:o,s:o,s:o}", "version", a->version,
-                  "bsm_id", a->bsm_id, "instance", a->instance, "started",
-                  time_or_null(a->started_utc_us), "ready", ready, "reason", reason, "hsm",
-                  hsm_part(a), "store", store_part(a), "counts", counts_part(a), "keys",
-                  keys_part(a), "deliveries", deliveries_part(a), "http", http_part(a));
+    call->result = json_pack("{s:s,s:s,s:s,s:o,s:b,s:s,s:o,s:o,s:o,s:o,s:o,s:o}", "version",
+                             a->version, "bsm_id", a->bsm_id, "instance", a->instance, "started",
+                             admin_time(a->started_utc_us), "ready", ready, "reason", reason, "hsm",
+                             hsm_part(a), "store", store_part(a), "counts", counts_part(a), "keys",
+                             keys_part(a), "deliveries", deliveries_part(a), "http", http_part(a));
     return call->result ? 0 : TEKD_ENOMEM;
 }
 

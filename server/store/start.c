@@ -122,7 +122,6 @@ static int check_schema(struct start *st)
 
 static int check_owner(struct store *s)
 {
-    struct store *s = st->s;
     char bsm_id[STORE_ID_MAX + 1] = "";
     size_t len = 0;
     int64_t epoch = 0;

@@ -446,9 +446,6 @@ static const struct step_case event_cases[] = {
 
 #define PREPARED                                                                                   \
     "mid=d-1|peer=bsa-1|dir=push|content=urn:x:news|keyid=" KEY_1 "|kekid=bsa-1/1|out=" HASH_1
-#define ATTEMPT   "ref=@d-1|mid=d-1|peer=bsa-1|addr=a"
-#define CONFIRMED "ref=@d-1|mid=d-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1
-
 #define ATTEMPT     "ref=@d-1|mid=d-1|peer=bsa-1|addr=a"
 #define CONFIRMED   "ref=@d-1|mid=d-1|peer=bsa-1|cert=" HASH_2 "|out=" HASH_1
 #define OF_DELIVERY "ref=@d-1|mid=d-1|peer=bsa-1"

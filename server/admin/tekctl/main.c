@@ -120,9 +120,9 @@ static int set_option(json_t *request, const struct option_rule *rule, const cha
     return json_array_append_new(list, v) < 0 ? TEKCTL_FAILED : TEKCTL_DONE;
 }
 
-static bool takes_argument(const struct option_rule *rule)
+static bool takes_argument(enum option_kind kind)
 {
-    return rule->kind != OPTION_NO && rule->kind != OPTION_YES;
+    return kind != OPTION_NO && kind != OPTION_YES;
 }
 
 static void long_options(const struct command *c, struct option *to)
@@ -131,8 +131,8 @@ static void long_options(const struct command *c, struct option *to)
 
     for (; n < COMMAND_OPTIONS_MAX && c->option[n].kind != OPTION_END; n++)
         to[n] = (struct option){.name = c->option[n].name,
-                                .has_arg =
-                                    takes_argument(&c->option[n]) ? required_argument : no_argument,
+                                .has_arg = takes_argument(c->option[n].kind) ? required_argument
+                                                                             : no_argument,
                                 .val = (int)n + 256};
     to[n++] = (struct option){.name = "help", .val = 'h'};
     to[n++] = (struct option){.name = "json", .val = 'j'};
@@ -148,6 +148,20 @@ static bool has_required(const struct session *s)
         return false;
     }
     return true;
+}
+
+static int read_positionals(struct session *s, int argc, char **argv)
+{
+    const char *const keys[] = {s->command->positional, s->command->second, NULL};
+    int n = 0;
+
+    for (; n < argc && keys[n]; n++) {
+        if (json_object_set_new(s->request, keys[n], json_string(argv[n])) < 0) {
+            complain("%s: not UTF-8", keys[n]);
+            return TEKCTL_USAGE;
+        }
+    }
+    return n < argc || keys[n] ? usage_of(s->command) : TEKCTL_DONE;
 }
 
 static int read_options(struct session *s, int argc, char **argv)
@@ -168,14 +182,9 @@ static int read_options(struct session *s, int argc, char **argv)
     }
     if (r != TEKCTL_DONE)
         return r;
-    if (argc - optind != (c->positional ? 1 : 0) || !has_required(s))
+    if (!has_required(s))
         return usage_of(c);
-    if (c->positional &&
-        json_object_set_new(s->request, c->positional, json_string(argv[optind])) < 0) {
-        complain("%s: not UTF-8", c->positional);
-        return TEKCTL_USAGE;
-    }
-    return TEKCTL_DONE;
+    return read_positionals(s, argc - optind, argv + optind);
 }
 
 /* ---- running -----------------------------------------------------------------------------------
