@@ -138,9 +138,12 @@ struct store_status {
     int64_t checkpoint_utc_us;
     uint64_t batches, items, losers; /* since the start */
     uint64_t db_octets, free_octets;
-    uint64_t rehashed;    /* leaves of the background check so far */
-    uint64_t anchor_size; /* of the note in the anchor file; 0: none */
+    uint64_t rehashed; /* leaves of the background check so far */
     bool latched, full;
+    const char *anchor_file;   /* lives as long as the store; NULL: none is written */
+    uint64_t anchor_size;      /* of the note in it; 0: no note yet */
+    uint64_t anchor_beyond;    /* committed leaves that the note does not cover */
+    int64_t anchor_utc_us;     /* when it was written, perhaps by an earlier run; 0: never */
     bool anchor_failing;       /* the last attempt to write it failed */
     char reason[HSM_TEXT_MAX]; /* why not ready; empty if it is */
 };

@@ -28,20 +28,41 @@ static json_t *time_or_null(int64_t utc_us)
     return json_string(text);
 }
 
+/* What a module says of its token, and a path, need not be UTF-8. */
+static json_t *any_text(const char *s)
+{
+    json_t *text = json_string(s);
+
+    return text ? text : json_string("?");
+}
+
 /* ---- status ------------------------------------------------------------------------------------
  */
+
+/* null: none is configured. */
+static json_t *anchor_part(const struct store_status *s)
+{
+    int64_t age_s = (clock_utc_us() - s->anchor_utc_us) / 1000000;
+
+    if (!s->anchor_file)
+        return json_null();
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:b}", "file", any_text(s->anchor_file), "size",
+                     number(s->anchor_size), "written", time_or_null(s->anchor_utc_us), "age_s",
+                     s->anchor_utc_us ? json_integer(age_s > 0 ? age_s : 0) : json_null(), "beyond",
+                     number(s->anchor_beyond), "failing", s->anchor_failing);
+}
 
 static json_t *store_part(struct admin *a)
 {
     struct store_status s;
 
     store_status_get(a->o.store, &s);
-    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:s}", "epoch", number(s.epoch),
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:s}", "epoch", number(s.epoch),
                      "records", number(s.records), "signed", number(s.signed_size),
-                     "checkpoint_time", time_or_null(s.checkpoint_utc_us), "batches",
-                     number(s.batches), "losers", number(s.losers), "rehashed", number(s.rehashed),
-                     "database_octets", number(s.db_octets), "free_octets", number(s.free_octets),
-                     "reason", s.reason);
+                     "checkpoint_time", time_or_null(s.checkpoint_utc_us), "anchor",
+                     anchor_part(&s), "batches", number(s.batches), "losers", number(s.losers),
+                     "rehashed", number(s.rehashed), "database_octets", number(s.db_octets),
+                     "free_octets", number(s.free_octets), "reason", s.reason);
 }
 
 static int count(void *arg, struct store_tx *tx)
@@ -83,23 +104,15 @@ static json_t *http_part(struct admin *a)
         "certificate_not_after", time_or_null(s.certificate_not_after_s * 1000000));
 }
 
-/* What a module says of its token need not be UTF-8. */
-static json_t *token_text(const char *s)
-{
-    json_t *text = json_string(s);
-
-    return text ? text : json_string("?");
-}
-
 static json_t *hsm_part(struct admin *a)
 {
     struct hsm_status s;
 
     hsm_status_get(a->o.hsm, &s);
     return json_pack("{s:s,s:o,s:o,s:o,s:o,s:b}", "state", states[s.state], "token",
-                     token_text(s.token_label), "model", token_text(s.token_model), "serial",
-                     token_text(s.token_serial), "reason", token_text(s.reason),
-                     "prevents_wrap_out", s.prevents_wrap_out);
+                     any_text(s.token_label), "model", any_text(s.token_model), "serial",
+                     any_text(s.token_serial), "reason", any_text(s.reason), "prevents_wrap_out",
+                     s.prevents_wrap_out);
 }
 
 int admin_status(struct admin_call *call)

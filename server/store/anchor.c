@@ -13,7 +13,9 @@
 #include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
+#include "tekd/clock.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
 
@@ -80,15 +82,19 @@ static int write_note(const char *path, const struct note *n)
     return r < 0 ? r : write_file(path, b);
 }
 
-int anchor_read(const char *path, struct note *ret_note)
+int anchor_read(const char *path, struct note *ret_note, int64_t *ret_utc_us)
 {
     char text[NOTE_MAX + 1];
+    struct stat st;
     AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
     size_t len = 0;
     ssize_t n;
 
     if (fd < 0)
         return errno == ENOENT ? TEKD_ENOTFOUND : failed("open", path);
+    if (fstat(fd, &st) < 0)
+        return failed("fstat", path);
+    *ret_utc_us = (int64_t)st.st_mtim.tv_sec * 1000000 + st.st_mtim.tv_nsec / 1000;
     while (len < sizeof(text) && (n = read(fd, text + len, sizeof(text) - len)) != 0) {
         if (n < 0 && errno != EINTR)
             return failed("read", path);
@@ -118,8 +124,10 @@ static void *anchor_thread(void *arg)
         pthread_mutex_unlock(&a->lock);
         r = write_note(a->path, &n);
         pthread_mutex_lock(&a->lock);
-        if (r == 0)
+        if (r == 0) {
             a->written = n.size;
+            a->written_utc_us = clock_utc_us();
+        }
         a->failing = r < 0;
     }
     pthread_mutex_unlock(&a->lock);
@@ -158,16 +166,19 @@ void anchor_write(struct store *s, const struct note *n)
     pthread_mutex_unlock(&a->lock);
 }
 
-bool anchor_state(struct store *s, uint64_t *ret_written)
+void anchor_state(struct store *s, struct store_status *status)
 {
     struct anchor *a = &s->anchor;
-    bool failing;
 
     pthread_mutex_lock(&a->lock);
-    *ret_written = a->written;
-    failing = a->failing;
+    status->anchor_file = a->path;
+    status->anchor_size = a->written;
+    status->anchor_utc_us = a->written_utc_us;
+    status->anchor_failing = a->failing;
     pthread_mutex_unlock(&a->lock);
-    return !failing;
+    /* It may have been written since the rest of the status was published. */
+    status->anchor_beyond =
+        status->records > status->anchor_size ? status->records - status->anchor_size : 0;
 }
 
 void anchor_stop(struct store *s)

@@ -171,18 +171,19 @@ struct anchor {
     pthread_cond_t changed;
     bool quit;
     bool wanted;
-    struct note note; /* to be written when wanted */
-    uint64_t written; /* its size */
-    bool failing;     /* the last attempt failed */
+    struct note note;       /* to be written when wanted */
+    uint64_t written;       /* size of the one in the file */
+    int64_t written_utc_us; /* when; 0: never */
+    bool failing;           /* the last attempt failed */
 };
 int anchor_start(struct store *s);
 void anchor_write(struct store *s, const struct note *n);
-/* Whether the last attempt worked, and the size that is in the file. */
-bool anchor_state(struct store *s, uint64_t *ret_written);
+/* What the status says of it; records and the rest are filled already. */
+void anchor_state(struct store *s, struct store_status *status);
 /* Writes what is left, ends the thread. */
 void anchor_stop(struct store *s);
-/* TEKD_ENOTFOUND when there is none. */
-int anchor_read(const char *path, struct note *ret_note);
+/* The note, and when it was written.  TEKD_ENOTFOUND when there is none. */
+int anchor_read(const char *path, struct note *ret_note, int64_t *ret_utc_us);
 
 /* ---- the store ------------------------------------------------------------------------------- */
 

@@ -214,11 +214,12 @@ static int compare_anchor(struct start *st)
 static int check_anchor(struct start *st)
 {
     struct store *s = st->s;
+    int64_t utc_us = 0;
     int r;
 
     if (s->o.anchor_file == NULL)
         return 0;
-    r = anchor_read(s->o.anchor_file, &st->anchor);
+    r = anchor_read(s->o.anchor_file, &st->anchor, &utc_us);
     if (r == TEKD_ENOTFOUND) {
         if (st->newest.note.size > 0)
             log_event(LOG_WARN, "store", "anchor-missing", LOG_STR("path", s->o.anchor_file));
@@ -231,6 +232,7 @@ static int check_anchor(struct start *st)
     if (r == 0) {
         st->have_anchor = true;
         s->anchor.written = st->anchor.size;
+        s->anchor.written_utc_us = utc_us;
     }
     return r;
 }

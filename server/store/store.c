@@ -246,5 +246,5 @@ void store_status_get(struct store *s, struct store_status *ret_status)
     pthread_mutex_lock(&s->public.lock);
     *ret_status = s->public.status;
     pthread_mutex_unlock(&s->public.lock);
-    ret_status->anchor_failing = !anchor_state(s, &ret_status->anchor_size);
+    anchor_state(s, ret_status);
 }

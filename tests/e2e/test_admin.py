@@ -71,6 +71,53 @@ def test_status(tekd, mid, content):
     assert all(w["ready"] and procs.is_alive(w["pid"]) for w in h["workers"])
 
 
+def anchor_of(tekd):
+    return tekd.ctl("status")["store"]["anchor"]
+
+
+def test_status_says_how_far_the_anchor_is(new_tekd, mid, content):
+    tekd = new_tekd().start()
+    path = tekd.path("anchor", "checkpoint")
+    assert tekd.ask(mid, content).status == 200
+
+
+    def whole():
+        """It is over all records, and for longer than a record that nobody waits for may ride,
+        with its signature: no more will come."""
+        a = anchor_of(tekd)
+        return a if a["beyond"] == 0 and a["age_s"] > 3 else None
+
+    a = wait_until(whole, "an anchor over all of it")
+    with open(path, "rb") as f:
+        assert Note(f.read()).size == a["size"] == tekd.ctl("status")["store"]["records"]
+    assert (a["file"], a["failing"]) == (path, False)
+    assert a["age_s"] < 60 and a["written"].endswith("Z")
+    text = tekd.tekctl("status").stdout
+    line = rf"size {a['size']}, written {a['written']} \(\d+ s ago\), 0 records beyond it"
+    assert re.search(rf"^anchor +{line}\n +{re.escape(path)}$", text, re.M), text
+
+    # Its volume goes: it stays what it was, an alarm, and keys are given.
+    os.rename(tekd.path("anchor"), tekd.path("gone"))
+    assert tekd.ask(mid + "-2", content).status == 200
+    wait_until(lambda: anchor_of(tekd)["failing"], "the anchor cannot be written")
+    b = anchor_of(tekd)
+    assert (b["size"], b["written"]) == (a["size"], a["written"]) and b["beyond"] > 0
+    assert tekd.ctl("status")["ready"]
+    assert re.search(rf"^anchor +FAILING: cannot be written, size {a['size']}, written ",
+                     tekd.tekctl("status").stdout, re.M)
+    os.rename(tekd.path("gone"), tekd.path("anchor"))
+    wait_until(lambda: not anchor_of(tekd)["failing"], "the anchor is written again")
+    assert anchor_of(tekd)["size"] > a["size"]
+
+    # A start knows the one that is there; without one there is nothing to say.
+    tekd.restart(audit={"anchor_interval_s": 3600})
+    assert anchor_of(tekd)["written"] is not None and anchor_of(tekd)["size"] > b["size"]
+    tekd.restart(audit={"anchor_file": None})
+    assert anchor_of(tekd) is None
+    assert re.search(r"^anchor +none: audit.anchor_file is not set$",
+                     tekd.tekctl("status").stdout, re.M)
+
+
 @pytest.mark.parametrize("words", [
     [], ["nonsense"], ["bsa"], ["bsa", "show"], ["bsa", "show", "a", "b"], ["status", "x"],
     ["status", "--what"], ["content", "add", "c", "--bits", "many"], ["bsa", "add", "--cert"],

@@ -191,6 +191,7 @@ static void status__says_what_the_parts_say(void **state)
                      SERVICE_PEERS);
     assert_int_equal(json_integer_value(json_object_get(json_object_get(r, "http"), "connections")),
                      3);
+    assert_true(json_is_null(json_object_get(json_object_get(r, "store"), "anchor")));
     json_decref(r);
     fake_hsm_set_state(t->s->hsm, HSM_DOWN, "C_Login: \xff");
     r = result_of(t, "{\"command\":\"hsm status\"}\n");

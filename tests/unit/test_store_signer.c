@@ -302,13 +302,67 @@ static void tick__writes_the_anchor_at_its_interval(void **state)
     assert_int_equal(access(f->anchor, R_OK), 0);
 }
 
+static void store_status_get__says_how_far_the_anchor_is(void **state)
+{
+    struct fixture *f = *state;
+    struct store_status st;
+    int64_t written_us;
+
+    f->o.anchor_file = f->anchor;
+    fixture_open(f);
+    store_status_get(f->store, &st);
+    assert_string_equal(st.anchor_file, f->anchor);
+    assert_int_equal(st.anchor_size, 0);
+    assert_int_equal(st.anchor_utc_us, 0);
+    assert_int_equal(st.anchor_beyond, 2); /* log.opened, log.started */
+    assert_int_equal(probe_run(f, STORE_SIGNED, NULL, 1), 0);
+    fake_clock_advance(INT64_C(61) * 1000000);
+    written_us = clock_utc_us();
+    fixture_turn(f);
+    wait_anchor(f, 3);
+    fake_clock_advance(500000);
+    assert_int_equal(probe_run(f, STORE_DURABLE, NULL, 5), 0);
+    fixture_turn(f);
+    store_status_get(f->store, &st);
+    assert_int_equal(st.anchor_size, 3);
+    assert_int_equal(st.anchor_utc_us, written_us);
+    assert_int_equal(st.anchor_beyond, 5);
+    assert_false(st.anchor_failing);
+}
+
+static void store_status_get__has_the_anchor_of_the_run_before(void **state)
+{
+    struct fixture *f = *state;
+    struct store_status st;
+    struct stat file;
+
+    f->o.anchor_file = f->anchor;
+    fixture_open(f);
+    assert_int_equal(probe_run(f, STORE_SIGNED, NULL, 1), 0);
+    fixture_close(f);
+    assert_int_equal(stat(f->anchor, &file), 0);
+    fixture_open(f);
+    store_status_get(f->store, &st);
+    assert_int_equal(st.anchor_size, 4); /* with log.stopped */
+    assert_int_equal(st.anchor_utc_us,
+                     (int64_t)file.st_mtim.tv_sec * 1000000 + file.st_mtim.tv_nsec / 1000);
+    assert_int_equal(st.anchor_beyond, 1);
+    fixture_close(f);
+    f->o.anchor_file = NULL;
+    fixture_open(f);
+    store_status_get(f->store, &st);
+    assert_null(st.anchor_file);
+    assert_false(st.anchor_failing);
+}
+
 static void tick__a_failing_anchor_alarms_only(void **state)
 {
     struct fixture *f = *state;
     struct store_status st;
-    char path[160];
+    char folder[140], path[160];
 
-    (void)snprintf(path, sizeof(path), "%s/none/anchor", f->dir);
+    (void)snprintf(folder, sizeof(folder), "%s/none", f->dir);
+    (void)snprintf(path, sizeof(path), "%s/anchor", folder);
     f->o.anchor_file = path;
     fixture_open(f);
     assert_int_equal(probe_run(f, STORE_SIGNED, NULL, 1), 0);
@@ -317,8 +371,20 @@ static void tick__a_failing_anchor_alarms_only(void **state)
     wait_anchor(f, UINT64_MAX);
     store_status_get(f->store, &st);
     assert_true(st.anchor_failing);
+    assert_string_equal(st.anchor_file, path);
+    assert_int_equal(st.anchor_size, 0);
+    assert_int_equal(st.anchor_utc_us, 0);
+    assert_int_equal(st.anchor_beyond, st.records);
     assert_true(fixture_logged("event=anchor-failed", "ENOENT"));
     assert_int_equal(probe_run(f, STORE_SIGNED, NULL, 1), 0);
+    /* It is tried again. */
+    assert_int_equal(mkdir(folder, 0700), 0);
+    fake_clock_advance(INT64_C(61) * 1000000);
+    fixture_turn(f);
+    do
+        store_status_get(f->store, &st);
+    while (st.anchor_failing);
+    assert_int_equal(st.anchor_size, 4);
     fixture_close(f);
 }
 
@@ -433,6 +499,8 @@ int main(void)
         TEST(tick__records_a_step_of_the_clock),
         TEST(tick__signs_what_nobody_waits_for_after_the_delay),
         TEST(tick__writes_the_anchor_at_its_interval),
+        TEST(store_status_get__says_how_far_the_anchor_is),
+        TEST(store_status_get__has_the_anchor_of_the_run_before),
         TEST(tick__a_failing_anchor_alarms_only),
         TEST(idle__finds_an_edit_in_the_old_log),
         TEST(idle__forgets_messages_beyond_their_window),

@@ -24,6 +24,24 @@ static void row(const char *name, const char *value)
     (void)printf("%-14s %s\n", name, value);
 }
 
+static void print_anchor(const json_t *a)
+{
+    const char *state = yes(a, "failing") ? "FAILING: cannot be written, " : "";
+
+    if (!json_is_object(a)) {
+        row("anchor", "none: audit.anchor_file is not set");
+        return;
+    }
+    if (json_is_string(json_object_get(a, "written")))
+        (void)printf("%-14s %ssize %lld, written %s (%lld s ago), %lld records beyond it\n",
+                     "anchor", state, num(a, "size"), str(a, "written"), num(a, "age_s"),
+                     num(a, "beyond"));
+    else
+        (void)printf("%-14s %snever written, %lld records beyond it\n", "anchor", state,
+                     num(a, "beyond"));
+    row("", str(a, "file"));
+}
+
 void print_status(const json_t *r)
 {
     const json_t *hsm = json_object_get(r, "hsm"), *store = json_object_get(r, "store");
@@ -40,6 +58,7 @@ void print_status(const json_t *r)
         row("", "note: whoever has the PIN can wrap a TEK under a key of his own");
     (void)printf("%-14s %lld records, %lld signed, last checkpoint %s\n", "audit log",
                  num(store, "records"), num(store, "signed"), str(store, "checkpoint_time"));
+    print_anchor(json_object_get(store, "anchor"));
     (void)printf("%-14s %lld BSAs, %lld contents, %lld TEKs, %lld messages\n", "store",
                  num(counts, "bsas"), num(counts, "contents"), num(counts, "teks"),
                  num(counts, "messages"));
