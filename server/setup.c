@@ -153,6 +153,7 @@ static void on_fatal(void *arg, int error)
 int setup_store(struct tekd *t)
 {
     const struct config *c = t->config;
+    const uint32_t given = c->limits.free_warn_mb;
     struct store_options o = {
         .path = c->store.sqlite,
         .bsm_id = c->bsm_id,
@@ -164,7 +165,8 @@ int setup_store(struct tekd *t)
         .heartbeat_s = (int)c->audit.heartbeat_s,
         .anchor_file = c->audit.anchor_file,
         .anchor_interval_s = (int)c->audit.anchor_interval_s,
-        .free_warn = (uint64_t)c->limits.free_warn_mb * MEGABYTE,
+        .free_warn = (uint64_t)(given ? given : CONFIG_FREE_WARN_MB) * MEGABYTE,
+        .free_warn_percent = given ? 0 : CONFIG_FREE_WARN_PERCENT,
         .free_stop = (uint64_t)c->limits.free_stop_mb * MEGABYTE,
         .message_window_us = (int64_t)c->policy.message_window_s * 1000000,
         .signer = {.arg = t->hsm, .public_key = sign_public_key, .sign = sign_checkpoint},

@@ -112,6 +112,14 @@ struct config_policy {
     enum config_refusal refusal_http;
 };
 
+/*
+ * Without limits.free_warn_mb: this much, or this part of the volume if that is more.  Early is
+ * right for an alarm: a tenth of a large volume takes longer to fill than anybody is away, and two
+ * gigabytes of a small one still are four times what keys are refused at.
+ */
+#define CONFIG_FREE_WARN_MB      2048
+#define CONFIG_FREE_WARN_PERCENT 10
+
 struct config_limits {
     uint32_t connections;
     uint32_t http_threads;          /* event loops */
@@ -121,8 +129,8 @@ struct config_limits {
     uint32_t per_bsa_auto_contents; /* contents one BSA may have made by policy.auto_content */
     uint32_t request_deadline_ms;   /* from the last octet of a request to its answer */
     uint32_t request_timeout_ms;    /* reading a request, and idle between two */
-    uint32_t free_warn_mb;          /* alarm below this free space on the store's volume */
-    uint32_t free_stop_mb;          /* keys are refused below this */
+    uint32_t free_warn_mb; /* alarm below this free space on the store's volume; 0: above */
+    uint32_t free_stop_mb; /* keys are refused below this */
 };
 
 struct config_push {

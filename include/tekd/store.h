@@ -95,7 +95,8 @@ struct store_options {
     int heartbeat_s;             /* 0: 300 */
     const char *anchor_file;     /* the newest note, written every anchor_interval_s; NULL: none */
     int anchor_interval_s;       /* 0: 60 */
-    uint64_t free_warn;          /* octets of free disk space: below, an alarm */
+    uint64_t free_warn;          /* octets of free disk space: below, an alarm ... */
+    unsigned free_warn_percent;  /* ... or below this part of the volume, if that is more; 0: no */
     uint64_t free_stop;          /* below, keys are refused; confirmations and admin go on */
     int64_t message_window_us;   /* messages older than this may be forgotten; 0: 7 days */
     unsigned cache_mb;           /* pages of the database in memory; 0: 16 */

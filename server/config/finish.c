@@ -235,31 +235,44 @@ static const struct order {
     const char *section, *small_key, *great_key;
     size_t small, great;
     uint32_t small_unit, great_unit;
+    uint32_t without; /* a great one without default: what it is at least when it is not given */
 } orders[] = {
     {"push", "retry_initial_s", "retry_max_s", offsetof(struct config, push.retry_initial_s),
-     offsetof(struct config, push.retry_max_s), 1, 1},
+     offsetof(struct config, push.retry_max_s), 1, 1, 0},
     {"push", "attempt_timeout_s", "deadline_s", offsetof(struct config, push.attempt_timeout_s),
-     offsetof(struct config, push.deadline_s), 1, 1},
+     offsetof(struct config, push.deadline_s), 1, 1, 0},
     {"limits", "free_stop_mb", "free_warn_mb", offsetof(struct config, limits.free_stop_mb),
-     offsetof(struct config, limits.free_warn_mb), 1, 1},
+     offsetof(struct config, limits.free_warn_mb), 1, 1, CONFIG_FREE_WARN_MB},
     {"audit", "checkpoint_max_delay_ms", "heartbeat_s",
      offsetof(struct config, audit.checkpoint_max_delay_ms),
-     offsetof(struct config, audit.heartbeat_s), 1, 1000},
+     offsetof(struct config, audit.heartbeat_s), 1, 1000, 0},
 };
+
+static int finish_order(struct reader *r, struct config *c, const struct order *o)
+{
+    const struct where section = {.key = o->section};
+    const struct where where = {.up = &section, .key = o->small_key};
+    uint32_t small = *number_at(c, o->small), great = *number_at(c, o->great);
+
+    if (great == 0 && small > o->without)
+        return tree_refuse_at(r, &where,
+                              "expected no more than %" PRIu32 " where %s is not given, found "
+                              "%" PRIu32,
+                              o->without, o->great_key, small);
+    if (great != 0 && (uint64_t)small * o->small_unit > (uint64_t)great * o->great_unit)
+        return tree_refuse_at(r, &where,
+                              "expected no more than %s, which is %" PRIu32 ", found %" PRIu32,
+                              o->great_key, great, small);
+    return 0;
+}
 
 static int finish_orders(struct reader *r, struct config *c)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(orders); i++) {
-        const struct order *o = &orders[i];
-        const struct where section = {.key = o->section};
-        uint32_t small = *number_at(c, o->small), great = *number_at(c, o->great);
+    int e = 0;
 
-        if ((uint64_t)small * o->small_unit > (uint64_t)great * o->great_unit)
-            return tree_refuse_at(r, &(struct where){.up = &section, .key = o->small_key},
-                                  "expected no more than %s, which is %" PRIu32 ", found %" PRIu32,
-                                  o->great_key, great, small);
-    }
-    return 0;
+    for (size_t i = 0; i < ARRAY_SIZE(orders) && e == 0; i++)
+        e = finish_order(r, c, &orders[i]);
+    return e;
 }
 
 static int finish_listen(struct reader *r, const struct config *c)

@@ -33,37 +33,46 @@ static void look_at_clock(struct store *s, int64_t now)
     (void)audit_own(s, TAKE(rec), true);
 }
 
-static int free_octets(const char *path, uint64_t *ret_octets)
+static int look_at_volume(const char *path, struct statvfs *ret_volume)
 {
     AUTO_MEM char *copy = strdup(path);
-    struct statvfs v;
 
     if (copy == NULL)
         return TEKD_ENOMEM;
-    if (statvfs(dirname(copy), &v) < 0) {
-        log_event(LOG_WARN, "store", "free-space-unknown", LOG_STR("call", "statvfs"),
-                  LOG_STR("errno", strerrorname_np(errno)));
-        return TEKD_EIO;
-    }
-    *ret_octets = (uint64_t)v.f_bavail * v.f_frsize;
-    return 0;
+    if (statvfs(dirname(copy), ret_volume) == 0)
+        return 0;
+    log_event(LOG_WARN, "store", "free-space-unknown", LOG_STR("call", "statvfs"),
+              LOG_STR("errno", strerrorname_np(errno)));
+    return TEKD_EIO;
+}
+
+/* Below how many free octets there is an alarm; volumes are enlarged while they are in use. */
+static uint64_t warn_below(const struct store_options *o, const struct statvfs *v)
+{
+    uint64_t part = (uint64_t)v->f_blocks * v->f_frsize / 100 * o->free_warn_percent;
+
+    return part > o->free_warn ? part : o->free_warn;
 }
 
 static void look_at_space(struct store *s)
 {
+    struct statvfs v;
+    uint64_t warn;
     bool low, warned;
 
     s->db_octets = db_driver(s->db)->octets(s->db);
-    if (free_octets(s->o.path, &s->free_octets) < 0)
+    if (look_at_volume(s->o.path, &v) < 0)
         return;
+    s->free_octets = (uint64_t)v.f_bavail * v.f_frsize;
+    warn = warn_below(&s->o, &v);
     low = s->free_octets < s->o.free_stop;
-    warned = s->free_octets < s->o.free_warn;
+    warned = s->free_octets < warn;
     if (low && !s->low)
         log_event(LOG_ERROR, "store", "free-space-low", LOG_INT("octets", s->free_octets),
                   LOG_INT("stop", s->o.free_stop));
     else if (warned && !s->warned)
         log_event(LOG_WARN, "store", "free-space-low", LOG_INT("octets", s->free_octets),
-                  LOG_INT("warn", s->o.free_warn));
+                  LOG_INT("warn", warn));
     s->low = low;
     s->warned = warned;
 }

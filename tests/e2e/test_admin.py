@@ -118,6 +118,26 @@ def test_status_says_how_far_the_anchor_is(new_tekd, mid, content):
                      tekd.tekctl("status").stdout, re.M)
 
 
+def test_low_space_is_an_alarm(new_tekd, mid, content):
+    """Below what is set; without a setting below 2048 MB or a tenth of the volume."""
+    tekd = new_tekd(limits={"free_warn_mb": None})
+    v = os.statvfs(tekd.folder)
+    size, room = v.f_blocks * v.f_frsize, v.f_bavail * v.f_frsize
+    warn = max(2048 << 20, size // 10)
+    if abs(room - warn) > 256 << 20:  # else it may be crossed meanwhile
+        tekd.start()
+        said = re.findall(r"event=free-space-low octets=\d+ warn=(\d+)", tekd.log())
+        assert [abs(int(w) - warn) < 1000 for w in said] == [True] * (room < warn)
+        tekd.stop()
+    more = (size >> 20) + 1  # than can be free
+    os.unlink(tekd.log_path)
+    tekd.configure(limits={"free_warn_mb": more})
+    tekd.start()
+    assert re.findall(r"warn store event=free-space-low octets=\d+ warn=(\d+)", tekd.log()) == \
+        [str(more << 20)]
+    assert tekd.ask(mid, content).status == 200
+
+
 @pytest.mark.parametrize("words", [
     [], ["nonsense"], ["bsa"], ["bsa", "show"], ["bsa", "show", "a", "b"], ["status", "x"],
     ["status", "--what"], ["content", "add", "c", "--bits", "many"], ["bsa", "add", "--cert"],

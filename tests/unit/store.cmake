@@ -5,7 +5,7 @@ target_link_libraries(store_signer PUBLIC tekd_store)
 add_library(store_fixture STATIC store_fixture.c store_vfs.c)
 target_link_libraries(store_fixture PUBLIC store_signer PkgConfig::CMOCKA PkgConfig::SQLITE)
 
-foreach(module store store_start store_faults store_signer store_rows)
+foreach(module store store_start store_faults store_signer store_rows store_space)
     tekd_unit_test(${module} store_fixture FAKE_CLOCK)
 endforeach()
 

@@ -280,6 +280,11 @@ static const struct bad {
     {END_OF_BASE, END_OF_BASE "limits: {free_warn_mb: 100}\n",
      "15:1: limits.free_stop_mb: expected no more than free_warn_mb, which is 100, found "
      "512"},
+    {END_OF_BASE, END_OF_BASE "limits: {free_stop_mb: 2049}\n",
+     "15:24: limits.free_stop_mb: expected no more than 2048 where free_warn_mb is not given, "
+     "found 2049"},
+    {END_OF_BASE, END_OF_BASE "limits: {free_warn_mb: 0}\n",
+     "15:24: limits.free_warn_mb: expected 1..100000000, found 0"},
     {END_OF_BASE, END_OF_BASE "audit: {heartbeat_s: 1, checkpoint_max_delay_ms: 1001}\n",
      "15:50: audit.checkpoint_max_delay_ms: expected no more than heartbeat_s, which is 1, "
      "found 1001"},
@@ -405,6 +410,7 @@ static void config_load__fills_in_what_is_not_there(void **state)
     assert_int_equal(c->limits.connections, 1024);
     assert_int_equal(c->limits.request_deadline_ms, 4000);
     assert_int_equal(c->limits.free_stop_mb, 512);
+    assert_int_equal(c->limits.free_warn_mb, 0); /* by what the volume is */
     assert_int_equal(c->push.deadline_s, 3600);
     assert_null(c->admin.group);
     assert_null(c->admin.http);
@@ -419,6 +425,7 @@ static void config_load__reads_every_kind(void **state)
     static const char more[] = "audit: {release: durable, instance: tekd-b}\n"
                                "policy: {auto_content: true, refusal_http: mapped}\n"
                                "admin: {http: '[::1]:9464', group: ops}\n"
+                               "limits: {free_stop_mb: 2049, free_warn_mb: 2049}\n"
                                "log: {format: json, level: debug}\n";
     struct place *p = *state;
     struct config_error error;
@@ -427,6 +434,7 @@ static void config_load__reads_every_kind(void **state)
 
     assert_true(asprintf(&text, "%s%s", base, more) > 0);
     assert_int_equal(load(p, text, &c, &error), 0);
+    assert_int_equal(c->limits.free_warn_mb, 2049);
     assert_int_equal(c->audit.release, CONFIG_RELEASE_DURABLE);
     assert_string_equal(c->audit.instance, "tekd-b");
     assert_true(c->policy.auto_content);
