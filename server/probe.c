@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tekd/clock.h"
+#include "tekd/enc.h"
 #include "tekd/err.h"
 
 static const char *const hsm_states[] = {[HSM_STARTING] = "the HSM workers are starting",
@@ -37,6 +39,21 @@ static int keys_ready(struct tekd *t, char reason[static HSM_TEXT_MAX])
     return TEKD_EHSM;
 }
 
+/* OpenSSL refuses from the very second on, by the same clock. */
+static int crl_ready(struct tekd *t, char reason[static HSM_TEXT_MAX])
+{
+    char since[ENC_TIME_LEN + 1];
+    struct http_status s;
+
+    http_status_get(t->http, &s);
+    if (s.crl_next_update_s == 0 || clock_utc_us() / 1000000 < s.crl_next_update_s)
+        return 0;
+    enc_time(s.crl_next_update_s * 1000000, since);
+    (void)snprintf(reason, HSM_TEXT_MAX, "the CRL expired at %s and BSAs are refused: %.100s",
+                   since, t->config->tls.crl);
+    return TEKD_EINVAL;
+}
+
 int probe_ready(void *tekd, char reason[static HSM_TEXT_MAX])
 {
     struct tekd *t = tekd;
@@ -46,6 +63,8 @@ int probe_ready(void *tekd, char reason[static HSM_TEXT_MAX])
         r = store_ready(t->store, reason);
     if (r == 0)
         r = keys_ready(t, reason);
+    if (r == 0)
+        r = crl_ready(t, reason);
     return r;
 }
 

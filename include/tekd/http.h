@@ -112,7 +112,9 @@ void http_stop(struct http *h);
 /* Numbers for status. */
 struct http_status {
     uint64_t connections, accepted, handshakes_failed, requests, replies, dropped, timed_out;
-    int64_t crl_next_update_s; /* Unix time; 0: no CRL */
+    /* Unix time from which on peers are refused because the CRL of their CA has expired; 0: never,
+     * or no CRL is checked. */
+    int64_t crl_next_update_s;
     int64_t certificate_not_after_s;
 };
 void http_status_get(struct http *h, struct http_status *ret_status);

@@ -89,7 +89,7 @@ static const struct setting tls_settings[] = {
     TEXT(tls, crl, .max = PATH_OCTETS, .form = FORM_PATH, .flags = SETTING_OFF,
          .sample = "pki/ca.crl",
          .meaning = "PEM file: revocation lists of these CAs. Once set, every CA needs one that "
-                    "is not expired, else its clients are refused."),
+                    "is not expired, else its clients are refused and /readyz says so."),
     END,
 };
 

@@ -54,21 +54,52 @@ static int use_ca(SSL_CTX *ctx, const char *path)
     return 0;
 }
 
-static int add_crls(X509_STORE *store, FILE *f, int64_t *ret_next_update_s)
+static int add_crls(X509_STORE *store, FILE *f)
 {
     X509_CRL *crl;
     int n = 0, ok = 1;
 
     while (ok && (crl = PEM_read_X509_CRL(f, NULL, NULL, NULL))) {
-        int64_t next = unix_time(X509_CRL_get0_nextUpdate(crl));
-
-        if (*ret_next_update_s == 0 || next < *ret_next_update_s)
-            *ret_next_update_s = next;
         ok = X509_STORE_add_crl(store, crl);
         X509_CRL_free(crl);
         n++;
     }
     return ok && n > 0 && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+}
+
+/* Of several CRLs of one issuer OpenSSL takes one that has not expired; one without end never does,
+ * one whose end cannot be read always has. */
+static int64_t issuer_good_until(const STACK_OF(X509_OBJECT) * objects, const X509_NAME *issuer)
+{
+    int64_t until = 1;
+
+    for (int i = 0; i < sk_X509_OBJECT_num(objects); i++) {
+        const X509_CRL *crl = X509_OBJECT_get0_X509_CRL(sk_X509_OBJECT_value(objects, i));
+        const ASN1_TIME *end;
+        int64_t next;
+
+        if (!crl || X509_NAME_cmp(X509_CRL_get_issuer(crl), issuer) != 0)
+            continue;
+        end = X509_CRL_get0_nextUpdate(crl);
+        next = end ? unix_time(end) : INT64_MAX;
+        until = next > until ? next : until;
+    }
+    return until;
+}
+
+/* When the first issuer has no CRL any more that has not expired; 0: never. */
+static int64_t crls_good_until(X509_STORE *store)
+{
+    const STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(store);
+    int64_t until = INT64_MAX;
+
+    for (int i = 0; i < sk_X509_OBJECT_num(objects); i++) {
+        const X509_CRL *crl = X509_OBJECT_get0_X509_CRL(sk_X509_OBJECT_value(objects, i));
+        int64_t of_issuer = crl ? issuer_good_until(objects, X509_CRL_get_issuer(crl)) : INT64_MAX;
+
+        until = of_issuer < until ? of_issuer : until;
+    }
+    return until == INT64_MAX ? 0 : until;
 }
 
 /* An expired CRL refuses every peer: that is OpenSSL's check at each handshake. */
@@ -80,11 +111,12 @@ static int use_crl(struct tls *t, const char *path)
     if (!f)
         return fail("crl-not-read", path);
     ERR_clear_error();
-    ok = add_crls(t->store, f, &t->crl_next_update_s);
+    ok = add_crls(t->store, f);
     (void)fclose(f);
     if (!ok)
         return fail("crl-not-read", path);
     ERR_clear_error();
+    t->crl_next_update_s = crls_good_until(t->store);
     X509_STORE_set_flags(t->store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
     return 0;
 }

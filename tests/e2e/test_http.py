@@ -3,6 +3,7 @@
 import glob
 import os
 import ssl
+from datetime import timedelta
 
 import pytest
 
@@ -620,6 +621,65 @@ def test_expired_crl_refuses_everybody(tekd, mid, content):
     assert tekd.ask(mid, content).status == 200
     causes = {r["cause"] for r in tekd.audit().of("tls.refused")}
     assert causes == {"crl-expired"}
+
+
+def assert_not_ready_for_the_crl(tekd, since):
+    """/readyz and tekctl say which file, and since when; it is alive."""
+    path = tekd.path("pki", "ca.crl")
+    reason = f"the CRL expired at {since:%Y-%m-%dT%H:%M:%S}.000000Z and BSAs are refused: {path}"
+    assert tekd.probe("/readyz") == (503, f"not ready: {reason}\n")
+    assert tekd.probe("/healthz")[0] == 200
+    status = tekd.ctl("status")
+    assert (status["ready"], status["reason"]) == (False, reason)
+    assert "alert" in alert_of(tekd, tekd.tls("bsa-2"))
+
+
+def test_expired_crl_is_not_ready(tekd, mid, content):
+    """Whether it comes by a reload or expires while it serves; a fresh one mends it."""
+    ca, path = tekd.template.ca, tekd.path("pki", "ca.crl")
+    since = pki.now() - pki.DAY
+    ca.write_crl(path, -2 * pki.DAY, -pki.DAY)
+    assert tekd.probe("/readyz")[0] == 200  # it was not told yet
+    tekd.hup()
+    assert_not_ready_for_the_crl(tekd, next_update(path))
+    assert abs(next_update(path) - since) < pki.HOUR
+
+    ca.write_crl(path, end=timedelta(seconds=4))
+    tekd.hup()
+    assert tekd.probe("/readyz")[0] == 200 or pki.now() >= next_update(path)
+    tekd.wait_for("/readyz", 503)
+    assert pki.now() >= next_update(path)
+    assert_not_ready_for_the_crl(tekd, next_update(path))
+
+    # One that does not parse changes nothing.
+    with open(path, "wb") as f:
+        f.write(b"nothing")
+    tekd.hup()
+    assert tekd.probe("/readyz")[0] == 503
+    ca.write_crl(path)
+    tekd.hup()
+    assert tekd.probe("/readyz") == (200, "ready\n")
+    assert tekd.ask(mid, content).status == 200
+
+
+def next_update(path):
+    from cryptography import x509
+    with open(path, "rb") as f:
+        return x509.load_pem_x509_crl(f.read()).next_update
+
+
+def test_start_with_an_expired_crl_is_alive_and_not_ready(new_tekd, mid, content):
+    tekd = new_tekd()
+    path = tekd.path("pki", "ca.crl")
+    tekd.template.ca.write_crl(path, -2 * pki.DAY, -pki.DAY)
+    tekd.start(wait="alive")
+    tekd.wait_for("/readyz", 503)
+    wait_until(lambda: "CRL" in tekd.probe("/readyz")[1], "nothing but the CRL is missing")
+    assert_not_ready_for_the_crl(tekd, next_update(path))
+    tekd.template.ca.write_crl(path)
+    tekd.hup()
+    assert tekd.probe("/readyz")[0] == 200
+    assert tekd.ask(mid, content).status == 200
 
 
 def test_server_key_in_the_hsm_signs_handshakes(new_tekd, mid, content):

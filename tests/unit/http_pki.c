@@ -206,23 +206,32 @@ static void revoke_in(X509_CRL *crl, long serial, ASN1_TIME *when)
     ASN1_INTEGER_free(n);
 }
 
-void pki_write_crl(struct pki *p, long good_for_s)
+static void write_crl(struct pki *p, FILE *f, const struct pki_identity *ca, long good_for_s)
 {
     X509_CRL *crl = X509_CRL_new();
     ASN1_TIME *from = X509_gmtime_adj(NULL, -2 * DAY_S), *to = X509_gmtime_adj(NULL, good_for_s);
-    FILE *f;
 
-    need(crl && from && to);
+    need(f && crl && from && to);
     need(X509_CRL_set_version(crl, X509_CRL_VERSION_2));
-    need(X509_CRL_set_issuer_name(crl, X509_get_subject_name(p->ca.cert)));
-    need(X509_CRL_set1_lastUpdate(crl, from) && X509_CRL_set1_nextUpdate(crl, to));
+    need(X509_CRL_set_issuer_name(crl, X509_get_subject_name(ca->cert)));
+    need(X509_CRL_set1_lastUpdate(crl, from));
+    need(good_for_s == PKI_NO_END || X509_CRL_set1_nextUpdate(crl, to));
     for (size_t i = 0; i < p->n_revoked; i++)
         revoke_in(crl, p->revoked[i], from);
-    need(X509_CRL_sort(crl) && X509_CRL_sign(crl, p->ca.key, EVP_sha256()) > 0);
-    f = file_of(p, "ca.crl");
+    need(X509_CRL_sort(crl) && X509_CRL_sign(crl, ca->key, EVP_sha256()) > 0);
     need(PEM_write_X509_CRL(f, crl));
     need(fclose(f) == 0);
     X509_CRL_free(crl);
     ASN1_TIME_free(from);
     ASN1_TIME_free(to);
+}
+
+void pki_write_crl(struct pki *p, long good_for_s)
+{
+    write_crl(p, file_of(p, "ca.crl"), &p->ca, good_for_s);
+}
+
+void pki_add_crl(struct pki *p, const struct pki_identity *ca, long good_for_s)
+{
+    write_crl(p, fopen(pki_path(p, "ca.crl"), "ae"), ca, good_for_s);
 }

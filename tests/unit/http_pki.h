@@ -46,6 +46,9 @@ void pki_renew_server(struct pki *p);
 void pki_revoke(struct pki *p, const struct pki_identity *who);
 /* The CRL anew, good for so many seconds; negative: it has expired. */
 void pki_write_crl(struct pki *p, long good_for_s);
+/* One more in the same file, by this CA; PKI_NO_END: it says no end. */
+#define PKI_NO_END 0L
+void pki_add_crl(struct pki *p, const struct pki_identity *ca, long good_for_s);
 /* Any text as a file of the folder. */
 void pki_write(const struct pki *p, const char *name, const char *text);
 

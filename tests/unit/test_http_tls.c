@@ -261,6 +261,56 @@ static void http_status__says_when_files_end(void **state)
     assert_true(s.certificate_not_after_s > time(NULL));
 }
 
+/* What the status says of the CRLs in the file, and whether a client is served. */
+static void assert_crl(struct fixture *f, bool is_served, int64_t least, int64_t most)
+{
+    struct http_status s;
+    struct answer a;
+    struct client *c;
+
+    assert_int_equal(http_reload(f->http), 0);
+    http_status_get(f->http, &s);
+    assert_in_range(s.crl_next_update_s, least, most);
+    c = fixture_connect(f);
+    if (!is_served) {
+        assert_true(alert_of(c) >= 0);
+        return;
+    }
+    client_request(c, "");
+    fixture_answer(f, "<a/>");
+    assert_true(client_read(c, &a));
+    assert_int_equal(a.status, 200);
+    client_close(c);
+}
+
+static void http_status__knows_which_crl_counts(void **state)
+{
+    struct fixture *f = *state;
+    const struct pki *p = f->pki;
+    int64_t now = time(NULL);
+
+    /* One issuer's: the older one of the file does no harm. */
+    pki_write_crl(f->pki, -60);
+    assert_crl(f, false, now - 61, now);
+    pki_add_crl(f->pki, &p->ca, 3600);
+    assert_crl(f, true, now + 3600, now + 3700);
+    pki_add_crl(f->pki, &p->ca, -30);
+    assert_crl(f, true, now + 3600, now + 3700);
+    /* Another CA's: its clients are refused. */
+    pki_add_crl(f->pki, &p->other_ca, -90);
+    assert_crl(f, true, now - 91, now);
+    pki_add_crl(f->pki, &p->other_ca, 1800);
+    assert_crl(f, true, now + 1800, now + 1900);
+    pki_write_crl(f->pki, -60);
+    pki_add_crl(f->pki, &p->other_ca, 1800);
+    assert_crl(f, false, now - 61, now);
+    /* Without end. */
+    pki_write_crl(f->pki, PKI_NO_END);
+    assert_crl(f, true, 0, 0);
+    pki_add_crl(f->pki, &p->other_ca, 1800);
+    assert_crl(f, true, now + 1800, now + 1900);
+}
+
 /* ---- the key in the HSM ---------------------------------------------------------------------- */
 
 static void http_signer__serves_as_a_file_does(void **state)
@@ -355,6 +405,7 @@ int main(void)
         FIXTURE_TEST(http_reload__keeps_the_old_files_when_one_is_broken),
         FIXTURE_TEST(http_reload__serves_the_new_certificate),
         FIXTURE_TEST(http_status__says_when_files_end),
+        FIXTURE_TEST(http_status__knows_which_crl_counts),
         cmocka_unit_test(http_signer__serves_as_a_file_does),
         cmocka_unit_test(http_signer__that_hangs_delays_no_open_connection),
         cmocka_unit_test(http_signer__that_fails_fails_the_handshake),

@@ -8,8 +8,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fake_clock.h"
 #include "server_parts.h"
 #include "tekd/err.h"
+
+#define NOW_S INT64_C(1795353341) /* 2026-11-22T13:15:41Z */
 
 static int setup(void **state)
 {
@@ -27,7 +30,9 @@ static int teardown(void **state)
 
 static void assert_answer(const char *path, int status, const char *body)
 {
-    static struct tekd t;
+    static char crl[] = "/etc/tekd/ca.crl";
+    static struct config c = {.tls = {.crl = crl}};
+    static struct tekd t = {.config = &c};
     AUTO(buf) struct buf *b = NULL;
 
     assert_int_equal(buf_new(1024, &b), 0);
@@ -86,10 +91,45 @@ static void probe_get__says_that_keks_are_not_bound(void **state)
                   "not ready: the KEKs are not bound: KEK \"tekd-storage\": busy\n");
 }
 
+static void probe_get__says_that_the_crl_has_expired(void **state)
+{
+    (void)state;
+    fake_clock_set_utc(NOW_S * 1000000);
+    parts.http.crl_next_update_s = NOW_S + 1;
+    assert_answer("/readyz", 200, "ready\n");
+    fake_clock_advance(999999);
+    assert_answer("/readyz", 200, "ready\n");
+    fake_clock_advance(1);
+    assert_answer("/readyz", 503,
+                  "not ready: the CRL expired at 2026-11-22T13:15:42.000000Z and BSAs are refused: "
+                  "/etc/tekd/ca.crl\n");
+    assert_answer("/healthz", 200, "alive\n");
+    parts.http.crl_next_update_s = NOW_S + 3600; /* after a reload */
+    assert_answer("/readyz", 200, "ready\n");
+}
+
+static void probe_get__without_a_crl_needs_none(void **state)
+{
+    (void)state;
+    parts.http.crl_next_update_s = 0;
+    assert_answer("/readyz", 200, "ready\n");
+}
+
+static void probe_get__says_first_what_is_worse(void **state)
+{
+    (void)state;
+    parts.http.crl_next_update_s = 1;
+    parts.keys.bound = false;
+    parts.store_ready = TEKD_EFULL;
+    parts.store_reason = "no space";
+    assert_answer("/readyz", 503, "not ready: no space\n");
+}
+
 static void probe_ready__cuts_long_reasons(void **state)
 {
-    char reason[HSM_TEXT_MAX + 1];
-    struct tekd t = {.config = NULL};
+    char reason[HSM_TEXT_MAX + 1], path[2 * HSM_TEXT_MAX];
+    struct config c = {.tls = {.crl = path}};
+    struct tekd t = {.config = &c};
 
     (void)state;
     reason[HSM_TEXT_MAX] = 'y'; /* not its to write to */
@@ -102,6 +142,12 @@ static void probe_ready__cuts_long_reasons(void **state)
     memset(parts.keys.reason, 'x', sizeof(parts.keys.reason) - 1);
     assert_int_equal(probe_ready(&t, reason), TEKD_EHSM);
     assert_memory_equal(reason, "the KEKs are not bound: xxxxxx", 30);
+    parts.keys.bound = true;
+    parts.http.crl_next_update_s = 1;
+    memset(path, 'x', sizeof(path) - 1);
+    path[sizeof(path) - 1] = '\0';
+    assert_int_equal(probe_ready(&t, reason), TEKD_EINVAL);
+    assert_non_null(strstr(reason, "BSAs are refused: xxxxxx"));
     assert_int_equal(reason[HSM_TEXT_MAX], 'y');
 }
 
@@ -123,6 +169,9 @@ int main(void)
         TEST(probe_get__says_what_the_hsm_lacks),
         TEST(probe_get__says_what_the_store_lacks),
         TEST(probe_get__says_that_keks_are_not_bound),
+        TEST(probe_get__says_that_the_crl_has_expired),
+        TEST(probe_get__without_a_crl_needs_none),
+        TEST(probe_get__says_first_what_is_worse),
         TEST(probe_ready__cuts_long_reasons),
         TEST(probe_get__knows_two_paths),
     };
