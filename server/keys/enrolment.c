@@ -94,8 +94,10 @@ static int add_kek(struct enrolment *e, struct store_tx *tx)
  */
 static int retire_kek(struct enrolment *e, struct store_tx *tx)
 {
-    int r = store_tx_kek_retire(tx, e->retire.row);
+    int r = delivery_gone(&e->gone, tx);
 
+    if (r == 0)
+        r = store_tx_kek_retire(tx, e->retire.row);
     if (r == 0)
         r = kek_record_retired(tx, &e->retire, e->actor);
     if (r == 0)
@@ -167,12 +169,36 @@ static void take_back(struct enrolment *e)
                   LOG_STR("error", tekd_errname(r)));
 }
 
-int enrolment_commit(struct enrolment *e, struct keys_error *err)
+static int commit_once(struct enrolment *e)
 {
-    int r = store_call(e->k->store, STORE_DURABLE, apply_enrolment, e);
+    int r;
 
+    e->in_force = false;
+    r = store_call(e->k->store, STORE_DURABLE, apply_enrolment, e);
     if (r < 0 && e->in_force)
         take_back(e);
+    return r;
+}
+
+/* Open deliveries under a KEK that goes are abandoned first, as much as is not left to the
+ * transaction itself. */
+static int commit_retiring(struct enrolment *e)
+{
+    int r = TEKD_EAGAIN;
+
+    e->gone = (struct key_gone){.k = e->k, .actor = e->actor, .kek = e->retire.row};
+    for (int i = 0; i < KEYS_ATTEMPTS_MAX && r == TEKD_EAGAIN; i++) {
+        r = delivery_gone_ahead(&e->gone);
+        if (r == 0)
+            r = commit_once(e);
+    }
+    return r;
+}
+
+int enrolment_commit(struct enrolment *e, struct keys_error *err)
+{
+    int r = e->retire.row ? commit_retiring(e) : commit_once(e);
+
     if (r == TEKD_ESTALE)
         return admin_fail(err, r, "\"%s\": somebody else is changing this BSA; try again",
                           e->row->id);

@@ -467,28 +467,6 @@ int work_find(struct keys_work *w);
  * TEKD_ENOTFOUND when it was not and the request goes on, 0 when it was settled. */
 int work_look(struct keys_work *w);
 
-/* ---- enrolment.c: a change of what is enrolled for a BSA ------------------------------------- */
-
-/* Of all patterns of a BSA: one record lists them, and with the rest they fit into RECORD_MAX. */
-#define ENTITLE_TOTAL_MAX 4096
-
-struct enrolment {
-    struct keys *k;
-    const struct keys_actor *actor;
-    const char *action; /* NULL: the record of the KEK says it all */
-    struct store_bsa *row;
-    struct bsa_state *seen;  /* what row was made of; NULL: the BSA is new */
-    bool new_kek;            /* row.kek is to be added */
-    struct store_kek retire; /* row 0: none */
-    bool in_force;           /* the registry has the new state */
-};
-
-/* What is in force, and a copy to be changed.  Errors: TEKD_ENOTFOUND. */
-int enrolment_begin(struct keys *k, const char *id, struct bsa_state **ret_seen,
-                    struct store_bsa **ret_row, struct keys_error *err);
-/* Errors: TEKD_ESTALE: another change came first, begin anew; TEKD_EEXIST; those of the store. */
-int enrolment_commit(struct enrolment *e, struct keys_error *err);
-
 /* ---- group.c: Key Deliveries of one TEK, prepared together ----------------------------------- */
 
 struct draft {
@@ -561,6 +539,29 @@ int delivery_gone(struct key_gone *g, struct store_tx *tx);
 
 /* Judges and answers the Tag 4 that a work has read. */
 void confirm_work(struct keys_work *w);
+
+/* ---- enrolment.c: a change of what is enrolled for a BSA ------------------------------------- */
+
+/* Of all patterns of a BSA: one record lists them, and with the rest they fit into RECORD_MAX. */
+#define ENTITLE_TOTAL_MAX 4096
+
+struct enrolment {
+    struct keys *k;
+    const struct keys_actor *actor;
+    const char *action; /* NULL: the record of the KEK says it all */
+    struct store_bsa *row;
+    struct bsa_state *seen;  /* what row was made of; NULL: the BSA is new */
+    bool new_kek;            /* row.kek is to be added */
+    struct store_kek retire; /* row 0: none */
+    struct key_gone gone;    /* of retire */
+    bool in_force;           /* the registry has the new state */
+};
+
+/* What is in force, and a copy to be changed.  Errors: TEKD_ENOTFOUND. */
+int enrolment_begin(struct keys *k, const char *id, struct bsa_state **ret_seen,
+                    struct store_bsa **ret_row, struct keys_error *err);
+/* Errors: TEKD_ESTALE: another change came first, begin anew; TEKD_EEXIST; those of the store. */
+int enrolment_commit(struct enrolment *e, struct keys_error *err);
 
 /* ---- admin: shared by admin_bsa.c, admin_content.c, enrolment.c ------------------------------ */
 
