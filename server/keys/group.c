@@ -341,8 +341,10 @@ int group_apply(struct group *g, struct store_tx *tx)
     return r;
 }
 
-void group_done(const struct group *g)
+void group_done(const struct group *g, int result)
 {
+    if (result == TEKD_ESTALE)
+        return;
     for (size_t i = 0; i < g->n; i++)
         delivery_changed(g->k, g->draft[i].row.bsa);
 }
