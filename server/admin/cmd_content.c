@@ -50,7 +50,7 @@ static json_t *content_json(const struct store_content *c)
 {
     return json_pack("{s:s,s:i,s:I,s:I,s:o,s:o,s:b}", "content_id", c->id, "bits", (int)c->bits,
                      "period_s", (json_int_t)c->period_s, "lead_s", (json_int_t)c->lead_s, "epoch",
-                     c->period_s ? admin_time(c->epoch_utc_us) : json_null(), "created",
+                     c->period_s ? admin_utc(c->epoch_utc_us) : json_null(), "created",
                      admin_time(c->created_us), "by_request", c->created_by != 0);
 }
 

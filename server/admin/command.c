@@ -151,14 +151,17 @@ int64_t admin_arg_int_or(const struct admin_call *call, const char *key, int64_t
     return v ? json_integer_value(v) : other;
 }
 
-json_t *admin_time(int64_t utc_us)
+json_t *admin_utc(int64_t utc_us)
 {
     char text[ENC_TIME_LEN + 1];
 
-    if (utc_us == 0)
-        return json_null();
     enc_time(utc_us, text);
     return json_string(text);
+}
+
+json_t *admin_time(int64_t utc_us)
+{
+    return utc_us == 0 ? json_null() : admin_utc(utc_us);
 }
 
 int admin_page_result(struct admin_call *call, struct admin_page *page)

@@ -75,7 +75,8 @@ int64_t admin_arg_int_or(const struct admin_call *call, const char *key, int64_t
 int admin_fail_call(struct admin_call *call, int r, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* UTC as text; null for 0, which is not known or never was. */
+/* UTC as text; admin_time(): null for 0, which is not known or never was. */
+json_t *admin_utc(int64_t utc_us);
 json_t *admin_time(int64_t utc_us);
 
 /* A part of a list is an array; "next" stands for the row to go on after, if there are more. */

@@ -338,11 +338,15 @@ static void repeat__of_a_destroyed_key_is_key_gone(void **state)
     assert_int_equal(service_count(s, "tek.destroyed", NULL, NULL), 1);
 }
 
-static void repeat__after_a_new_kek_gets_what_it_got(void **state)
+static void repeat__after_a_new_kek_beside_the_old_gets_what_it_got(void **state)
 {
     struct service *s = *state;
-    struct keys_bsa_change c = {
-        .id = "bsa-1", .kek_label = "second", .media = -1, .form = -1, .key_info = -1};
+    struct keys_bsa_change c = {.id = "bsa-1",
+                                .kek_label = "second",
+                                .keep_old_kek = true,
+                                .media = -1,
+                                .form = -1,
+                                .key_info = -1};
     struct cp3_message first, again, fresh;
 
     first = ask_key(s, BSA(s, 1), "m-1", "urn:x", NULL);
@@ -645,7 +649,7 @@ int main(void)
         SERVICE_TEST(repeat__belongs_to_its_source),
         SERVICE_TEST(repeat__after_a_rotation_gets_the_old_key),
         SERVICE_TEST(repeat__of_a_destroyed_key_is_key_gone),
-        SERVICE_TEST(repeat__after_a_new_kek_gets_what_it_got),
+        SERVICE_TEST(repeat__after_a_new_kek_beside_the_old_gets_what_it_got),
         SERVICE_TEST(repeat__passes_all_checks_again),
         SERVICE_TEST(repeat__after_a_restart_gets_the_same_octets),
         SERVICE_TEST(refusal__does_not_bind_the_message_id),

@@ -73,6 +73,11 @@ static void make_old(struct fixture *f)
     (void)snprintf(today, sizeof(today), "%s.today", f->path);
     assert_int_equal(rename(f->path, today), 0);
     fixture_sql(f, schema);
+    (void)snprintf(sql, sizeof(sql),
+                   "ATTACH '%s' AS today; ALTER TABLE today.kek DROP COLUMN"
+                   " added_us",
+                   today);
+    fixture_sql(f, sql);
     for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
         (void)snprintf(sql, sizeof(sql),
                        "ATTACH '%s' AS today; INSERT INTO %s SELECT * FROM"
