@@ -16,7 +16,7 @@
 #include "tekd/log.h"
 
 /* The patience with an HSM that wraps nothing of a group. */
-#define GROUP_US (3 * KEYS_HSM_US)
+#define GROUP_US (INT64_C(3) * KEYS_HSM_US)
 
 /* ---- members --------------------------------------------------------------------------------- */
 
