@@ -498,11 +498,12 @@ void front_run(struct front *f);
 /* From handle(): its answer, and those under way, are the last. */
 void front_finish(struct front *f);
 
-/* ---- request.c, listen.c ----------------------------------------------------------------------
+/* ---- request.c, listen.c, collect.c -----------------------------------------------------------
  */
 
 /* The commands; argv[0] is the name.  Each returns an enum bsa_exit. */
 int request_run(int argc, char **argv);
 int listen_run(int argc, char **argv);
+int collect_run(int argc, char **argv);
 
 #endif

@@ -16,6 +16,7 @@ static const struct command {
 } commands[] = {
     {"request", request_run, "ask for the TEK of a content (Key Request)"},
     {"listen", listen_run, "take the TEKs that the server delivers (Key Delivery)"},
+    {"collect", collect_run, "collect the deliveries that wait at the server"},
 };
 
 static void print_usage(FILE *out)
