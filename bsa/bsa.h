@@ -2,7 +2,7 @@
  * What the files of tek-bsa share.  check.c is the protocol, and the file to read for how a BSA
  * treats what a BSM sends; unwrap.c is the cryptography; the rest is a command-line program.
  *
- * Thread rule: one thread.
+ * Thread rule: one thread, but for late Confirmations (late.c).
  */
 #ifndef BSA_H
 #define BSA_H
@@ -243,6 +243,15 @@ struct check_refusal {
 int check_message(const struct check_subject *subject, struct check_result *ret_result,
                   struct check_refusal *ret_refusal);
 
+/*
+ * Whether HTTP answered as expected.  Errors, with expected and found filled: TEKD_EAGAIN (503),
+ * TEKD_EDENIED (any other).
+ */
+int check_http(long expected, long status, const void *body, size_t len,
+               struct check_refusal *ret_why);
+/* Fills in expected and found for an exchange that brought no answer. */
+void check_no_answer(struct check_refusal *why, const char *url, const char *text);
+
 /* Text of a peer for people: what is not printable ASCII becomes \xNN; cut where out ends. */
 void check_show(const char *text, size_t len, char *out, size_t out_size);
 
@@ -252,13 +261,16 @@ void check_show(const char *text, size_t len, char *out, size_t out_size);
 /* The options of all commands, each of which has a table of its own. */
 struct settings {
     struct {
-        const char *url, *ca, *cert, *key, *kek;
+        const char *url, *late, *ca, *cert, *key, *bsm_cert, *kek;
         const char *bsa, *bsm, *content, *message_id;
-        const char *media, *wrap, *timeout, *out;
-        bool json;
+        const char *media, *wrap, *form, *out, *journal;
+        const char *address, *port, *timeout, *wait, *status, *delay, *drop, *count;
+        bool once, json;
     } given;                  /* borrowed from argv; NULL: not given */
     struct check_terms terms; /* of which settings_read_kek() gives the last */
-    unsigned timeout_s;
+    enum cp3_form form;
+    unsigned port, timeout_s, wait_s, status, delay_ms;
+    unsigned drop, count; /* deliveries; UINT_MAX: all */
     struct secret *kek;
 };
 
@@ -270,7 +282,7 @@ struct settings {
     }
 #define SWITCH(option, field, text)                                                                \
     {                                                                                              \
-        .name = option, .meaning = (text), .offset = offsetof(struct settings, given.field)        \
+        .name = (option), .meaning = (text), .offset = offsetof(struct settings, given.field)      \
     }
 
 /*
@@ -281,6 +293,9 @@ int settings_read(const struct option_table *table, int argc, char **argv, struc
 /* Reads the KEK from its file.  Errors, said on stderr: those of unwrap_read_kek(). */
 int settings_read_kek(struct settings *s);
 void settings_clear(struct settings *s); /* frees what it holds, not itself */
+/* An exchange with that URL, without its message. */
+struct https_request settings_link(const struct settings *s, const char *url,
+                                   const struct stop *stop);
 
 /* ---- file.c -----------------------------------------------------------------------------------
  */
@@ -334,13 +349,22 @@ void report_line(const struct json_t *doc, bool json);
 /* ---- delivery.c -------------------------------------------------------------------------------
  */
 
-/* How deliveries are treated; nothing is owned. */
+/* How deliveries are treated. */
 struct delivery_rules {
-    struct check_terms terms;
+    struct check_terms terms; /* borrowed */
+    const char *out;          /* a folder; NULL: keys are checked and forgotten */
+    int folder;               /* keeps it locked */
     struct journal *journal;
-    const char *out;        /* a folder that is open; NULL: keys are checked and forgotten */
     enum cp3_form form;     /* of confirmations */
     enum cp3_status status; /* of what passes the checks; 1: it is not taken */
+};
+
+/* A Confirmation, written. */
+struct confirmation {
+    char message_id[CP3_ID_MAX + 1];
+    enum cp3_media media; /* that of the delivery */
+    size_t len;           /* 0: there is none, it was no Key Delivery */
+    char octets[CP3_WRITTEN_MAX];
 };
 
 struct delivery {
@@ -349,11 +373,17 @@ struct delivery {
     struct check_result result;
     enum cp3_form form;
     enum cp3_status status;
-    char *path;                         /* of the key; NULL: it was not written */
-    int http;                           /* the answer to a push: 200 with the confirmation */
-    size_t confirmation_len;            /* 0: there is none, it was no Key Delivery */
-    char confirmation[CP3_WRITTEN_MAX]; /* in the media of the delivery: result.media */
+    char *path; /* of the key; NULL: it was not written */
+    int http;   /* the answer to a push; 200: the confirmation */
+    struct confirmation confirmation;
 };
+
+/*
+ * Opens folder and journal.  Errors, said on stderr: those of file_open_folder() and
+ * journal_open().  delivery_close() in any case, also of rules that are all zero.
+ */
+int delivery_open(const struct settings *s, struct delivery_rules *rules);
+void delivery_close(struct delivery_rules *rules);
 
 /*
  * Checks a delivery; writes its key, if it is not a repetition; remembers it; and makes its
@@ -365,6 +395,34 @@ void delivery_take(const struct delivery_rules *rules, const struct check_subjec
 void delivery_clear(struct delivery *d);
 /* What is printed of it; the caller owns the document. */
 struct json_t *delivery_describe(const struct delivery *d, const struct check_terms *terms);
+
+/* ---- confirm.c --------------------------------------------------------------------------------
+ */
+
+/*
+ * POSTs a Confirmation; 204 takes it.  *ret_status is what HTTP said, 0 without an answer.
+ * Errors, with *ret_why filled: those of https_post(); TEKD_EDENIED (409 among others), TEKD_EAGAIN
+ * (503).
+ */
+int confirm_post(const struct https_request *link, const struct confirmation *c, long *ret_status,
+                 struct check_refusal *ret_why);
+
+/* ---- late.c -----------------------------------------------------------------------------------
+ */
+
+/* Late Confirmations, by a thread of their own, one after the other, each with its line printed. */
+#define LATE_MAX 256 /* that wait; 17 KB each */
+struct late_options {
+    struct https_request link;
+    unsigned delay_ms; /* before each */
+    bool json;
+};
+struct late;
+int late_start(const struct late_options *o, struct late **ret_late); /* TEKD_ENOMEM */
+/* Copies it.  Errors: TEKD_EAGAIN (too many wait), TEKD_ENOMEM. */
+int late_push(struct late *l, const struct confirmation *c);
+/* Waits for those that wait, frees; whether all were taken. */
+bool late_end(struct late *l);
 
 /* ---- tls.c ------------------------------------------------------------------------------------
  */
@@ -440,9 +498,12 @@ void front_run(struct front *f);
 /* From handle(): its answer, and those under way, are the last. */
 void front_finish(struct front *f);
 
-/* ---- request.c --------------------------------------------------------------------------------
+/* ---- request.c, listen.c, collect.c -----------------------------------------------------------
  */
 
+/* The commands; argv[0] is the name.  Each returns an enum bsa_exit. */
 int request_run(int argc, char **argv);
+int listen_run(int argc, char **argv);
+int collect_run(int argc, char **argv);
 
 #endif

@@ -78,6 +78,26 @@ static int check_same(struct checking *c, const char *expected, const char *foun
     return reject(c, found, "%s", shown);
 }
 
+int check_http(long expected, long status, const void *body, size_t len,
+               struct check_refusal *ret_why)
+{
+    int n;
+
+    if (status == expected)
+        return 0;
+    (void)snprintf(ret_why->expected, sizeof(ret_why->expected), "%ld", expected);
+    n = snprintf(ret_why->found, sizeof(ret_why->found), "%ld%s", status, len > 0 ? " " : "");
+    check_show(body, len < PAGE_SHOWN_MAX ? len : PAGE_SHOWN_MAX, ret_why->found + n,
+               sizeof(ret_why->found) - (size_t)n);
+    return status == HTTP_UNAVAILABLE ? TEKD_EAGAIN : TEKD_EDENIED;
+}
+
+void check_no_answer(struct check_refusal *why, const char *url, const char *text)
+{
+    (void)snprintf(why->expected, sizeof(why->expected), "an answer from %.200s", url);
+    check_show(text, strlen(text), why->found, sizeof(why->found));
+}
+
 /*
  * 200 carries a message.  Any other status is a no; what the server wrote along with it is shown,
  * but nothing is taken from it, not even a key that should happen to be there.
@@ -85,17 +105,8 @@ static int check_same(struct checking *c, const char *expected, const char *foun
 static int http_status_holds(struct checking *c)
 {
     const struct check_subject *s = c->subject;
-    char found[CHECK_TEXT_MAX];
-    int n;
 
-    if (s->status == HTTP_OK)
-        return 0;
-    n = snprintf(found, sizeof(found), "%ld%s", s->status, s->body_len > 0 ? " " : "");
-    check_show((const char *)s->body, s->body_len < PAGE_SHOWN_MAX ? s->body_len : PAGE_SHOWN_MAX,
-               found + n, sizeof(found) - (size_t)n);
-    (void)snprintf(c->refusal->expected, sizeof(c->refusal->expected), "%d", HTTP_OK);
-    memcpy(c->refusal->found, found, sizeof(found));
-    return s->status == HTTP_UNAVAILABLE ? TEKD_EAGAIN : TEKD_EDENIED;
+    return check_http(HTTP_OK, s->status, s->body, s->body_len, c->refusal);
 }
 
 /* An answer uses the media type of the request, a delivery one that CP-3 has, or the one agreed. */

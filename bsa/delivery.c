@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <jansson.h>
 
@@ -72,8 +73,10 @@ static int write_confirmation(const struct delivery_rules *rules, struct deliver
     m.has = CP3_HAS_VERSION;
     if (cp3_time_set(&m.time, now / US_PER_S, (uint32_t)(now % US_PER_S) * 1000) == 0)
         m.has |= CP3_HAS_TIME;
-    return cp3_write(d->result.media, rules->form, &m, d->confirmation, sizeof(d->confirmation),
-                     &d->confirmation_len);
+    memcpy(d->confirmation.message_id, of->message_id, sizeof(of->message_id));
+    d->confirmation.media = d->result.media;
+    return cp3_write(d->result.media, rules->form, &m, d->confirmation.octets,
+                     sizeof(d->confirmation.octets), &d->confirmation.len);
 }
 
 void delivery_take(const struct delivery_rules *rules, const struct check_subject *subject,
@@ -82,7 +85,7 @@ void delivery_take(const struct delivery_rules *rules, const struct check_subjec
     struct delivery *d = ret_delivery;
 
     d->path = NULL;
-    d->confirmation_len = 0;
+    d->confirmation.len = 0;
     d->form = rules->form;
     d->error = check_message(subject, &d->result, &d->why);
     if (d->error == 0 && rules->status == CP3_STATUS_OK && !d->result.repeated)
@@ -97,6 +100,27 @@ void delivery_take(const struct delivery_rules *rules, const struct check_subjec
         (void)snprintf(d->why.found, sizeof(d->why.found), "%s", tekd_strerror(d->error));
 }
 
+int delivery_open(const struct settings *s, struct delivery_rules *rules)
+{
+    int r = 0;
+
+    rules->terms = s->terms;
+    rules->out = s->given.out;
+    rules->form = s->form;
+    rules->status = s->status ? CP3_STATUS_REFUSED : CP3_STATUS_OK;
+    rules->folder = -1;
+    if (rules->out != NULL)
+        r = file_open_folder(rules->out, &rules->folder);
+    return r < 0 ? r : journal_open(s->given.journal, &rules->journal);
+}
+
+void delivery_close(struct delivery_rules *rules)
+{
+    journal_free(rules->journal);
+    if (rules->out != NULL && rules->folder >= 0)
+        (void)close(rules->folder);
+}
+
 void delivery_clear(struct delivery *d)
 {
     check_clear(&d->result);
@@ -108,7 +132,7 @@ static void describe_message(json_t *doc, const struct delivery *d)
 {
     report_text(doc, "message_id", d->result.message.message_id);
     report_text(doc, "content_id", d->result.message.content_id);
-    if (d->confirmation_len == 0)
+    if (d->confirmation.len == 0)
         return;
     report_number(doc, "status", d->status);
     report_text(doc, "form", cp3_form_name(d->form));

@@ -139,19 +139,24 @@ static int sweep(int folder)
     return r;
 }
 
+/* What stands against it; NULL: nothing, and it is locked. */
+static const char *lock_folder(const char *path, int *ret_fd)
+{
+    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+        return strerror(errno);
+    *ret_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*ret_fd < 0)
+        return strerror(errno);
+    if (flock(*ret_fd, LOCK_EX | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK ? "another tek-bsa writes there" : strerror(errno);
+    return sweep(*ret_fd) < 0 ? strerror(errno) : NULL;
+}
+
 int file_open_folder(const char *path, int *ret_fd)
 {
     AUTO_FD int fd = -1;
-    const char *why = NULL;
+    const char *why = lock_folder(path, &fd);
 
-    if (mkdir(path, 0700) < 0 && errno != EEXIST)
-        why = strerror(errno);
-    else if ((fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
-        why = strerror(errno);
-    else if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-        why = errno == EWOULDBLOCK ? "another tek-bsa writes there" : strerror(errno);
-    else if (sweep(fd) < 0)
-        why = strerror(errno);
     if (why != NULL) {
         complain("--out %s: %s", path, why);
         return TEKD_EIO;

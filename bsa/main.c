@@ -1,6 +1,7 @@
 /* tek-bsa: the reference BSA. */
 #include "bsa.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -14,6 +15,8 @@ static const struct command {
     const char *summary;
 } commands[] = {
     {"request", request_run, "ask for the TEK of a content (Key Request)"},
+    {"listen", listen_run, "take the TEKs that the server delivers (Key Delivery)"},
+    {"collect", collect_run, "collect the deliveries that wait at the server"},
 };
 
 static void print_usage(FILE *out)
@@ -36,6 +39,9 @@ int main(int argc, char **argv)
     int e;
 
     forbid_dumps();
+    /* A peer that goes, and a file that may not grow, are errors of write(). */
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN);
     if (argc >= 2 && strcmp(argv[1], "--help") == 0) {
         print_usage(stdout);
         return BSA_DONE;

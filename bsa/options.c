@@ -14,13 +14,13 @@ void complain(const char *fmt, ...)
 {
     va_list ap;
 
-    va_start(ap, fmt);
     flockfile(stderr);
     (void)fputs("tek-bsa: ", stderr);
+    va_start(ap, fmt);
     (void)vfprintf(stderr, fmt, ap);
+    va_end(ap);
     (void)fputc('\n', stderr);
     funlockfile(stderr);
-    va_end(ap);
 }
 
 static const char **text_at(void *values, const struct option_row *row)

@@ -121,13 +121,7 @@ static void refuse(const struct request *q, const struct check_refusal *why)
 static int exchange(struct request *q)
 {
     static char body[CP3_WRITTEN_MAX];
-    struct https_request request = {.url = q->settings.given.url,
-                                    .ca = q->settings.given.ca,
-                                    .cert = q->settings.given.cert,
-                                    .key = q->settings.given.key,
-                                    .timeout_s = q->settings.timeout_s,
-                                    .content_type = cp3_media_content_type(q->settings.terms.media),
-                                    .body = (const uint8_t *)body};
+    struct https_request request = settings_link(&q->settings, q->settings.given.url, NULL);
     struct check_refusal why = {.check = "HTTPS"};
     char text[HTTPS_WHY_MAX] = "out of memory";
     int e, r;
@@ -135,12 +129,13 @@ static int exchange(struct request *q)
     e = write_message(q, body, &request.body_len);
     if (e != BSA_DONE)
         return e;
+    request.content_type = cp3_media_content_type(q->settings.terms.media);
+    request.body = (const uint8_t *)body;
     r = https_post(&request, &q->http, text);
     if (r == 0)
         return BSA_DONE;
     q->http.status = 0;
-    (void)snprintf(why.expected, sizeof(why.expected), "an answer from %.200s", request.url);
-    check_show(text, strlen(text), why.found, sizeof(why.found));
+    check_no_answer(&why, request.url, text);
     refuse(q, &why);
     return r == TEKD_EIO ? BSA_UNREACHABLE : BSA_REFUSED;
 }

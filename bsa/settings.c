@@ -1,13 +1,66 @@
 /* What the options of the commands mean. */
 #include "bsa.h"
 
+#include <limits.h>
 #include <string.h>
 
 #include "tekd/err.h"
 
-#define TIMEOUT_MAX_S 300
+/* Numbers among the options.  What is not given and has no default stays as it is. */
+#define NUMBER(option, field, value, min, max)                                                     \
+    {                                                                                              \
+        option, offsetof(struct settings, given.field), offsetof(struct settings, value), min, max \
+    }
+static const struct {
+    const char *option;
+    size_t given; /* offset of the text */
+    size_t value; /* and of the number */
+    unsigned min, max;
+} numbers[] = {
+    NUMBER("timeout", timeout, timeout_s, 1, 300),
+    NUMBER("wait", wait, wait_s, 0, 60), /* as long as a BSM lets wait */
+    NUMBER("port", port, port, 0, 65535),
+    NUMBER("status", status, status, 0, 1),
+    NUMBER("delay", delay, delay_ms, 0, 3600000),
+    NUMBER("count", count, count, 1, 1000000),
+};
 
-static int take_terms(struct settings *s)
+static int read_numbers(struct settings *s)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+        const char *text;
+        unsigned n;
+
+        memcpy(&text, (const char *)s + numbers[i].given, sizeof(text));
+        if (text == NULL)
+            continue;
+        if (options_number(numbers[i].option, text, numbers[i].min, numbers[i].max, &n) < 0)
+            return TEKD_EINVAL;
+        memcpy((char *)s + numbers[i].value, &n, sizeof(n));
+    }
+    return 0;
+}
+
+/* How many deliveries, in two ways. */
+static int read_counts(struct settings *s)
+{
+    if (s->given.once && s->given.count != NULL) {
+        complain("--once and --count say the same thing");
+        return TEKD_EINVAL;
+    }
+    if (s->given.once)
+        s->count = 1;
+    else if (s->given.count == NULL)
+        s->count = UINT_MAX;
+    if (s->given.drop == NULL)
+        return 0;
+    s->drop = UINT_MAX;
+    return strcmp(s->given.drop, "all") == 0
+               ? 0
+               : options_number("drop", s->given.drop, 0, 1000000, &s->drop);
+}
+
+static int read_terms(struct settings *s)
 {
     s->terms.bsa = s->given.bsa;
     s->terms.bsm = s->given.bsm;
@@ -21,12 +74,16 @@ static int take_terms(struct settings *s)
         complain("--wrap: expected aes-kw or aes-kwp, found %s", s->given.wrap);
         return TEKD_EINVAL;
     }
+    if (s->given.form != NULL && cp3_form_from_name(s->given.form, &s->form) < 0) {
+        complain("--form: expected full or efficient, found %s", s->given.form);
+        return TEKD_EINVAL;
+    }
     return 0;
 }
 
 static int check_url(const char *option, const char *url)
 {
-    if (strncmp(url, "https://", strlen("https://")) == 0)
+    if (url == NULL || strncmp(url, "https://", strlen("https://")) == 0)
         return 0;
     complain("--%s: expected https://..., found %s", option, url);
     return TEKD_EINVAL;
@@ -38,10 +95,25 @@ int settings_read(const struct option_table *table, int argc, char **argv, struc
 
     r = options_parse(table, argc, argv, s);
     if (r == 0)
-        r = take_terms(s);
+        r = read_terms(s);
     if (r == 0)
         r = check_url("url", s->given.url);
-    return r < 0 ? r : options_number("timeout", s->given.timeout, 1, TIMEOUT_MAX_S, &s->timeout_s);
+    if (r == 0)
+        r = check_url("late", s->given.late);
+    if (r == 0)
+        r = read_numbers(s);
+    return r < 0 ? r : read_counts(s);
+}
+
+struct https_request settings_link(const struct settings *s, const char *url,
+                                   const struct stop *stop)
+{
+    return (struct https_request){.url = url,
+                                  .ca = s->given.ca,
+                                  .cert = s->given.cert,
+                                  .key = s->given.key,
+                                  .timeout_s = s->timeout_s,
+                                  .stop = stop};
 }
 
 int settings_read_kek(struct settings *s)

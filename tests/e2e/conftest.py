@@ -14,8 +14,10 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position
-from harness import state  # noqa: E402
+from harness import hold, state  # noqa: E402
+from harness.bsm import Bsm  # noqa: E402
 from harness.stage import Stage  # noqa: E402
+from harness.tekbsa import Bsa  # noqa: E402
 from harness.programs import TOP  # noqa: E402
 from harness.tekd import Tekd  # noqa: E402
 
@@ -139,6 +141,50 @@ def mid():
 def content():
     """A ContentID that nobody used."""
     return f"urn:x:{uuid.uuid4()}"
+
+
+@pytest.fixture
+def bsm(folder):
+    """A BSM in a folder of its own; it serves after bsm.start()."""
+    made = Bsm(folder)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def start_bsa(bsm):
+    """start_bsa("listen", option...): a tek-bsa; all are gone at the end."""
+    made = []
+
+    def start(command, *options, **more):
+        if command == "listen":
+            options = ("--address", "127.0.0.1", "--port", "0", *options)
+        made.append(Bsa(bsm, command, *options, **more))
+        return made[-1]
+
+    yield start
+    for bsa in made:
+        bsa.close()
+
+
+@pytest.fixture
+def held(folder):
+    """Holds syncs of a tek-bsa that gets held.env."""
+    page = hold.Hold(hold.build(folder), folder)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def keys(folder):
+    """A folder of keys, not there yet."""
+    return os.path.join(folder, "keys")
+
+
+@pytest.fixture
+def journal(folder):
+    """A journal, not there yet."""
+    return os.path.join(folder, "journal")
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,9 @@ target_link_options(test_bsa_delivery PRIVATE -Wl,--wrap=fdatasync,--wrap=fsync)
 add_library(bsa_server STATIC bsa_server.c)
 target_link_libraries(bsa_server PUBLIC PkgConfig::SSL PkgConfig::CRYPTO PkgConfig::CMOCKA
                                         Threads::Threads)
-foreach(module bsa_front bsa_https bsa_request bsa_stop)
+foreach(module bsa_collect bsa_front bsa_https bsa_listen bsa_request bsa_stop)
     tekd_unit_test(${module} bsa_server bsa_output tekd_bsa tekd_base PkgConfig::JANSSON)
 endforeach()
 # What libh2o keeps for reuse with each thread it does not free when the thread ends.
 target_link_libraries(test_bsa_front PRIVATE h2o_leaks)
+target_link_libraries(test_bsa_listen PRIVATE h2o_leaks)

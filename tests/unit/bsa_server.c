@@ -140,7 +140,7 @@ void bsa_server_forget_signals(void)
     assert_int_equal(sigprocmask(SIG_UNBLOCK, &signals, NULL), 0);
 }
 
-/* ---- the server: one connection, one answer ---------------------------------------------------
+/* ---- the server: a connection an answer -------------------------------------------------------
  */
 
 static SSL_CTX *make_ctx(const struct bsa_server *s)
@@ -179,12 +179,12 @@ static void read_request(SSL *ssl, char seen[static BSA_SERVER_SEEN_MAX])
     }
 }
 
-static void give_answer(const struct bsa_server *s, SSL *ssl)
+static void give_answer(const char *answer, SSL *ssl)
 {
     char rest[64];
 
-    if (s->answer != NULL)
-        (void)SSL_write(ssl, s->answer, (int)s->answer_len);
+    if (answer != NULL)
+        (void)SSL_write(ssl, answer, (int)strlen(answer));
     else
         while (SSL_read(ssl, rest, sizeof(rest)) > 0)
             ;
@@ -211,23 +211,32 @@ static void close_rudely(int fd)
     (void)close(fd);
 }
 
-static void *serve(void *arg)
+static void serve_one(struct bsa_server *s, SSL_CTX *ctx, const char *answer)
 {
-    struct bsa_server *s = arg;
-    SSL_CTX *ctx = make_ctx(s);
     SSL *ssl = SSL_new(ctx);
     int fd = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC);
 
     if (fd >= 0 && ssl != NULL && SSL_set_fd(ssl, fd) == 1 && SSL_accept(ssl) == 1) {
+        memcpy(s->earlier, s->seen, sizeof(s->seen));
+        memset(s->seen, 0, sizeof(s->seen));
         read_request(ssl, s->seen);
         if (!s->rude)
-            give_answer(s, ssl);
+            give_answer(answer, ssl);
     }
     SSL_free(ssl);
-    SSL_CTX_free(ctx);
     if (fd >= 0)
         (s->rude ? close_rudely : close_politely)(fd);
     ERR_clear_error();
+}
+
+static void *serve(void *arg)
+{
+    struct bsa_server *s = arg;
+    SSL_CTX *ctx = make_ctx(s);
+
+    for (size_t i = 0; i < s->n_answers; i++)
+        serve_one(s, ctx, s->answer[i]);
+    SSL_CTX_free(ctx);
     return NULL;
 }
 
@@ -247,14 +256,19 @@ static void start(struct bsa_server *s)
 
 void bsa_server_start(struct bsa_server *s, const char *identity, const char *answer)
 {
-    *s = (struct bsa_server){.identity = identity, .answer = answer};
-    s->answer_len = answer != NULL ? strlen(answer) : 0;
+    *s = (struct bsa_server){.identity = identity, .answer = {answer}, .n_answers = 1};
+    start(s);
+}
+
+void bsa_server_start_two(struct bsa_server *s, const char *first, const char *second)
+{
+    *s = (struct bsa_server){.identity = "server", .answer = {first, second}, .n_answers = 2};
     start(s);
 }
 
 void bsa_server_start_rude(struct bsa_server *s, const char *identity)
 {
-    *s = (struct bsa_server){.identity = identity, .rude = true};
+    *s = (struct bsa_server){.identity = identity, .n_answers = 1, .rude = true};
     start(s);
 }
 

@@ -1,6 +1,7 @@
 /*
- * A TLS server for the tests of tek-bsa: requires a client certificate, takes one connection, reads
- * one request, answers what the test says.  Its PKI stands in a folder of its own.
+ * A TLS server for the tests of tek-bsa: requires a client certificate, takes a connection an
+ * answer, reads one request of each, answers what the test says.  Its PKI stands in a folder of its
+ * own.
  */
 #ifndef TEST_BSA_SERVER_H
 #define TEST_BSA_SERVER_H
@@ -24,20 +25,24 @@ const char *bsa_server_path(const char *name, const char *suffix,
 /* Takes a SIGTERM or SIGINT that is pending away, and lets the two through again. */
 void bsa_server_forget_signals(void);
 
-#define BSA_SERVER_SEEN_MAX 4096
+#define BSA_SERVER_SEEN_MAX    4096
+#define BSA_SERVER_ANSWERS_MAX 2
 struct bsa_server {
     /* Set before the thread starts. */
     const char *identity;
-    const char *answer; /* all octets of it; NULL: keeps silent until the client goes */
-    size_t answer_len;
+    const char *answer[BSA_SERVER_ANSWERS_MAX]; /* NULL: keeps silent until the client goes */
+    size_t n_answers;
     bool rude; /* reads the request and resets the connection */
     int fd;
     uint16_t port;
     pthread_t thread;
     /* Written by the thread, read after bsa_server_stop(). */
-    char seen[BSA_SERVER_SEEN_MAX];
+    char seen[BSA_SERVER_SEEN_MAX];    /* the last request */
+    char earlier[BSA_SERVER_SEEN_MAX]; /* the one before it */
 };
 void bsa_server_start(struct bsa_server *s, const char *identity, const char *answer);
+/* One connection after the other, and two answers. */
+void bsa_server_start_two(struct bsa_server *s, const char *first, const char *second);
 void bsa_server_start_rude(struct bsa_server *s, const char *identity);
 void bsa_server_stop(struct bsa_server *s);
 

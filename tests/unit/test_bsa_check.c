@@ -481,23 +481,22 @@ static void check_message__refuses_other_messages_for_deliveries(void **state)
 {
     static const struct {
         struct came came;
-        int error;
         const char *check;
-        int http;
+        int error, http;
     } cases[] = {
-        {{0, JSON, NULL, json_full}, TEKD_EFORMAT, "Tag", 400},
+        {{0, JSON, NULL, json_full}, "Tag", TEKD_EFORMAT, 400},
         {{0, JSON, NULL, "{\"Tag\":4,\"MessageID\":\"m-1\",\"Status\":0}"},
-         TEKD_EFORMAT,
          "Tag",
+         TEKD_EFORMAT,
          400},
-        {{0, "text/plain", NULL, json_delivery}, TEKD_EFORMAT, "media type", 415},
-        {{0, "", NULL, json_delivery}, TEKD_EFORMAT, "media type", 415},
-        {{0, XML, NULL, json_delivery}, TEKD_EFORMAT, "message", 400},
-        {{0, JSON, NULL, xml_delivery}, TEKD_EFORMAT, "message", 400},
-        {{0, JSON, NULL, ""}, TEKD_EFORMAT, "message", 400},
-        {{403, JSON, NULL, json_delivery}, TEKD_EDENIED, "HTTP status", 0},
-        {{503, JSON, "busy", json_delivery}, TEKD_EAGAIN, "HTTP status", 0},
-        {{201, JSON, NULL, json_delivery}, TEKD_EDENIED, "HTTP status", 0},
+        {{0, "text/plain", NULL, json_delivery}, "media type", TEKD_EFORMAT, 415},
+        {{0, "", NULL, json_delivery}, "media type", TEKD_EFORMAT, 415},
+        {{0, XML, NULL, json_delivery}, "message", TEKD_EFORMAT, 400},
+        {{0, JSON, NULL, xml_delivery}, "message", TEKD_EFORMAT, 400},
+        {{0, JSON, NULL, ""}, "message", TEKD_EFORMAT, 400},
+        {{403, JSON, NULL, json_delivery}, "HTTP status", TEKD_EDENIED, 0},
+        {{503, JSON, "busy", json_delivery}, "HTTP status", TEKD_EAGAIN, 0},
+        {{201, JSON, NULL, json_delivery}, "HTTP status", TEKD_EDENIED, 0},
     };
     AUTO(journal) struct journal *journal = NULL;
     struct check_result result;

@@ -156,7 +156,7 @@ static const char *key_file(const struct bsa *b, char text[static 128])
 static void assert_confirmation(const struct bsa *b, const char *message_id, int status,
                                 const char *content_id)
 {
-    json_t *doc = json_loadb(b->d.confirmation, b->d.confirmation_len, 0, NULL);
+    json_t *doc = json_loadb(b->d.confirmation.octets, b->d.confirmation.len, 0, NULL);
 
     assert_non_null(doc);
     assert_int_equal(json_integer_value(json_object_get(doc, "Tag")), 4);
@@ -250,10 +250,10 @@ static void delivery_take__answers_what_is_none_by_http(void **state)
     take(b, CHECK_PUSHED, "{\"Tag\":3}");
     assert_true(b->d.error < 0);
     assert_int_equal(b->d.http, 400);
-    assert_int_equal(b->d.confirmation_len, 0);
+    assert_int_equal(b->d.confirmation.len, 0);
     take(b, CHECK_PUSHED, "{\"Tag\":4,\"MessageID\":\"m-1\",\"Status\":0}");
     assert_int_equal(b->d.http, 400);
-    assert_int_equal(b->d.confirmation_len, 0);
+    assert_int_equal(b->d.confirmation.len, 0);
     assert_string_equal(order, "");
     assert_string_equal(key_file(b, text), "");
 }
@@ -300,7 +300,7 @@ static void delivery_take__answers_who_is_not_us(void **state)
     b->rules.terms.bsm = "another";
     take(b, CHECK_PUSHED, DELIVERY("m-1", DATA));
     assert_string_equal(b->d.why.check, "Source");
-    doc = json_loadb(b->d.confirmation, b->d.confirmation_len, 0, NULL);
+    doc = json_loadb(b->d.confirmation.octets, b->d.confirmation.len, 0, NULL);
     assert_string_equal(json_string_value(json_object_get(doc, "Destination")), "bsm");
     json_decref(doc);
 }

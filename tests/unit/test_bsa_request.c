@@ -22,7 +22,6 @@
 #define DATA     "64E8C3F9CE0F5BA263E9777905818A2A93C8191E7D6E8AE7"
 #define KEY_ID   "01890a5d-ac96-774b-bcce-b302099a8057"
 #define TEXT_MAX BSA_OUTPUT_MAX
-#define ARGS_MAX 40
 
 #define MESSAGE(id, rest)                                                                          \
     "{\"Tag\":2,\"MessageID\":\"" id "\",\"ContentID\":\"urn:x:news\",\"Destination\":\"bsa-1\","  \
@@ -78,31 +77,12 @@ static int tear_down(void **state)
 /* request_run() with the usual options; a later one of more stands for the same of these. */
 static int run(struct run *r, const char *const *more)
 {
-    const char *usual[] = {"--url",         r->url, "--ca",      r->ca,        "--cert",   r->cert,
-                           "--key",         r->key, "--kek",     r->kek,       "--source", "bsa-1",
-                           "--destination", "bsm",  "--content", "urn:x:news", "--media",  "json"};
-    char *argv[ARGS_MAX] = {"request"};
-    struct bsa_output out, err;
-    int argc = 1, e;
+    const char *usual[] = {"--url",      r->url,    "--ca",          r->ca,   "--cert",
+                           r->cert,      "--key",   r->key,          "--kek", r->kek,
+                           "--source",   "bsa-1",   "--destination", "bsm",   "--content",
+                           "urn:x:news", "--media", "json",          NULL};
 
-    for (size_t i = 0; i < ARRAY_SIZE(usual); i += 2) {
-        bool replaced = false;
-
-        for (size_t k = 0; more[k] != NULL; k++)
-            replaced = replaced || strcmp(more[k], usual[i]) == 0;
-        if (replaced)
-            continue;
-        argv[argc++] = (char *)usual[i];
-        argv[argc++] = (char *)usual[i + 1];
-    }
-    for (size_t k = 0; more[k] != NULL; k++)
-        argv[argc++] = (char *)more[k];
-    bsa_output_catch(&out, stdout);
-    bsa_output_catch(&err, stderr);
-    e = request_run(argc, argv);
-    bsa_output_end(&out, r->printed);
-    bsa_output_end(&err, r->complained);
-    return e;
+    return bsa_output_run(request_run, usual, more, r->printed, r->complained);
 }
 
 /* The same against a server that gives this status line, these headers and this body. */

@@ -222,7 +222,7 @@ static void store_open__upgrades_an_older_schema(void **state)
     make_old_log(f);
     assert_int_equal(schema_of(f), 1);
     fixture_open(f);
-    assert_true(fixture_logged("event=upgrading", "from=1 to=2"));
+    assert_true(fixture_logged("event=tables-upgraded", "from=1 to=2"));
     serves(f);
     assert_int_equal(fixture_check_log(f, "log.recovered").count, 0);
     fixture_close(f);

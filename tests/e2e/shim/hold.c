@@ -1,9 +1,10 @@
 /*
- * Preloaded into tekd and tekd-hsm: stops a thread just before a certain call, until it is let go.
+ * Preloaded into tekd, tekd-hsm or tek-bsa: stops a thread just before a certain call, until it is
+ * let go.
  *
  * A page shared with the test (the file named by TEKD_TEST_HOLD) has one struct slot for each kind
  * of call:
- *     0  fdatasync() and fsync(), of any file, in tekd
+ *     0  fdatasync() and fsync(), of any file, in tekd or tek-bsa
  *     1  send() of a worker's reply to sign_checkpoint (octet 1 of the datagram is 0x83)
  * The test sets hold_at to the number of a call to come; the shim counts the calls, and when that
  * one begins sets held and waits until release is set.  Later calls of the kind pass.
@@ -32,7 +33,7 @@ struct slot {
 };
 
 static struct slot *slots;
-static int is_server;
+static int syncs; /* whether calls of slot 0 are those of this program */
 static int (*real_fdatasync)(int);
 static int (*real_fsync)(int);
 static ssize_t (*real_send)(int, const void *, size_t, int);
@@ -46,7 +47,8 @@ __attribute__((constructor)) static void begin(void)
     *(void **)&real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
     *(void **)&real_fsync = dlsym(RTLD_NEXT, "fsync");
     *(void **)&real_send = dlsym(RTLD_NEXT, "send");
-    is_server = strcmp(program_invocation_short_name, "tekd") == 0;
+    syncs = strcmp(program_invocation_short_name, "tekd") == 0 ||
+            strcmp(program_invocation_short_name, "tek-bsa") == 0;
     if (fd < 0)
         return;
     page = mmap(NULL, SLOTS * sizeof(struct slot), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -72,21 +74,21 @@ static void pass(int which)
 
 int fdatasync(int fd)
 {
-    if (is_server)
+    if (syncs)
         pass(SLOT_SYNC);
     return real_fdatasync(fd);
 }
 
 int fsync(int fd)
 {
-    if (is_server)
+    if (syncs)
         pass(SLOT_SYNC);
     return real_fsync(fd);
 }
 
 ssize_t send(int fd, const void *octets, size_t len, int flags)
 {
-    if (len > 1 && !is_server && ((const uint8_t *)octets)[1] == REPLY_SIGN_CHECKPOINT)
+    if (len > 1 && !syncs && ((const uint8_t *)octets)[1] == REPLY_SIGN_CHECKPOINT)
         pass(SLOT_REPLY);
     return real_send(fd, octets, len, flags);
 }
