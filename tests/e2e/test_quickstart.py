@@ -16,7 +16,8 @@ from harness.programs import BUILD, TOP, is_sanitized
 
 QUICKSTART = os.path.join(TOP, "provisioning", "quickstart")
 STEPS = ("token", "keys", "PKI", "configuration", "tekd", "enrolment", "Key Request",
-         "the same Message ID", "audit log", "the audit record", "commands to try next")
+         "the same Message ID", "bsa-1 listens", "Key Delivery", "audit log", "the audit records",
+         "commands to try next")
 
 pytestmark = pytest.mark.skipif(is_sanitized() != "", reason="its patience is for a normal build")
 
@@ -78,6 +79,11 @@ def once_and_again_and_serving(demo):
     first = auditlog.Log(demo.path("audit", mid), demo.path("checkpoint.pem"))
     assert first.ledger["bsa-1", mid]["keyid"] == values(done.stdout, "key_id")[0]
     assert not os.path.exists(demo.path("tekd.sock"))
+    # The pushed one: confirmed, as the log says, and unwrapped to the same TEK.
+    pushed = [r for r in first.of("delivery.confirmed") if r["mid"] in done.stdout]
+    assert len(pushed) == 1
+    assert {demo.text("bsa", "teks", name).strip() for name in
+            os.listdir(demo.path("bsa", "teks"))} == {shown}
     for name in ("hsm.pin", "bsa/bsa-1.kek", "pki/ca.key", "tekd.db"):
         assert os.stat(demo.path(name)).st_mode & 0o077 == 0, name
 
