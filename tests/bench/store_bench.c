@@ -3,7 +3,7 @@
  * message, two records, one more that nobody waits for), a fixed number outstanding, a signer in
  * this process.  What it prints is the bound that the store sets, without HSM and HTTP.
  *
- *     store_bench DIR [items] [outstanding] [new|known|random|repeat] [signer's µs]
+ *     store_bench DIR [items] [outstanding] [new|known|random|repeat|deliver] [signer's µs]
  *
  * DIR keeps the database, and the signer's key in key.pem: a second run opens what the first left.
  *
@@ -11,6 +11,8 @@
  *     known    a new message for one of 100 contents
  *     random   as new, with random MessageIDs and ContentIDs
  *     repeat   waits for a record that is signed already
+ *     deliver  a key delivery, in three items: prepared, an attempt that is the oldest one due of
+ *              its BSA, and confirmed; 1,000 BSAs in turn
  */
 #include <assert.h>
 #include <pthread.h>
@@ -25,7 +27,14 @@
 #include "tekd/enc.h"
 #include "tekd/err.h"
 
-enum kind { KIND_NEW, KIND_KNOWN, KIND_RANDOM, KIND_REPEAT };
+enum kind { KIND_NEW, KIND_KNOWN, KIND_RANDOM, KIND_REPEAT, KIND_DELIVER };
+
+#define BSAS         1000
+#define MESSAGE_LEN  600 /* of a Key Delivery in XML */
+#define STEP_PREPARE 0
+#define STEP_ATTEMPT 1
+#define STEP_CONFIRM 2
+#define STEPS        3
 
 struct bench {
     struct store *store;
@@ -42,6 +51,8 @@ struct slot {
     struct store_item lazy;
     struct bench *b;
     unsigned long number;
+    unsigned step; /* of its delivery, which is the next item's */
+    struct store_delivery delivery;
     int64_t since_us;
     bool lazy_free;
 };
@@ -84,19 +95,21 @@ static struct record *make_generated(const struct slot *slot)
     return r;
 }
 
-static struct record *make_sent(const struct slot *slot)
+static struct record *make_sent(const char *event, const struct slot *slot)
 {
     struct record *r = NULL;
     uint8_t digest[32] = {1};
     char id[ENC_UUID_LEN + 1];
 
     (void)snprintf(id, sizeof(id), "%036lu", slot->number);
-    if (record_new("answer.sent", &r) < 0)
+    if (record_new(event, &r) < 0)
         abort();
     record_ref(r, "ref", 1, slot->number);
     record_str(r, "mid", id);
     record_str(r, "peer", "bsa-1");
     record_hex(r, "out", digest, 32);
+    record_hex(r, "cert", digest, 32);
+    record_str(r, "addr", "127.0.0.1:12345");
     return r;
 }
 
@@ -130,6 +143,69 @@ static int put_content(struct slot *slot, struct store_tx *tx, struct store_cont
     if (r == 0)
         r = store_tx_record(tx, make_generated(slot), NULL);
     return r;
+}
+
+static int prepare(struct slot *slot, struct store_tx *tx)
+{
+    static const char message[MESSAGE_LEN] = {'<'};
+    struct store_delivery *d = &slot->delivery;
+    int64_t now_us = store_tx_utc_us(tx);
+    uint8_t id[16];
+    int r = enc_uuidv7(now_us, id);
+
+    *d = (struct store_delivery){.bsa = 1 + (int64_t)(slot->number % BSAS),
+                                 .content = 1,
+                                 .tek = 1,
+                                 .kek = 2,
+                                 .created_us = now_us,
+                                 .next_us = now_us,
+                                 .deadline_us = now_us + INT64_C(3600000000),
+                                 .epoch = store_tx_epoch(tx)};
+    enc_uuid(id, d->mid);
+    if (r == 0)
+        r = store_tx_record(tx, make_record("delivery.prepared", slot), &d->seq);
+    return r < 0 ? r : store_tx_delivery_insert(tx, d, message, sizeof(message));
+}
+
+static int keep_delivery(void *arg, const struct store_delivery *d)
+{
+    *(struct store_delivery *)arg = *d;
+    return 0;
+}
+
+static int attempt(struct slot *slot, struct store_tx *tx)
+{
+    struct store_delivery *d = &slot->delivery;
+    struct store_walk w = {.limit = 1, .arg = d};
+    int64_t now_us = store_tx_utc_us(tx);
+    int r = store_tx_delivery_due(tx, d->bsa, now_us, &w, keep_delivery);
+
+    d->state = STORE_DELIVERY_IN_FLIGHT;
+    d->attempts++;
+    d->next_us = now_us + 10000000;
+    if (r == 0)
+        r = store_tx_record(tx, make_sent("delivery.attempt", slot), NULL);
+    return r < 0 ? r : store_tx_delivery_update(tx, d);
+}
+
+static int confirm(struct slot *slot, struct store_tx *tx)
+{
+    struct store_delivery d;
+    int r = store_tx_delivery_find(tx, slot->delivery.mid, STORE_MID_LEN, &d);
+
+    d.state = STORE_DELIVERY_CONFIRMED;
+    if (r == 0)
+        r = store_tx_record(tx, make_sent("delivery.confirmed", slot), &d.confirmed_seq);
+    return r < 0 ? r : store_tx_delivery_update(tx, &d);
+}
+
+static int apply_delivery(struct store_item *item, struct store_tx *tx)
+{
+    static int (*const steps[STEPS])(struct slot *, struct store_tx *) = {
+        [STEP_PREPARE] = prepare, [STEP_ATTEMPT] = attempt, [STEP_CONFIRM] = confirm};
+    struct slot *slot = (struct slot *)item;
+
+    return steps[slot->step](slot, tx);
 }
 
 static int apply(struct store_item *item, struct store_tx *tx)
@@ -166,12 +242,13 @@ static int apply_lazy(struct store_item *item, struct store_tx *tx)
 {
     struct slot *slot = (struct slot *)((char *)item - offsetof(struct slot, lazy));
 
-    return store_tx_record(tx, make_sent(slot), NULL);
+    return store_tx_record(tx, make_sent("answer.sent", slot), NULL);
 }
 
 static void start(struct slot *slot)
 {
     slot->since_us = clock_mono_us();
+    slot->item.wait = slot->step == STEP_CONFIRM ? STORE_DURABLE : STORE_SIGNED;
     if (store_submit(slot->b->store, &slot->item) < 0)
         abort();
 }
@@ -191,7 +268,9 @@ static void done(struct store_item *item, int result)
     struct bench *b = slot->b;
     bool go_on;
 
-    if (slot->lazy_free) {
+    if (b->kind == KIND_DELIVER) {
+        slot->step = (slot->step + 1) % STEPS;
+    } else if (slot->lazy_free) {
         slot->lazy_free = false;
         if (store_submit(b->store, &slot->lazy) < 0)
             slot->lazy_free = true;
@@ -199,10 +278,10 @@ static void done(struct store_item *item, int result)
     pthread_mutex_lock(&b->lock);
     b->errors += result < 0;
     b->wait_us += (double)(clock_mono_us() - slot->since_us);
-    go_on = b->left > 0;
-    if (go_on)
+    go_on = b->left > 0 || slot->step > 0;
+    if (go_on && slot->step == 0)
         slot->number = b->left--;
-    else if (--b->running == 0)
+    else if (!go_on && --b->running == 0)
         pthread_cond_signal(&b->changed);
     pthread_mutex_unlock(&b->lock);
     if (go_on)
@@ -228,6 +307,7 @@ static void fatal(void *arg, int error)
 static void run(struct bench *b, unsigned long items, unsigned outstanding)
 {
     struct slot *slots = calloc(outstanding, sizeof(*slots));
+    bool deliver = b->kind == KIND_DELIVER;
     struct store_status before, after;
     struct rusage u;
     double cpu, elapsed;
@@ -243,7 +323,8 @@ static void run(struct bench *b, unsigned long items, unsigned outstanding)
         slots[i].b = b;
         slots[i].number = items + 1 + i;
         slots[i].lazy_free = true;
-        slots[i].item = (struct store_item){.apply = apply, .done = done, .wait = STORE_SIGNED};
+        slots[i].item =
+            (struct store_item){.apply = deliver ? apply_delivery : apply, .done = done};
         slots[i].lazy =
             (struct store_item){.apply = apply_lazy, .done = lazy_done, .wait = STORE_LAZY};
         start(&slots[i]);
@@ -266,9 +347,28 @@ static void run(struct bench *b, unsigned long items, unsigned outstanding)
     free(slots);
 }
 
+/* The KEK of row 2 is a BSA's, so that an export makes it a holder; a second run finds it. */
+static int enrol(void *arg, struct store_tx *tx)
+{
+    struct store_kek k;
+    int r = store_tx_kek_get(tx, 2, &k);
+
+    (void)arg;
+    if (r != TEKD_ENOTFOUND)
+        return r;
+    r = 0;
+    for (int64_t row = 1; row <= 2 && r == 0; row++) {
+        k = (struct store_kek){.bsa = row - 1, .version = 1};
+        (void)snprintf(k.name, sizeof(k.name), "kek/%d", (int)row);
+        memset(k.kek.fingerprint, (int)row, sizeof(k.kek.fingerprint));
+        r = store_tx_kek_insert(tx, &k);
+    }
+    return r;
+}
+
 int main(int argc, char **argv)
 {
-    static const char *const kinds[] = {"new", "known", "random", "repeat"};
+    static const char *const kinds[] = {"new", "known", "random", "repeat", "deliver"};
     int64_t since_us;
     struct bench b = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
     struct store_test_signer *signer;
@@ -296,7 +396,7 @@ int main(int argc, char **argv)
     if (argc > 5)
         store_signer_delay(signer, (unsigned)strtoul(argv[5], NULL, 10));
     since_us = clock_mono_us();
-    if (store_open(&o, &b.store) < 0)
+    if (store_open(&o, &b.store) < 0 || store_call(b.store, STORE_DURABLE, enrol, NULL) < 0)
         return 1;
     printf("open_ms=%.0f ", (double)(clock_mono_us() - since_us) / 1000);
     run(&b, items, outstanding);
