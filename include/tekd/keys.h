@@ -138,12 +138,20 @@ struct keys_error {
     char what[HSM_TEXT_MAX * 2];
 };
 
-/* Everything "bsa add" and "bsa set" can say; NULL or unset: as it is (add: the default). */
+/*
+ * Everything "bsa add" and "bsa set" can say; NULL or unset: as it is (add: the default).
+ *
+ * Another KEK than the current one becomes current, and the one that was is retired in the same
+ * transaction: no answer leaves under it from then on, also none that was recorded and still waits
+ * for its signature.  With keep_old_kek it is kept: what was answered under it is repeated, all
+ * else comes under the new one.  A KEK is enrolled once: never again after it was replaced.
+ */
 struct keys_bsa_change {
     const char *id;
     const char *const *certs; /* PEM; replaces all: current, or current and next */
     size_t n_certs;
     const char *kek_label;
+    bool keep_old_kek;  /* with kek_label or wrap only */
     enum hsm_wrap wrap; /* 0: unset */
     const char *url;
     const char *ca_pem;
@@ -156,9 +164,17 @@ int keys_bsa_add(struct keys *k, const struct keys_actor *a, const struct keys_b
                  struct keys_error *err);
 int keys_bsa_set(struct keys *k, const struct keys_actor *a, const struct keys_bsa_change *c,
                  struct keys_error *err);
-/* Wins over requests under way: what is not released yet is decided anew. */
+/* Wins over requests under way: what is not released yet is decided anew.  A BSA whose KEK is
+ * retired cannot be enabled (TEKD_EINVAL). */
 int keys_bsa_enable(struct keys *k, const struct keys_actor *a, const char *id, bool enable,
                     struct keys_error *err);
+/*
+ * Retires a KEK of this name ("bsa-1/1") that was kept, or the current one of a disabled BSA, which
+ * then has none.  Wins over requests under way.  Errors: TEKD_ENOTFOUND (no such BSA, or no KEK of
+ * its own), TEKD_EEXIST (retired already), TEKD_EINVAL (the current KEK of an enabled BSA).
+ */
+int keys_bsa_retire_kek(struct keys *k, const struct keys_actor *a, const char *id,
+                        const char *kek_name, struct keys_error *err);
 
 int keys_content_add(struct keys *k, const struct keys_actor *a, const char *id, unsigned bits,
                      struct keys_error *err);

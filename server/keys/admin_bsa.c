@@ -120,6 +120,7 @@ static int merge(struct store_bsa *b, const struct keys_bsa_change *c, struct ke
 
 /* ---- the commands ---------------------------------------------------------------------------- */
 
+/* Finds the KEK of this label.  One that is not the current one becomes that. */
 static int describe(struct keys *k, const char *label, enum hsm_wrap wrap, struct enrolment *e,
                     struct keys_error *err)
 {
@@ -136,7 +137,7 @@ static int describe(struct keys *k, const char *label, enum hsm_wrap wrap, struc
                  memcmp(e->row->kek.kek.fingerprint, found.kek.fingerprint,
                         sizeof(found.kek.fingerprint)) != 0;
     if (e->new_kek) {
-        found.version = e->row->kek.version;
+        e->retire = e->row->kek;
         e->row->kek = found;
     }
     return 0;
@@ -171,6 +172,21 @@ int keys_bsa_add(struct keys *k, const struct keys_actor *a, const struct keys_b
     return r < 0 ? r : enrolment_commit(&e, err);
 }
 
+static int change_kek(struct keys *k, const struct keys_bsa_change *c, struct enrolment *e,
+                      struct keys_error *err)
+{
+    const struct hsm_kek *now = &e->row->kek.kek;
+    int r;
+
+    if (!c->kek_label && e->row->kek.row == 0)
+        return admin_fail(err, TEKD_EINVAL, "\"%s\" has no KEK: a KEK label is needed", c->id);
+    r = describe(k, c->kek_label ? c->kek_label : now->label, c->wrap ? c->wrap : now->wrap, e,
+                 err);
+    if (c->keep_old_kek)
+        e->retire.row = 0;
+    return r;
+}
+
 static int set_once(struct keys *k, const struct keys_actor *a, const struct keys_bsa_change *c,
                     struct keys_error *err)
 {
@@ -186,8 +202,7 @@ static int set_once(struct keys *k, const struct keys_actor *a, const struct key
     e.seen = seen;
     r = merge(row, c, err);
     if (r == 0 && (c->kek_label || c->wrap))
-        r = describe(k, c->kek_label ? c->kek_label : row->kek.kek.label,
-                     c->wrap ? c->wrap : row->kek.kek.wrap, &e, err);
+        r = change_kek(k, c, &e, err);
     return r < 0 ? r : enrolment_commit(&e, err);
 }
 
@@ -196,6 +211,8 @@ int keys_bsa_set(struct keys *k, const struct keys_actor *a, const struct keys_b
 {
     int r = TEKD_ESTALE;
 
+    if (c->keep_old_kek && !c->kek_label && !c->wrap)
+        return admin_fail(err, TEKD_EINVAL, "there is no old KEK to keep without a new one");
     for (int i = 0; i < CHANGE_ATTEMPTS && r == TEKD_ESTALE; i++)
         r = set_once(k, a, c, err);
     return r;
@@ -212,6 +229,11 @@ static int enable_once(struct keys *k, const struct keys_actor *a, const char *i
     if (r < 0)
         return r;
     assert(row);
+    if (enable && row->kek.row == 0)
+        return admin_fail(err, TEKD_EINVAL,
+                          "\"%s\": its KEK is retired; give it another one first (bsa set %s --kek "
+                          "LABEL)",
+                          id, id);
     row->enabled = enable;
     e.row = row;
     e.seen = seen;
@@ -225,5 +247,74 @@ int keys_bsa_enable(struct keys *k, const struct keys_actor *a, const char *id, 
 
     for (int i = 0; i < CHANGE_ATTEMPTS && r == TEKD_ESTALE; i++)
         r = enable_once(k, a, id, enable, err);
+    return r;
+}
+
+/* ---- bsa retire-kek -------------------------------------------------------------------------- */
+
+struct kek_lookup {
+    const char *name;
+    struct store_kek kek;
+};
+
+static int find_kek(void *arg, struct store_tx *tx)
+{
+    struct kek_lookup *l = arg;
+
+    return store_tx_kek_find(tx, l->name, &l->kek);
+}
+
+/* The KEK that may be retired.  It is still as it was found if the BSA's state is. */
+static int look_up_kek(struct keys *k, const struct store_bsa *row, const char *name,
+                       struct store_kek *ret_kek, struct keys_error *err)
+{
+    struct kek_lookup l = {.name = name};
+    int r = store_call(k->store, STORE_READ, find_kek, &l);
+
+    if (r == TEKD_ENOTFOUND || (r == 0 && l.kek.bsa != row->row))
+        return admin_fail(err, TEKD_ENOTFOUND, "\"%s\" has no KEK \"%s\"; bsa show lists them",
+                          row->id, name);
+    if (r < 0)
+        return admin_fail(err, r, "reading the KEK: %s", tekd_strerror(r));
+    if (l.kek.retired)
+        return admin_fail(err, TEKD_EEXIST, "\"%s\" is retired already", name);
+    if (l.kek.row == row->kek.row && row->enabled)
+        return admin_fail(
+            err, TEKD_EINVAL,
+            "\"%s\" is the current KEK of an enabled BSA; give it another one (bsa set "
+            "%s --kek LABEL), which retires this one, or disable the BSA first",
+            name, row->id);
+    *ret_kek = l.kek;
+    return 0;
+}
+
+static int retire_once(struct keys *k, const struct keys_actor *a, const char *id,
+                       const char *kek_name, struct keys_error *err)
+{
+    AUTO(store_bsa) struct store_bsa *row = NULL;
+    AUTO_BSA struct bsa_state *seen = NULL;
+    struct enrolment e = {.k = k, .actor = a};
+    int r = enrolment_begin(k, id, &seen, &row, err);
+
+    if (r < 0)
+        return r;
+    assert(row);
+    r = look_up_kek(k, row, kek_name, &e.retire, err);
+    if (r < 0)
+        return r;
+    if (e.retire.row == row->kek.row)
+        row->kek = (struct store_kek){.row = 0};
+    e.row = row;
+    e.seen = seen;
+    return enrolment_commit(&e, err);
+}
+
+int keys_bsa_retire_kek(struct keys *k, const struct keys_actor *a, const char *id,
+                        const char *kek_name, struct keys_error *err)
+{
+    int r = TEKD_ESTALE;
+
+    for (int i = 0; i < CHANGE_ATTEMPTS && r == TEKD_ESTALE; i++)
+        r = retire_once(k, a, id, kek_name, err);
     return r;
 }

@@ -210,3 +210,17 @@ void cache_put_export(struct cache *c, int64_t tek, int64_t kek, const struct hs
     add_export_locked(c, fresh);
     (void)pthread_mutex_unlock(&c->lock);
 }
+
+/* Of all that is there: a KEK is retired now and then, and its exports are not found by it. */
+void cache_drop_kek(struct cache *c, int64_t kek)
+{
+    struct export_entry *next;
+
+    (void)pthread_mutex_lock(&c->lock);
+    for (struct export_entry *e = c->exports; e; e = next) {
+        next = e->hh.next;
+        if (e->key.kek == kek)
+            drop_export_locked(c, e);
+    }
+    (void)pthread_mutex_unlock(&c->lock);
+}

@@ -71,6 +71,38 @@ static int record_enrolled(struct enrolment *e, struct store_tx *tx)
     return r < 0 ? r : admin_record(tx, e->actor, e->action, e->row->id);
 }
 
+static int add_kek(struct enrolment *e, struct store_tx *tx)
+{
+    struct store_bsa *b = e->row;
+    struct store_kek *kek = &b->kek;
+    uint32_t newest = 0;
+    int r = store_tx_kek_newest(tx, b->row, &newest);
+
+    if (r < 0)
+        return r;
+    kek->bsa = b->row;
+    kek->version = newest + 1;
+    kek->added_us = store_tx_utc_us(tx);
+    (void)snprintf(kek->name, sizeof(kek->name), "%s/%u", b->id, (unsigned)kek->version);
+    r = store_tx_kek_insert(tx, kek);
+    return r < 0 ? r : kek_record(tx, kek, e->actor);
+}
+
+/*
+ * No request finds what is dropped here again: who was decided under the old state does not get
+ * beyond check_fresh(), and only behind that is something put into the cache, on this thread.
+ */
+static int retire_kek(struct enrolment *e, struct store_tx *tx)
+{
+    int r = store_tx_kek_retire(tx, e->retire.row);
+
+    if (r == 0)
+        r = kek_record_retired(tx, &e->retire, e->actor);
+    if (r == 0)
+        cache_drop_kek(e->k->cache, e->retire.row);
+    return r;
+}
+
 /* The BSA's row comes first: its KEK refers to it. */
 static int write_rows(struct enrolment *e, struct store_tx *tx)
 {
@@ -79,15 +111,10 @@ static int write_rows(struct enrolment *e, struct store_tx *tx)
 
     if (b->row == 0)
         r = store_tx_bsa_insert(tx, b);
-    if (r == 0 && e->new_kek) {
-        b->kek.bsa = b->row;
-        b->kek.version++;
-        b->kek.added_us = store_tx_utc_us(tx);
-        (void)snprintf(b->kek.name, sizeof(b->kek.name), "%s/%u", b->id, (unsigned)b->kek.version);
-        r = store_tx_kek_insert(tx, &b->kek);
-        if (r == 0)
-            r = kek_record(tx, &b->kek, e->actor);
-    }
+    if (r == 0 && e->new_kek)
+        r = add_kek(e, tx);
+    if (r == 0 && e->retire.row)
+        r = retire_kek(e, tx);
     return r < 0 ? r : store_tx_bsa_update(tx, b);
 }
 
@@ -104,7 +131,7 @@ static int apply_enrolment(void *arg, struct store_tx *tx)
 
     if (r == 0)
         r = write_rows(e, tx);
-    if (r == 0)
+    if (r == 0 && e->action)
         r = record_enrolled(e, tx);
     if (r == 0)
         r = store_bsa_dup(e->row, &copy);
@@ -150,8 +177,10 @@ int enrolment_commit(struct enrolment *e, struct keys_error *err)
         return admin_fail(err, r, "\"%s\": somebody else is changing this BSA; try again",
                           e->row->id);
     if (r == TEKD_EEXIST)
-        return admin_fail(
-            err, r, "\"%s\": this BSA, its certificate or its KEK is enrolled already", e->row->id);
+        return admin_fail(err, r,
+                          "\"%s\": this BSA, its certificate or its KEK is enrolled already; a KEK "
+                          "that was replaced is never taken again",
+                          e->row->id);
     if (r < 0)
         return admin_fail(err, r, "recording the change: %s", tekd_strerror(r));
     return 0;

@@ -90,6 +90,8 @@ bool cache_get_export(struct cache *c, int64_t tek, int64_t kek, struct hsm_blob
 void cache_put_export(struct cache *c, int64_t tek, int64_t kek, const struct hsm_blob *data);
 /* Forgets a content; its exports are unreachable then and fall out. */
 void cache_drop(struct cache *c, const char *content_id);
+/* Forgets what was wrapped under this KEK. */
+void cache_drop_kek(struct cache *c, int64_t kek);
 
 /* ---- bloom.c: which ContentIDs may exist ----------------------------------------------------- */
 
@@ -218,7 +220,8 @@ struct keys {
     struct lazies *lazies;
     struct line *line;
 
-    /* Rises when a TEK stops being current: what was made of the old one is decided again. */
+    /* Rises when a TEK stops being current: what was made of the old one is decided again.  (A KEK
+     * is its BSA's: the generation of that rises.) */
     _Atomic uint64_t tek_generation;
 
     pthread_mutex_t lock;     /* guards what follows */
@@ -261,6 +264,9 @@ int kek_check(struct keys *k, const struct store_kek *bound, int64_t deadline_us
               struct keys_error *err);
 /* kek.added; a NULL: tekd itself. */
 int kek_record(struct store_tx *tx, const struct store_kek *kek, const struct keys_actor *a);
+/* kek.retired */
+int kek_record_retired(struct store_tx *tx, const struct store_kek *kek,
+                       const struct keys_actor *a);
 
 /* ---- policy.c -------------------------------------------------------------------------------- */
 
@@ -377,11 +383,12 @@ int work_look(struct keys_work *w);
 struct enrolment {
     struct keys *k;
     const struct keys_actor *actor;
-    const char *action;
+    const char *action; /* NULL: the record of the KEK says it all */
     struct store_bsa *row;
-    struct bsa_state *seen; /* what row was made of; NULL: the BSA is new */
-    bool new_kek;
-    bool in_force; /* the registry has the new state */
+    struct bsa_state *seen;  /* what row was made of; NULL: the BSA is new */
+    bool new_kek;            /* row.kek is to be added */
+    struct store_kek retire; /* row 0: none */
+    bool in_force;           /* the registry has the new state */
 };
 
 /* What is in force, and a copy to be changed.  Errors: TEKD_ENOTFOUND. */

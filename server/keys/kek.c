@@ -60,3 +60,15 @@ int kek_record(struct store_tx *tx, const struct store_kek *kek, const struct ke
         record_str(rec, "actor", "tekd");
     return store_tx_record(tx, rec, NULL);
 }
+
+int kek_record_retired(struct store_tx *tx, const struct store_kek *kek, const struct keys_actor *a)
+{
+    struct record *rec = NULL;
+    int r = record_new("kek.retired", &rec);
+
+    if (r < 0)
+        return r;
+    record_str(rec, "kekid", kek->name);
+    admin_actor(rec, a);
+    return store_tx_record(tx, rec, NULL);
+}

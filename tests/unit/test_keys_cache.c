@@ -166,6 +166,22 @@ static void cache_put_export__forgets_what_was_longest_not_asked_for(void **stat
     assert_int_equal(export_of(*state, 4, 1), 4);
 }
 
+static void cache_drop_kek__forgets_what_was_wrapped_under_it(void **state)
+{
+    cache_drop_kek(*state, 1); /* there is nothing */
+    put_export(*state, 1, 1, 11);
+    put_export(*state, 1, 2, 12);
+    put_export(*state, 2, 1, 21);
+    cache_drop_kek(*state, 3);
+    assert_int_equal(export_of(*state, 1, 1), 11);
+    cache_drop_kek(*state, 1);
+    assert_int_equal(export_of(*state, 1, 1), -1);
+    assert_int_equal(export_of(*state, 2, 1), -1);
+    assert_int_equal(export_of(*state, 1, 2), 12);
+    cache_drop_kek(*state, 2);
+    assert_int_equal(export_of(*state, 1, 2), -1);
+}
+
 static void *hammer(void *arg)
 {
     char content[16];
@@ -177,6 +193,7 @@ static void *hammer(void *arg)
             abort();
         put_export(arg, i % 5, 1, (uint8_t)(i % 5));
         cache_drop(arg, content);
+        cache_drop_kek(arg, i % 2);
     }
     return NULL;
 }
@@ -203,6 +220,7 @@ int main(void)
         TEST(cache_drop__forgets_one),
         TEST(cache_get_export__goes_by_tek_and_kek),
         TEST(cache_put_export__forgets_what_was_longest_not_asked_for),
+        TEST(cache_drop_kek__forgets_what_was_wrapped_under_it),
         TEST(cache__is_for_any_threads),
     };
 

@@ -338,24 +338,6 @@ static void repeat__of_a_destroyed_key_is_key_gone(void **state)
     assert_int_equal(service_count(s, "tek.destroyed", NULL, NULL), 1);
 }
 
-static void repeat__after_a_new_kek_gets_what_it_got(void **state)
-{
-    struct service *s = *state;
-    struct keys_bsa_change c = {
-        .id = "bsa-1", .kek_label = "second", .media = -1, .form = -1, .key_info = -1};
-    struct cp3_message first, again, fresh;
-
-    first = ask_key(s, BSA(s, 1), "m-1", "urn:x", NULL);
-    fake_hsm_add(s->hsm, "second", HSM_WRAP_AES_KW);
-    assert_int_equal(keys_bsa_set(s->keys, &s->actor, &c, &s->error), 0);
-    again = ask_key(s, BSA(s, 1), "m-1", "urn:x", NULL);
-    same_key(&first, &again);
-    assert_string_equal(again.key_info.kek_id, "bsa-1/1");
-    (void)snprintf(BSA(s, 1)->kek, sizeof(BSA(s, 1)->kek), "second");
-    fresh = ask_key(s, BSA(s, 1), "m-2", "urn:x", NULL);
-    assert_string_equal(fresh.key_info.kek_id, "bsa-1/2");
-}
-
 static void repeat__passes_all_checks_again(void **state)
 {
     struct service *s = *state;
@@ -645,7 +627,6 @@ int main(void)
         SERVICE_TEST(repeat__belongs_to_its_source),
         SERVICE_TEST(repeat__after_a_rotation_gets_the_old_key),
         SERVICE_TEST(repeat__of_a_destroyed_key_is_key_gone),
-        SERVICE_TEST(repeat__after_a_new_kek_gets_what_it_got),
         SERVICE_TEST(repeat__passes_all_checks_again),
         SERVICE_TEST(repeat__after_a_restart_gets_the_same_octets),
         SERVICE_TEST(refusal__does_not_bind_the_message_id),
