@@ -58,6 +58,7 @@ static int change(struct admin_call *call, change_fn *fn)
 {
     const char *certs[STORE_CERTS_MAX], *entitle[STORE_ENTITLE_MAX];
     const json_t *key_info = json_object_get(call->args, "key_info");
+    const json_t *keep = json_object_get(call->args, "keep_old_kek");
     struct keys_bsa_change c = {.certs = certs, .entitle = entitle};
     int r = 0;
 
@@ -70,6 +71,7 @@ static int change(struct admin_call *call, change_fn *fn)
     c.n_entitle = strings(call, "entitle", entitle, STORE_ENTITLE_MAX);
     c.set_entitle = json_object_get(call->args, "entitle") != NULL;
     c.kek_label = admin_arg_str_or(call, "kek", NULL);
+    c.keep_old_kek = json_is_true(keep);
     c.url = admin_arg_str_or(call, "url", NULL);
     c.ca_pem = admin_arg_str_or(call, "ca", NULL);
     c.media = choice(call, "media", media_names);
@@ -109,6 +111,15 @@ int admin_bsa_enable(struct admin_call *call)
     return enable(call, true);
 }
 
+int admin_bsa_retire_kek(struct admin_call *call)
+{
+    int r = 0;
+    const char *id = admin_arg_str(call, "id", &r);
+    const char *kek = admin_arg_str(call, "kek", &r);
+
+    return r < 0 ? r : keys_bsa_retire_kek(call->admin->o.keys, &call->actor, id, kek, &call->err);
+}
+
 /* ---- to JSON -----------------------------------------------------------------------------------
  */
 
@@ -133,15 +144,26 @@ static json_t *entitle_json(const struct store_bsa *b)
     return list;
 }
 
-static json_t *kek_json(const struct store_kek *k)
+static const char *kek_state(const struct store_kek *k, const struct store_bsa *b)
+{
+    if (k->retired)
+        return "retired";
+    return k->row == b->kek.row ? "current" : "kept";
+}
+
+/* null if there is none. */
+static json_t *kek_json(const struct store_kek *k, const struct store_bsa *b)
 {
     char id[ENC_HEX_LEN(HSM_ID_MAX) + 1], fingerprint[ENC_HEX_LEN(32) + 1];
 
+    if (k->row == 0)
+        return json_null();
     enc_hex(k->kek.id, k->kek.id_len, id);
     enc_hex(k->kek.fingerprint, 32, fingerprint);
-    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:b}", "kek_id", k->name, "label", k->kek.label, "id",
-                     id, "wrap", hsm_wrap_name(k->kek.wrap), "fingerprint", fingerprint, "imported",
-                     k->imported);
+    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:o}", "kek_id", k->name, "state",
+                     kek_state(k, b), "label", k->kek.label, "id", id, "wrap",
+                     hsm_wrap_name(k->kek.wrap), "fingerprint", fingerprint, "imported",
+                     k->imported, "added", admin_time(k->added_us));
 }
 
 static json_t *bsa_json(const struct store_bsa *b)
@@ -149,7 +171,7 @@ static json_t *bsa_json(const struct store_bsa *b)
     return json_pack("{s:s,s:b,s:s,s:s,s:b,s:s,s:b,s:o,s:o,s:o}", "id", b->id, "enabled",
                      b->enabled, "media", media_names[b->media], "form", form_names[b->form],
                      "key_info", b->key_info, "url", b->url, "has_ca", b->ca_pem != NULL, "certs",
-                     certs_json(b), "entitle", entitle_json(b), "kek", kek_json(&b->kek));
+                     certs_json(b), "entitle", entitle_json(b), "kek", kek_json(&b->kek, b));
 }
 
 static int add_bsa(void *arg, const struct store_bsa *b)
@@ -182,15 +204,29 @@ int admin_bsa_list(struct admin_call *call)
 
 struct lookup {
     const char *id;
+    const struct store_bsa *bsa;
+    json_t *keks;
     json_t *doc;
 };
+
+static int add_kek(void *arg, const struct store_kek *k)
+{
+    const struct lookup *l = arg;
+
+    return json_array_append_new(l->keks, kek_json(k, l->bsa)) < 0 ? TEKD_ENOMEM : 0;
+}
 
 static int find(void *arg, struct store_tx *tx)
 {
     struct lookup *l = arg;
+    const struct store_walk w = {.limit = SIZE_MAX, .arg = l};
     AUTO(store_bsa) struct store_bsa *b = NULL;
     int r = store_tx_bsa_find(tx, l->id, &b);
 
+    if (r < 0)
+        return r;
+    l->bsa = b;
+    r = store_tx_kek_walk(tx, b->row, &w, add_kek);
     if (r < 0)
         return r;
     l->doc = bsa_json(b);
@@ -199,7 +235,8 @@ static int find(void *arg, struct store_tx *tx)
 
 int admin_bsa_show(struct admin_call *call)
 {
-    struct lookup l = {.doc = NULL};
+    AUTO_JSON json_t *keks = json_array();
+    struct lookup l = {.keks = keks};
     int r = 0;
 
     l.id = admin_arg_str(call, "id", &r);
@@ -208,5 +245,5 @@ int admin_bsa_show(struct admin_call *call)
     if (r == TEKD_ENOTFOUND)
         return admin_fail_call(call, r, "\"%s\": no such BSA", l.id);
     call->result = l.doc;
-    return r;
+    return r == 0 && json_object_set(l.doc, "keks", keks) < 0 ? TEKD_ENOMEM : r;
 }

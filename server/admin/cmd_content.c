@@ -5,14 +5,6 @@
 #include "tekd/enc.h"
 #include "tekd/err.h"
 
-static json_t *time_json(int64_t utc_us)
-{
-    char text[ENC_TIME_LEN + 1];
-
-    enc_time(utc_us, text);
-    return json_string(text);
-}
-
 /* ---- contents ----------------------------------------------------------------------------------
  */
 
@@ -32,7 +24,7 @@ int admin_content_add(struct admin_call *call)
 static json_t *content_json(const struct store_content *c)
 {
     return json_pack("{s:s,s:i,s:o,s:b}", "content_id", c->id, "bits", (int)c->bits, "created",
-                     time_json(c->created_us), "by_request", c->created_by != 0);
+                     admin_time(c->created_us), "by_request", c->created_by != 0);
 }
 
 static int add_content(void *arg, const struct store_content *c)
@@ -73,7 +65,7 @@ static json_t *tek_json(const struct store_tek *t)
     enc_uuid(t->key_id, id);
     return json_pack("{s:s,s:I,s:i,s:i,s:o,s:b}", "key_id", id, "period", (json_int_t)t->period,
                      "version", (int)t->version, "bits", (int)t->bits, "created",
-                     time_json(t->created_us), "destroyed", t->destroyed);
+                     admin_time(t->created_us), "destroyed", t->destroyed);
 }
 
 /* One content has few, so they are not given by the page. */

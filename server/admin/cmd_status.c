@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "tekd/clock.h"
-#include "tekd/enc.h"
 #include "tekd/err.h"
 #include "tekd/secret.h"
 
@@ -18,16 +17,6 @@ static json_t *number(uint64_t n)
     return json_integer((json_int_t)n);
 }
 
-static json_t *time_or_null(int64_t utc_us)
-{
-    char text[ENC_TIME_LEN + 1];
-
-    if (utc_us == 0)
-        return json_null();
-    enc_time(utc_us, text);
-    return json_string(text);
-}
-
 /* ---- status ------------------------------------------------------------------------------------
  */
 
@@ -38,7 +27,7 @@ static json_t *store_part(struct admin *a)
     store_status_get(a->o.store, &s);
     return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:s}", "epoch", number(s.epoch),
                      "records", number(s.records), "signed", number(s.signed_size),
-                     "checkpoint_time", time_or_null(s.checkpoint_utc_us), "batches",
+                     "checkpoint_time", admin_time(s.checkpoint_utc_us), "batches",
                      number(s.batches), "losers", number(s.losers), "rehashed", number(s.rehashed),
                      "database_octets", number(s.db_octets), "free_octets", number(s.free_octets),
                      "reason", s.reason);
@@ -79,8 +68,8 @@ static json_t *http_part(struct admin *a)
         "{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "connections", number(s.connections), "accepted",
         number(s.accepted), "handshakes_failed", number(s.handshakes_failed), "requests",
         number(s.requests), "replies", number(s.replies), "dropped", number(s.dropped), "timed_out",
-        number(s.timed_out), "crl_next_update", time_or_null(s.crl_next_update_s * 1000000),
-        "certificate_not_after", time_or_null(s.certificate_not_after_s * 1000000));
+        number(s.timed_out), "crl_next_update", admin_time(s.crl_next_update_s * 1000000),
+        "certificate_not_after", admin_time(s.certificate_not_after_s * 1000000));
 }
 
 /* What a module says of its token need not be UTF-8. */
@@ -110,7 +99,7 @@ int admin_status(struct admin_call *call)
 
     call->result =
         json_pack("{s:s,s:s,s:s,s:o,s:b,s:s,s:o,s:o,s:o,s:o,s:o}", "version", a->version, "bsm_id",
-                  a->bsm_id, "instance", a->instance, "started", time_or_null(a->started_utc_us),
+                  a->bsm_id, "instance", a->instance, "started", admin_time(a->started_utc_us),
                   "ready", ready, "reason", reason, "hsm", hsm_part(a), "store", store_part(a),
                   "counts", counts_part(a), "keys", keys_part(a), "http", http_part(a));
     return call->result ? 0 : TEKD_ENOMEM;

@@ -2,25 +2,31 @@
 
 #include <string.h>
 
+#include "tekd/enc.h"
 #include "tekd/err.h"
 
 #define BSA_ARGS                                                                                   \
+    {"id", ADMIN_STR}, {"certs", ADMIN_STRS}, {"kek", ADMIN_STR}, {"wrap", ADMIN_STR},             \
+        {"url", ADMIN_STR}, {"ca", ADMIN_STR}, {"media", ADMIN_STR}, {"form", ADMIN_STR},          \
+        {"key_info", ADMIN_BOOL},                                                                  \
     {                                                                                              \
-        {"id", ADMIN_STR}, {"certs", ADMIN_STRS}, {"kek", ADMIN_STR}, {"wrap", ADMIN_STR},         \
-            {"url", ADMIN_STR}, {"ca", ADMIN_STR}, {"media", ADMIN_STR}, {"form", ADMIN_STR},      \
-            {"key_info", ADMIN_BOOL}, {"entitle", ADMIN_STRS},                                     \
+        "entitle", ADMIN_STRS                                                                      \
     }
 
 static const struct admin_command commands[] = {
     {"status", ADMIN_READER, admin_status, {{NULL, ADMIN_STR}}},
     {"hsm status", ADMIN_READER, admin_hsm_status, {{NULL, ADMIN_STR}}},
     {"hsm retry", ADMIN_OPERATOR, admin_hsm_retry, {{"ask_pin", ADMIN_STR}}},
-    {"bsa add", ADMIN_OPERATOR, admin_bsa_add, BSA_ARGS},
-    {"bsa set", ADMIN_OPERATOR, admin_bsa_set, BSA_ARGS},
+    {"bsa add", ADMIN_OPERATOR, admin_bsa_add, {BSA_ARGS}},
+    {"bsa set", ADMIN_OPERATOR, admin_bsa_set, {BSA_ARGS, {"keep_old_kek", ADMIN_BOOL}}},
     {"bsa list", ADMIN_READER, admin_bsa_list, {{"after", ADMIN_INT}}},
     {"bsa show", ADMIN_READER, admin_bsa_show, {{"id", ADMIN_STR}}},
     {"bsa disable", ADMIN_OPERATOR, admin_bsa_disable, {{"id", ADMIN_STR}}},
     {"bsa enable", ADMIN_OPERATOR, admin_bsa_enable, {{"id", ADMIN_STR}}},
+    {"bsa retire-kek",
+     ADMIN_OPERATOR,
+     admin_bsa_retire_kek,
+     {{"id", ADMIN_STR}, {"kek", ADMIN_STR}}},
     {"content add",
      ADMIN_OPERATOR,
      admin_content_add,
@@ -125,6 +131,16 @@ int64_t admin_arg_int_or(const struct admin_call *call, const char *key, int64_t
     const json_t *v = json_object_get(call->args, key);
 
     return v ? json_integer_value(v) : other;
+}
+
+json_t *admin_time(int64_t utc_us)
+{
+    char text[ENC_TIME_LEN + 1];
+
+    if (utc_us == 0)
+        return json_null();
+    enc_time(utc_us, text);
+    return json_string(text);
 }
 
 int admin_page_result(struct admin_call *call, struct admin_page *page)

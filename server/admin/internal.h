@@ -75,6 +75,9 @@ int64_t admin_arg_int_or(const struct admin_call *call, const char *key, int64_t
 int admin_fail_call(struct admin_call *call, int r, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* UTC as text; null for 0, which is not known or never was. */
+json_t *admin_time(int64_t utc_us);
+
 /* A part of a list is an array; "next" stands for the row to go on after, if there are more. */
 #define ADMIN_PAGE_ROWS 500 /* so that neither the store's thread nor memory is held by a list */
 struct admin_page {
@@ -102,6 +105,7 @@ int admin_bsa_list(struct admin_call *call);
 int admin_bsa_show(struct admin_call *call);
 int admin_bsa_disable(struct admin_call *call);
 int admin_bsa_enable(struct admin_call *call);
+int admin_bsa_retire_kek(struct admin_call *call);
 int admin_content_add(struct admin_call *call);
 int admin_content_list(struct admin_call *call);
 int admin_content_show(struct admin_call *call);

@@ -74,6 +74,8 @@ def test_status(tekd, mid, content):
 @pytest.mark.parametrize("words", [
     [], ["nonsense"], ["bsa"], ["bsa", "show"], ["bsa", "show", "a", "b"], ["status", "x"],
     ["status", "--what"], ["content", "add", "c", "--bits", "many"], ["bsa", "add", "--cert"],
+    ["bsa", "retire-kek"], ["bsa", "retire-kek", "bsa-1"], ["bsa", "retire-kek", "a", "a/1", "a/2"],
+    ["bsa", "add", "x", "--keep-old-kek"], ["bsa", "set", "x", "--keep-old-kek=yes"],
     ["key", "rotate"], ["--nonsense", "status"]])
 def test_usage_is_2(shared, words):
     done = shared.tekctl(*words, check=False)
@@ -176,7 +178,8 @@ def changes(tekd):
     cert = tekd.path("pki", "stranger.crt")
     return [["hsm", "retry"], ["bsa", "add", "bsa-5", "--cert", cert, "--kek", "bsa-1-kek"],
             ["bsa", "set", "bsa-1", "--form", "efficient"], ["bsa", "disable", "bsa-1"],
-            ["bsa", "enable", "bsa-1"], ["content", "add", "urn:new"], ["key", "rotate", "urn:c"],
+            ["bsa", "enable", "bsa-1"], ["bsa", "retire-kek", "bsa-1", "bsa-1/1"],
+            ["content", "add", "urn:new"], ["key", "rotate", "urn:c"],
             ["key", "destroy", "01a2040e-6f0e-7759-8f2c-70db47d2de91"], ["audit", "checkpoint"],
             ["audit", "export", tekd.path("export-x")]]
 

@@ -57,6 +57,7 @@ BLOCKS = {b.key: b for path in DOCUMENTS for b in blocks_of(path)}
 
 # Run here, in this order, in the state directory.
 RUN = ["README.md shell 2", "operations.md shell 1", "operations.md shell 2",
+       "operations.md shell 3",
        "provisioning.md shell 1", "provisioning.md console 1", "tek-bsa.md console 1",
        "tek-audit.md console 1", "tek-audit.md console 2"]
 # Not run here, and why.

@@ -223,6 +223,22 @@ static void request__that_is_malformed_gets_an_error(void **state)
          "expected true or false"},
         {"{\"command\":\"bsa set\",\"id\":\"bsa-1\",\"form\":\"short\"}\n", "TEKD_EINVAL", "form"},
         {"{\"command\":\"bsa set\",\"id\":\"bsa-1\",\"wrap\":\"rot13\"}\n", "TEKD_EINVAL", "rot13"},
+        {"{\"command\":\"bsa set\",\"id\":\"bsa-1\",\"keep_old_kek\":1}\n", "TEKD_EINVAL",
+         "expected true or false"},
+        {"{\"command\":\"bsa set\",\"id\":\"bsa-1\",\"keep_old_kek\":true}\n", "TEKD_EINVAL",
+         "without a new one"},
+        {"{\"command\":\"bsa add\",\"id\":\"bsa-5\",\"keep_old_kek\":true}\n", "TEKD_EINVAL",
+         "takes no \"keep_old_kek\""},
+        {"{\"command\":\"bsa retire-kek\",\"kek\":\"bsa-1/1\"}\n", "TEKD_EINVAL",
+         "\"id\" is missing"},
+        {"{\"command\":\"bsa retire-kek\",\"id\":\"bsa-1\"}\n", "TEKD_EINVAL",
+         "\"kek\" is missing"},
+        {"{\"command\":\"bsa retire-kek\",\"id\":\"bsa-1\",\"kek\":[]}\n", "TEKD_EINVAL",
+         "expected a string"},
+        {"{\"command\":\"bsa retire-kek\",\"id\":\"bsa-1\",\"kek\":\"bsa-1/1\"}\n", "TEKD_EINVAL",
+         "bsa set bsa-1 --kek LABEL"},
+        {"{\"command\":\"bsa retire-kek\",\"id\":\"bsa-1\",\"kek\":\"bsa-1/2\"}\n",
+         "TEKD_ENOTFOUND", "has no KEK"},
         {"{\"command\":\"content add\",\"content\":\"c\",\"bits\":\"128\"}\n", "TEKD_EINVAL",
          "expected an integer"},
         {"{\"command\":\"content add\",\"content\":\"c\",\"bits\":-1}\n", "TEKD_EINVAL",
@@ -345,6 +361,53 @@ static void bsa__is_shown_changed_and_listed(void **state)
     assert_null(json_object_get(r, "next"));
     json_decref(r);
     wants_error(t, "{\"command\":\"bsa enable\",\"id\":\"none\"}\n", "TEKD_ENOTFOUND", "none");
+}
+
+/* What "bsa show" says of a BSA's n-th KEK. */
+static void kek_is(struct socket_test *t, size_t n, const char *id, const char *kek_state)
+{
+    json_t *r = result_of(t, "{\"command\":\"bsa show\",\"id\":\"bsa-1\"}\n");
+    const json_t *kek = json_array_get(json_object_get(r, "keks"), n);
+
+    assert_string_equal(str(kek, "kek_id"), id);
+    assert_string_equal(str(kek, "state"), kek_state);
+    assert_int_equal(strlen(str(kek, "fingerprint")), 64);
+    assert_string_not_equal(str(kek, "label"), "");
+    assert_int_equal(strncmp(str(kek, "added"), "20", 2), 0);
+    json_decref(r);
+}
+
+static void keks__are_replaced_kept_and_retired(void **state)
+{
+    struct socket_test *t = *state;
+    json_t *r;
+
+    fake_hsm_add(t->s->hsm, "second", HSM_WRAP_AES_KW);
+    fake_hsm_add(t->s->hsm, "third", HSM_WRAP_AES_KW);
+    kek_is(t, 0, "bsa-1/1", "current");
+    json_decref(result_of(t, "{\"command\":\"bsa set\",\"id\":\"bsa-1\",\"kek\":\"second\","
+                             "\"keep_old_kek\":true}\n"));
+    kek_is(t, 0, "bsa-1/1", "kept");
+    kek_is(t, 1, "bsa-1/2", "current");
+    json_decref(result_of(t, "{\"command\":\"bsa set\",\"id\":\"bsa-1\",\"kek\":\"third\","
+                             "\"keep_old_kek\":false}\n"));
+    kek_is(t, 0, "bsa-1/1", "kept");
+    kek_is(t, 1, "bsa-1/2", "retired");
+    kek_is(t, 2, "bsa-1/3", "current");
+    json_decref(result_of(t, "{\"command\":\"bsa retire-kek\",\"id\":\"bsa-1\","
+                             "\"kek\":\"bsa-1/1\"}\n"));
+    kek_is(t, 0, "bsa-1/1", "retired");
+    json_decref(result_of(t, "{\"command\":\"bsa disable\",\"id\":\"bsa-1\"}\n"));
+    json_decref(result_of(t, "{\"command\":\"bsa retire-kek\",\"id\":\"bsa-1\","
+                             "\"kek\":\"bsa-1/3\"}\n"));
+    kek_is(t, 2, "bsa-1/3", "retired");
+    r = result_of(t, "{\"command\":\"bsa show\",\"id\":\"bsa-1\"}\n");
+    assert_true(json_is_null(json_object_get(r, "kek"))); /* it has none */
+    assert_int_equal(json_array_size(json_object_get(r, "keks")), 3);
+    json_decref(r);
+    wants_error(t, "{\"command\":\"bsa enable\",\"id\":\"bsa-1\"}\n", "TEKD_EINVAL",
+                "its KEK is retired");
+    assert_int_equal(service_count(t->s, "kek.retired", NULL, NULL), 3);
 }
 
 static void contents__come_by_the_page(void **state)
@@ -764,6 +827,7 @@ int main(void)
         TEST(request__that_is_too_long_is_dropped),
         TEST(request__that_takes_too_long_is_dropped),
         TEST(bsa__is_shown_changed_and_listed),
+        TEST(keks__are_replaced_kept_and_retired),
         TEST(contents__come_by_the_page),
         TEST(keys__are_rotated_listed_and_destroyed),
         TEST(export__is_the_log_under_its_checkpoint),

@@ -94,6 +94,8 @@ static json_t *value_of(const struct option_rule *rule, const char *text)
         return file_json(text);
     case OPTION_NO:
         return json_false();
+    case OPTION_YES:
+        return json_true();
     default:
         v = json_string(text);
         if (!v)
@@ -118,18 +120,37 @@ static int set_option(json_t *request, const struct option_rule *rule, const cha
     return json_array_append_new(list, v) < 0 ? TEKCTL_FAILED : TEKCTL_DONE;
 }
 
+static bool takes_argument(enum option_kind kind)
+{
+    return kind != OPTION_NO && kind != OPTION_YES;
+}
+
 static void long_options(const struct command *c, struct option *to)
 {
     size_t n = 0;
 
     for (; n < COMMAND_OPTIONS_MAX && c->option[n].kind != OPTION_END; n++)
         to[n] = (struct option){.name = c->option[n].name,
-                                .has_arg = c->option[n].kind == OPTION_NO ? no_argument
-                                                                          : required_argument,
+                                .has_arg = takes_argument(c->option[n].kind) ? required_argument
+                                                                             : no_argument,
                                 .val = (int)n + 256};
     to[n++] = (struct option){.name = "help", .val = 'h'};
     to[n++] = (struct option){.name = "json", .val = 'j'};
     to[n] = (struct option){.name = NULL};
+}
+
+static int read_positionals(struct session *s, int argc, char **argv)
+{
+    const char *const keys[] = {s->command->positional, s->command->second, NULL};
+    int n = 0;
+
+    for (; n < argc && keys[n]; n++) {
+        if (json_object_set_new(s->request, keys[n], json_string(argv[n])) < 0) {
+            complain("%s: not UTF-8", keys[n]);
+            return TEKCTL_USAGE;
+        }
+    }
+    return n < argc || keys[n] ? usage_of(s->command) : TEKCTL_DONE;
 }
 
 static int read_options(struct session *s, int argc, char **argv)
@@ -150,14 +171,7 @@ static int read_options(struct session *s, int argc, char **argv)
     }
     if (r != TEKCTL_DONE)
         return r;
-    if (argc - optind != (c->positional ? 1 : 0))
-        return usage_of(c);
-    if (c->positional &&
-        json_object_set_new(s->request, c->positional, json_string(argv[optind])) < 0) {
-        complain("%s: not UTF-8", c->positional);
-        return TEKCTL_USAGE;
-    }
-    return TEKCTL_DONE;
+    return read_positionals(s, argc - optind, argv + optind);
 }
 
 /* ---- running -----------------------------------------------------------------------------------

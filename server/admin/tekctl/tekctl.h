@@ -38,6 +38,7 @@ enum option_kind {
     OPTION_FILE,      /* the file's contents */
     OPTION_FILE_LIST, /* may be repeated */
     OPTION_NO,        /* no argument: false */
+    OPTION_YES,       /* no argument: true */
 };
 
 struct option_rule {
@@ -52,7 +53,8 @@ struct option_rule {
 struct session;
 struct command {
     const char *words;      /* "bsa add" */
-    const char *positional; /* key of the one positional argument, NULL if there is none */
+    const char *positional; /* key of the positional argument, NULL if there is none */
+    const char *second;     /* of the one behind it, likewise */
     const char *synopsis;   /* what follows the words, for people */
     const char *help;
     struct option_rule option[COMMAND_OPTIONS_MAX];
