@@ -291,16 +291,6 @@ def test_rotate_and_destroy_under_load_never_split_the_bsas(tekd, content):
     tekd.audit()
 
 
-def test_kek_of_a_bsa_that_changed_gives_no_old_data(tekd, mid, content):
-    """Another KEK: new messages are wrapped under it; the old Data is not wrapped anew."""
-    m = request(mid, content, "bsa-1")
-    first = ask(tekd, m)
-    tekd.tekctl("bsa", "disable", "bsa-2")  # its KEK becomes that of bsa-1
-    done = tekd.tekctl("bsa", "set", "bsa-1", "--kek", "bsa-2-kek", check=False)
-    assert done.returncode == 1 and "enrolled already" in done.stderr
-    assert stored(ask(tekd, m)) == stored(first)
-
-
 # ---- limits ----------------------------------------------------------------------------------------
 
 def test_contents_that_one_bsa_may_make_are_limited(new_tekd, mid):

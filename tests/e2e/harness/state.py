@@ -45,6 +45,9 @@ class Template:
         self._make_token()
         self._make_pki()
         self.bsas = {b.name: b for b in self._make_bsas()}
+        # Label -> (wrap, octets): KEKs that nobody has yet.
+        self.spare = {f"spare-{wrap}-{n}": (wrap, self._import_kek(f"spare-{wrap}-{n}", wrap))
+                      for wrap, n in (("aes-kw", 1), ("aes-kw", 2), ("aes-kwp", 1))}
         with open(os.path.join(folder, "hsm.pin"), encoding="ascii") as f:
             self.pin = f.read().strip()
 
