@@ -22,8 +22,8 @@ AUTO_DEFINE(queue)
 int queue_push(struct queue *q, void *entry);
 
 /*
- * As queue_push(), for an entry that need not be looked at by itself: the consumer is called when as
- * many entries are there as it said last (queue_patience()), or by the next queue_push().
+ * As queue_push(), for an entry that need not be looked at by itself: the consumer is called when
+ * as many entries are there as it said last (queue_patience()), or by the next queue_push().
  */
 int queue_push_patient(struct queue *q, void *entry);
 
