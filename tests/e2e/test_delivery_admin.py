@@ -26,7 +26,7 @@ QUICK_S = 5  # what comes at once comes within that
 
 def add(stage, *contents):
     for content in contents:
-        stage.tekd.tekctl("content", "add", content)
+        stage.add(content)
     return stage
 
 

@@ -56,8 +56,8 @@ def blocks_of(path):
 BLOCKS = {b.key: b for path in DOCUMENTS for b in blocks_of(path)}
 
 # Run here, in this order, in the state directory.
-RUN = ["README.md shell 2", "operations.md shell 1", "operations.md shell 3",
-       "operations.md shell 2",
+RUN = ["README.md shell 2", "operations.md shell 1", "operations.md shell 4",
+       "operations.md shell 2", "operations.md shell 3",
        "provisioning.md shell 1", "provisioning.md console 1", "tek-bsa.md console 1",
        "tek-audit.md console 1", "tek-audit.md console 2"]
 # Not run here, and why.

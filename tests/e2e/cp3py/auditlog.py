@@ -67,6 +67,7 @@ class Delivery:
         self.state = "prepared"
         self.confirmed = None  # the delivery.confirmed that counts
         self.mid, self.peer = prepared["mid"], prepared["peer"]
+        self.held = False  # whoever prepared or sent it had promised release: signed
 
     def events(self):
         """Without the part before the point, for those of the delivery itself."""
@@ -265,17 +266,19 @@ class Log:
 
     def _check_deliveries(self):
         self.deliveries = {}  # MessageID -> Delivery
-        teks, certs = {}, {}
+        teks, certs, promised = {}, {}, None
         for r in self.records:
             ev, where = r["ev"], f"record {r['seq']} {r['ev']}"
-            if ev == "tek.generated":
+            if ev == "log.started":
+                promised = r["release"]
+            elif ev == "tek.generated":
                 teks[r["keyid"]] = (r["content"], r.get("period"))
             elif ev == "tek.destroyed":
                 del teks[r["keyid"]]
             elif ev == "bsa.enrolled":
                 certs[r["bsa"]] = r["cert"].split(",")
             elif ev == "bsa.disabled":
-                del certs[r["bsa"]]
+                certs.pop(r["bsa"], None)
             elif ev == "delivery.prepared":
                 need(r["mid"] not in self.deliveries and (r["peer"], r["mid"]) not in self.ledger,
                      f"{where}: {r['mid']} was used before")
@@ -284,7 +287,10 @@ class Log:
                 need(r["peer"] in certs and r["kekid"].startswith(r["peer"] + "/") and
                      r["dir"] == "push", where)
                 self.deliveries[r["mid"]] = Delivery(r)
+                self.deliveries[r["mid"]].held = promised == "signed"
             elif ev in AFTER:
+                if ev == "delivery.attempt" and promised != "signed":
+                    self.deliveries[r["mid"]].held = False
                 self._check_step(r, certs, where)
 
     def _check_step(self, r, certs, where):
@@ -310,7 +316,7 @@ class Log:
         """An answer: there was an attempt, and a checkpoint covered its record before it left."""
         need(d.attempts(), f"{where}: before any attempt")
         first = d.attempts()[0]["seq"]
-        need(self.durable or any(first < size <= r["seq"] for size in self.sizes),
+        need(not d.held or any(first < size <= r["seq"] for size in self.sizes),
              f"{where}: no checkpoint covered the attempt, record {first}")
 
     def of(self, event):
