@@ -23,7 +23,8 @@
 #define NEWS      "urn:x:news"
 #define SECOND    INT64_C(1000000)
 #define EPOCH     INT64_C(1767225600000000)
-#define MANY      (2 * KEYS_FANOUT_GROUP + 3)
+#define GROUP     ((size_t)KEYS_FANOUT_GROUP)
+#define MANY      (2 * GROUP + 3)
 
 static int set_up(void **state)
 {
@@ -154,7 +155,7 @@ static void rotate__reaches_who_was_delivered_to(void **state)
 
 static void step__prepares_a_group_at_a_time(void **state)
 {
-    static const size_t after[] = {KEYS_FANOUT_GROUP, 2 * KEYS_FANOUT_GROUP, MANY};
+    static const size_t after[] = {GROUP, 2 * GROUP, MANY};
     struct service *s = *state;
     bool done = false;
 
@@ -342,7 +343,7 @@ static void step__without_the_storage_kek_changes_nothing(void **state)
 static void step__asks_again_once(void **state)
 {
     struct service *s = *state;
-    unsigned made = fake_hsm_made(s->hsm, FAKE_EXPORT);
+    unsigned made;
 
     rotate_with(s, 3);
     made = fake_hsm_made(s->hsm, FAKE_EXPORT);

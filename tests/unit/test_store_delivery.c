@@ -1,5 +1,4 @@
 /* Key deliveries and fan-outs as rows: what goes in comes out, in the order that is promised. */
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -257,12 +256,22 @@ static void expect(struct fixture *f, int64_t row, enum store_delivery_state sta
 static void store_tx_delivery_message__goes_with_the_signature(void **state)
 {
     struct fixture *f = *state;
+    struct probe before;
+    unsigned entered;
     int64_t row = 2;
 
     assert_int_equal(in_tx(put_three, NULL), 0);
     assert_int_equal(probe_run(f, STORE_SIGNED, NULL, 1), 0);
+    entered = store_signer_entered(f->signer);
     store_signer_hold(f->signer);
+    probe_init(&before, STORE_SIGNED, NULL, 1);
+    probe_submit(f, &before);
+    store_signer_wait_entered(f->signer, entered + 1);
     assert_int_equal(store_call(f->store, STORE_DURABLE, confirm, &row), 0);
+    expect(f, 2, STORE_DELIVERY_CONFIRMED, "message 2");
+    /* A checkpoint over what came before it changes nothing. */
+    store_signer_pass(f->signer);
+    assert_int_equal(probe_wait(&before), 0);
     expect(f, 2, STORE_DELIVERY_CONFIRMED, "message 2");
     store_signer_release(f->signer);
     assert_int_equal(probe_run(f, STORE_SIGNED, NULL, 1), 0);
@@ -634,11 +643,11 @@ static void statements__use_the_indexes_made_for_them(void **state)
         {DB_TEK_LAST_PERIOD, "INDEX sqlite_autoindex_tek_2 (content=?); "},
     };
     struct fixture *f = *state;
-    sqlite3 *db = NULL;
+    sqlite3 *db;
     char plan[600];
 
     fixture_close(f);
-    assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+    db = fixture_sqlite(f);
     for (size_t i = 0; i < ARRAY_SIZE(expected); i++) {
         const char *text = db_statement_text(expected[i].id);
 
