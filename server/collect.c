@@ -122,11 +122,11 @@ static void on_handle(void *arg, struct http_exchange *take_x)
     struct keys_reply refusal;
 
     http_exchange_set_note(take_x, poll, NULL);
-    if (!poll)
-        busy(take_x);
-    else if (read_question(poll, &refusal) < 0)
+    if (poll && read_question(poll, &refusal) < 0) {
         reply_send(take_x, &refusal);
-    else if (push_collect(c->push, &poll->p) < 0)
+        return;
+    }
+    if (!poll || push_collect(c->push, &poll->p) < 0)
         busy(take_x);
 }
 

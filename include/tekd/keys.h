@@ -179,10 +179,10 @@ int keys_destroy(struct keys *k, const struct keys_actor *a, const uint8_t key_i
 #define KEYS_PERIOD_MAX_S 31536000
 struct keys_content_add {
     const char *id;
-    unsigned bits;
     int64_t period_s;     /* 0: no crypto-periods */
     int64_t lead_s;       /* less than period_s */
     int64_t epoch_utc_us; /* if set_epoch, and not in the future; else the whole second of now */
+    unsigned bits;
     bool set_epoch;
 };
 

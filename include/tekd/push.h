@@ -71,6 +71,9 @@ void push_stop(struct push *p);
 void push_free(struct push *p);
 AUTO_DEFINE(push)
 
+/* An operator wants this BSA's deliveries tried now: the pause behind its failures ends. */
+void push_hurry(struct push *p, int64_t bsa);
+
 /*
  * A BSA asks for its deliveries.  reply() is called once, from any thread: with the message of one
  * delivery, claimed and signed; or without (204) after wait_us, or at once when a newer poll of the

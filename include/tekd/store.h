@@ -98,8 +98,10 @@ struct store_options {
     int anchor_interval_s;       /* 0: 60 */
     uint64_t free_warn;          /* octets of free disk space: below, an alarm */
     uint64_t free_stop;          /* below, keys are refused; confirmations and admin go on */
-    int64_t message_window_us;   /* messages older than this may be forgotten; 0: 7 days */
-    unsigned cache_mb;           /* pages of the database in memory; 0: 16 */
+    /* Messages older than this may be forgotten, and deliveries that have ended and whose deadline
+     * is further back; 0: 7 days. */
+    int64_t message_window_us;
+    unsigned cache_mb; /* pages of the database in memory; 0: 16 */
     struct store_signer signer;
     /* Called once, from the store thread, when the store latches (I/O error, corruption, a root
      * that differs): the program ends with status 74. */

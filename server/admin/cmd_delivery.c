@@ -64,14 +64,37 @@ int admin_deliver(struct admin_call *call)
     return r;
 }
 
+struct owner {
+    const char *mid;
+    int64_t bsa;
+};
+
+static int find_owner(void *arg, struct store_tx *tx)
+{
+    struct owner *o = arg;
+    struct store_delivery d;
+    int r = store_tx_delivery_find(tx, o->mid, strlen(o->mid), &d);
+
+    if (r == 0)
+        o->bsa = d.bsa;
+    return r;
+}
+
+/* At once: also when its BSA was away and is not tried for a while. */
 int admin_delivery_retry(struct admin_call *call)
 {
+    struct owner o = {.bsa = 0};
     int r = 0;
-    const char *mid = admin_arg_str(call, "message", &r);
 
-    return r < 0 ? r
-                 : keys_delivery_retry(call->admin->o.keys, &call->actor, mid,
-                                       call->admin->o.delivery_deadline_s, &call->err);
+    o.mid = admin_arg_str(call, "message", &r);
+    if (r == 0)
+        r = keys_delivery_retry(call->admin->o.keys, &call->actor, o.mid,
+                                call->admin->o.delivery_deadline_s, &call->err);
+    if (r == 0)
+        r = store_call(call->admin->o.store, STORE_READ, find_owner, &o);
+    if (r == 0)
+        push_hurry(call->admin->o.push, o.bsa);
+    return r;
 }
 
 int admin_delivery_abandon(struct admin_call *call)

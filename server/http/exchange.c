@@ -16,7 +16,7 @@
 #include "tekd/log.h"
 
 #define PROBLEM_JSON "application/problem+json"
-#define ALLOW_MAX    (HTTP_ROUTES_MAX * (HTTP_METHOD_MAX + 2)) /* with ", " between two */
+#define ALLOW_MAX    ((size_t)HTTP_ROUTES_MAX * (HTTP_METHOD_MAX + 2)) /* with ", " between two */
 
 /* ---- sending -----------------------------------------------------------------------------------
  */

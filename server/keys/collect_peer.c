@@ -49,14 +49,12 @@ void keys_collect_malformed(struct keys *k, const struct keys_asker *a,
                             const struct keys_collector *c, const char *detail,
                             struct keys_reply *ret_reply)
 {
-    const struct reply_problem problem = {.status = 400,
-                                          .reason = CP3_REASON_MALFORMED,
-                                          .title = "not a question for deliveries",
-                                          .detail = detail};
+    const struct reply_problem problem = {
+        .status = 400, .title = "not a question for deliveries", .detail = detail};
     const struct refusal what = {.event = "request.refused",
                                  .who = c->id,
                                  .peer = c->id,
-                                 .reason = cp3_reason_name(problem.reason),
+                                 .reason = cp3_reason_name(CP3_REASON_MALFORMED),
                                  .addr = a->addr,
                                  .cert = a->cert_sha256};
 

@@ -121,6 +121,14 @@ static int fail_failed(const struct run *x, const char *id, int error)
                       tekd_strerror(error));
 }
 
+static int group_commit(struct run *x)
+{
+    int r = store_call(x->k->store, STORE_SIGNED, apply_group, x);
+
+    group_done(x->g, r);
+    return r;
+}
+
 static int group_once(struct run *x)
 {
     struct group *g = x->g;
@@ -134,7 +142,7 @@ static int group_once(struct run *x)
     if (r == 0 && g->n_failed > 0 && x->o->n > 0)
         return fail_failed(x, g->failed, g->error);
     if (r == 0 && g->n > 0)
-        r = store_call(x->k->store, STORE_SIGNED, apply_group, x);
+        r = group_commit(x);
     return r;
 }
 
@@ -143,7 +151,6 @@ static int tell(struct run *x)
     struct group *g = x->g;
     int r = 0;
 
-    group_done(g);
     x->prepared += g->n;
     if (g->n_failed > 0) {
         x->n_failed += g->n_failed;

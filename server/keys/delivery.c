@@ -55,9 +55,9 @@ struct change {
 /* Whether its TEK may still be given, and until when (INT64_MAX: for ever). */
 static int check_key(struct store_tx *tx, const struct store_delivery *d, int64_t *ret_until_us)
 {
-    struct store_content content;
-    struct store_tek tek;
-    struct store_kek kek;
+    struct store_content content = {.row = 0};
+    struct store_tek tek = {.row = 0};
+    struct store_kek kek = {.row = 0};
     struct period p;
     int r = store_tx_tek_get(tx, d->tek, &tek);
 

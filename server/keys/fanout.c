@@ -113,7 +113,9 @@ static int step_once(struct step *x)
         r = group_prepare(g);
     if (r < 0)
         return r;
-    return store_call(g->k->store, g->n > 0 ? STORE_SIGNED : STORE_DURABLE, apply_step, x);
+    r = store_call(g->k->store, g->n > 0 ? STORE_SIGNED : STORE_DURABLE, apply_step, x);
+    group_done(g, r);
+    return r;
 }
 
 int keys_fanout_step(struct keys *k, const struct store_fanout *f, int64_t deadline_s,
@@ -134,7 +136,6 @@ int keys_fanout_step(struct keys *k, const struct store_fanout *f, int64_t deadl
     if (x.pointless)
         log_event(LOG_INFO, "keys", "fanout-given-up", LOG_STR("content", g->content.id),
                   LOG_STR("what", "its TEK is destroyed, or its crypto-period over"));
-    group_done(g);
     *ret_done = x.fanout.row == 0 || x.last || x.pointless;
     return 0;
 }

@@ -16,7 +16,7 @@
 #include "tekd/log.h"
 
 /* The patience with an HSM that wraps nothing of a group. */
-#define GROUP_US (3 * KEYS_HSM_US)
+#define GROUP_US (INT64_C(3) * KEYS_HSM_US)
 
 /* ---- members --------------------------------------------------------------------------------- */
 
@@ -341,8 +341,10 @@ int group_apply(struct group *g, struct store_tx *tx)
     return r;
 }
 
-void group_done(const struct group *g)
+void group_done(const struct group *g, int result)
 {
+    if (result == TEKD_ESTALE)
+        return;
     for (size_t i = 0; i < g->n; i++)
         delivery_changed(g->k, g->draft[i].row.bsa);
 }

@@ -495,8 +495,8 @@ int group_read(struct group *g, struct store_tx *tx);
 int group_prepare(struct group *g);
 /* Rows and records.  Errors: TEKD_ESTALE: TEK, period or an enrolment is not what it was. */
 int group_apply(struct group *g, struct store_tx *tx);
-/* They are signed: tells the push service. */
-void group_done(const struct group *g);
+/* Tells the push service, also after an error: what was not signed in time may be there. */
+void group_done(const struct group *g, int result);
 
 /* ---- delivery.c: one Key Delivery ------------------------------------------------------------ */
 

@@ -385,12 +385,15 @@ static void reply_answer(struct keys_work *w)
     work_reply(w, &reply);
 }
 
-/* Also a content whose answer came too late: it is committed if it was applied. */
-static void count_content(struct keys_work *w, int result)
+/* Also of an answer that came too late: it is committed if it was applied. */
+static void tell_what_is_new(struct keys_work *w, int result)
 {
-    if (w->made.new_content && w->made.key.content != 0 &&
-        (result == 0 || result == TEKD_ETIMEDOUT))
+    if (result != 0 && result != TEKD_ETIMEDOUT)
+        return;
+    if (w->made.new_content && w->made.key.content != 0)
         atomic_fetch_add(&w->bsa->bsa->auto_contents, 1);
+    if (w->made.new_tek && w->made.key.period.until_us != 0)
+        delivery_changed(w->k, 0); /* its fan-out */
 }
 
 /*
@@ -401,9 +404,7 @@ static void done_answer(struct store_item *item, int result)
 {
     struct keys_work *w = (struct keys_work *)item;
 
-    count_content(w, result);
-    if (w->made.new_tek && w->made.key.period.until_us != 0)
-        delivery_changed(w->k, 0);
+    tell_what_is_new(w, result);
     if (result == 0 && bsa_state_current(w->bsa))
         reply_answer(w);
     else if (result == 0 || result == TEKD_ESTALE || result == TEKD_EEXIST)

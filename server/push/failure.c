@@ -27,7 +27,8 @@ static const struct {
     {CURLE_WEIRD_SERVER_REPLY, "not an HTTP answer"},
     {CURLE_SSL_CERTPROBLEM, "our certificate or key cannot be used"},
     {CURLE_SSL_CLIENTCERT, "our certificate was refused"},
-    {CURLE_OUT_OF_MEMORY, "out of memory"},
+    /* Its code for a line that passes curl's own limit, too. */
+    {CURLE_OUT_OF_MEMORY, "a header line without end, or out of memory"},
 };
 
 static void not_connected(const struct transfer *t, char *out, size_t size)

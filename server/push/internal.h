@@ -35,6 +35,12 @@ struct lane;
 struct target;
 struct trust;
 
+/* A BSA that has something to be looked at; hurry: without the pause behind its failures. */
+struct poke {
+    int64_t bsa;
+    bool hurry;
+};
+
 /* Both clocks: what stands in rows is UTC, what only waits is monotonic. */
 struct moment {
     int64_t mono_us, utc_us;
@@ -110,7 +116,7 @@ struct push {
     pthread_mutex_t lock; /* guards these: */
     struct errand *returned, **last_returned;
     struct push_poll *polls, **last_poll;
-    int64_t poke[PUSH_POKES_MAX];
+    struct poke poke[PUSH_POKES_MAX];
     size_t n_pokes;
     bool poke_all;
     bool closed; /* no more polls */

@@ -18,15 +18,25 @@ void push_wake(struct push *p)
     transfers_wake(p->transfers);
 }
 
-void push_poke(struct push *p, int64_t bsa)
+static void put_poke(struct push *p, struct poke poke)
 {
     (void)pthread_mutex_lock(&p->lock);
     if (p->n_pokes < PUSH_POKES_MAX)
-        p->poke[p->n_pokes++] = bsa;
+        p->poke[p->n_pokes++] = poke;
     else
         p->poke_all = true;
     (void)pthread_mutex_unlock(&p->lock);
     push_wake(p);
+}
+
+void push_poke(struct push *p, int64_t bsa)
+{
+    put_poke(p, (struct poke){.bsa = bsa});
+}
+
+void push_hurry(struct push *p, int64_t bsa)
+{
+    put_poke(p, (struct poke){.bsa = bsa, .hurry = true});
 }
 
 /* The key service has something new. */
@@ -86,7 +96,7 @@ void errand_go(struct push *p, struct errand *e, enum store_wait wait)
 struct inbox {
     struct errand *returned;
     struct push_poll *polls;
-    int64_t poke[PUSH_POKES_MAX];
+    struct poke poke[PUSH_POKES_MAX];
     size_t n_pokes;
     bool poke_all;
 };
@@ -126,9 +136,12 @@ static void drain(struct push *p)
 
     take_inbox(p, &in);
     for (size_t i = 0; i < in.n_pokes; i++) {
-        struct lane *l = lane_get(p, in.poke[i]);
-        if (l)
-            l->look = true;
+        struct lane *l = lane_get(p, in.poke[i].bsa);
+        if (!l)
+            continue;
+        l->look = true;
+        if (in.poke[i].hurry)
+            l->paused_until_us = l->again_us = 0;
     }
     if (in.poke_all)
         lanes_look_all(p);
@@ -136,7 +149,7 @@ static void drain(struct push *p)
     collect_take(p, in.polls);
     now = moment_now();
     for (size_t i = 0; i < in.n_pokes; i++) {
-        struct lane *l = lane_get(p, in.poke[i]);
+        struct lane *l = lane_get(p, in.poke[i].bsa);
         if (l)
             lane_work(p, l, &now);
     }

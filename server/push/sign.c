@@ -192,7 +192,7 @@ int signing_key(X509 *certificate, struct conn *c, EVP_PKEY **ret_key)
     EC_KEY_free(ec);
     if (!ok) {
         EVP_PKEY_free(key);
-        log_event(LOG_ERROR, "push", "key-in-hsm-unusable",
+        log_event(LOG_ERROR, "tls", "key-in-hsm-unusable",
                   LOG_STR("expected", "an EC P-256 or P-384 key"));
         return TEKD_EINVAL;
     }

@@ -60,7 +60,7 @@ static int fail(const char *event, const char *file)
 
     ERR_error_string_n(ERR_peek_last_error(), text, sizeof(text));
     ERR_clear_error();
-    log_event(LOG_ERROR, "push", event, LOG_STR("file", file), LOG_STR("error", text));
+    log_event(LOG_ERROR, "tls", event, LOG_STR("file", file), LOG_STR("error", text));
     return TEKD_EINVAL;
 }
 
@@ -149,7 +149,7 @@ static int read_key(struct trust *t, const char *file)
     BIO *bio;
 
     if (r < 0) {
-        log_event(LOG_ERROR, "push", "key-not-read", LOG_STR("file", file),
+        log_event(LOG_ERROR, "tls", "key-not-read", LOG_STR("file", file),
                   LOG_STR("error", tekd_strerror(r)));
         return r == TEKD_ENOMEM ? r : TEKD_EINVAL;
     }
@@ -180,7 +180,7 @@ static int check_key_in_hsm(const struct trust *t, const char *file)
 {
     if (EVP_PKEY_is_a(X509_get0_pubkey(t->cert), "EC"))
         return 0;
-    log_event(LOG_ERROR, "push", "key-in-hsm-unusable", LOG_STR("file", file),
+    log_event(LOG_ERROR, "tls", "key-in-hsm-unusable", LOG_STR("file", file),
               LOG_STR("expected", "an EC P-256 or P-384 key"));
     return TEKD_EINVAL;
 }

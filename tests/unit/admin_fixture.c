@@ -40,6 +40,19 @@ int push_status_get(struct push *p, struct push_status *ret_status)
     return 0;
 }
 
+static _Atomic int64_t hurried;
+
+void push_hurry(struct push *p, int64_t bsa)
+{
+    assert_null(p);
+    hurried = bsa;
+}
+
+int64_t admin_test_hurried(void)
+{
+    return hurried;
+}
+
 static int ready(void *arg, char reason[static HSM_TEXT_MAX])
 {
     assert_string_equal(arg, "mine");

@@ -23,6 +23,8 @@ struct admin_test {
 /* What admin_start() takes here. */
 struct admin_options admin_test_options(struct admin_test *t);
 void admin_test_start(struct admin_test *t);
+/* The BSA that was hurried last; 0: none was. */
+int64_t admin_test_hurried(void);
 /* Of cmocka: *state is an admin_test whose socket serves. */
 int admin_test_set_up(void **state);
 int admin_test_tear_down(void **state);

@@ -25,7 +25,7 @@ struct kek {
     uint8_t aes[32];
     EVP_PKEY *rsa;
     uint8_t id[2];
-    int blamed;
+    int blamed, broken;
 };
 
 struct call {
@@ -137,6 +137,13 @@ void fake_hsm_blame(struct hsm *h, const char *label, int error)
 {
     (void)pthread_mutex_lock(&h->lock);
     find_locked(h, label)->blamed = error;
+    (void)pthread_mutex_unlock(&h->lock);
+}
+
+void fake_hsm_break(struct hsm *h, const char *label, int error)
+{
+    (void)pthread_mutex_lock(&h->lock);
+    find_locked(h, label)->broken = error;
     (void)pthread_mutex_unlock(&h->lock);
 }
 
@@ -345,6 +352,8 @@ static int export_locked(struct hsm *h, const struct hsm_export *in, struct hsm_
 
     if (r == 0)
         r = bound_locked(h, in->bsa, &b);
+    if (r == 0)
+        r = b->broken;
     if (r < 0)
         return r;
     n = wrap(s, false, in->stored->octets, in->stored->len, tek);

@@ -21,6 +21,9 @@ void fake_hsm_remove(struct hsm *h, const char *label);
 /* Describing it says so: TEKD_EWEAK, TEKD_EEXIST …; 0: it is as it should be. */
 void fake_hsm_blame(struct hsm *h, const char *label, int error);
 
+/* Wrapping for a BSA under it gives this error: its KEK kills a worker; 0: it works. */
+void fake_hsm_break(struct hsm *h, const char *label, int error);
+
 /* The calls that can be told apart; FAKE_MAKE is hsm_issue() without a BSA. */
 enum fake_call { FAKE_ISSUE, FAKE_MAKE, FAKE_EXPORT, FAKE_DESCRIBE, FAKE_CALLS };
 /* Such calls fail with this error from now on; 0: they work. */

@@ -39,7 +39,7 @@ int deliver(struct service *s, const char *content, const char *const *bsas,
 
     while (bsas && bsas[o.n])
         o.n++;
-    ret_delivered->n = 0;
+    *ret_delivered = (struct delivered){.n = 0};
     return keys_deliver(s->keys, &s->actor, &o, &s->error);
 }
 
@@ -49,7 +49,7 @@ void deliver_one(struct service *s, const char *content, const struct peer *p,
     const char *const bsas[] = {p->id, NULL};
     struct delivered d;
 
-    need(deliver(s, content, bsas, &d) == 0);
+    need(p->id[0] != '\0' && deliver(s, content, bsas, &d) == 0);
     need(d.n == 1 && strcmp(d.bsa[0], p->id) == 0);
     memcpy(ret_mid, d.mid[0], sizeof(d.mid[0]));
 }

@@ -178,6 +178,8 @@ void service_free(struct service *s)
     store_signer_free(s->signer);
     for (size_t i = 0; i < SERVICE_PEERS; i++)
         free(s->peer[i].pem);
+    for (size_t i = 0; i < s->n_more; i++)
+        free(s->more[i].pem);
     free(s->spare.pem);
     remove_dir(s->dir);
     free(s);
@@ -203,6 +205,22 @@ int service_tear_down(void **state)
 {
     service_free(*state);
     return 0;
+}
+
+void service_add_peers(struct service *s, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct peer *p = &s->more[s->n_more];
+
+        need(s->n_more < SERVICE_MORE);
+        (void)snprintf(p->id, sizeof(p->id), "bsa-%zu", 100 + s->n_more);
+        (void)snprintf(p->kek, sizeof(p->kek), "bsa-%zu-kek", 100 + s->n_more);
+        s->n_more++;
+        p->wrap = HSM_WRAP_AES_KW;
+        fake_hsm_add(s->hsm, p->kek, p->wrap);
+        make_certificate(p);
+        need(service_enrol(s, p, "*") == 0);
+    }
 }
 
 int service_enrol(struct service *s, const struct peer *p, const char *entitle)

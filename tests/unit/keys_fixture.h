@@ -18,6 +18,7 @@
 #define SERVICE_STORAGE "storage-kek"
 #define SERVICE_THREADS 8
 #define SERVICE_PEERS   4
+#define SERVICE_MORE    48       /* peers that a test may add */
 #define SERVICE_US      20000000 /* of a request that says nothing else */
 
 /* A BSA: its certificate is its own, its KEK is called ID-kek. */
@@ -42,6 +43,8 @@ struct service {
     pthread_t thread[SERVICE_THREADS];
     struct peer peer[SERVICE_PEERS]; /* bsa-1 aes-kw, bsa-2 aes-kw, bsa-3 aes-kwp, bsa-4 RSA */
     struct peer spare; /* bsa-9, that nobody enrolled and whose KEK free-kek nobody made */
+    struct peer more[SERVICE_MORE];
+    size_t n_more;
     struct keys_actor actor;
     struct keys_error error; /* of the last command */
 };
@@ -57,6 +60,9 @@ struct service *service_started(void);
 int service_set_up(void **state);
 int service_tear_down(void **state);
 #define SERVICE_TEST(name) cmocka_unit_test_setup_teardown(name, service_set_up, service_tear_down)
+
+/* So many more, aes-kw, enrolled for everything: s->more; bsa-100 and so on. */
+void service_add_peers(struct service *s, size_t n);
 
 /* Enrols a peer for this pattern. */
 int service_enrol(struct service *s, const struct peer *p, const char *entitle);

@@ -5,9 +5,12 @@ target_link_libraries(store_signer PUBLIC tekd_store)
 add_library(store_fixture STATIC store_fixture.c store_vfs.c)
 target_link_libraries(store_fixture PUBLIC store_signer PkgConfig::CMOCKA PkgConfig::SQLITE)
 
-foreach(module store store_start store_faults store_signer store_rows store_delivery)
+foreach(module store store_start store_faults store_signer store_rows store_delivery
+               store_fanout store_fanout_faults store_upgrade)
     tekd_unit_test(${module} store_fixture FAKE_CLOCK)
 endforeach()
+# It looks at how SQLite runs the statements.
+target_include_directories(test_store_delivery PRIVATE ${PROJECT_SOURCE_DIR}/server/store)
 
 add_executable(store_bench ../bench/store_bench.c)
 target_link_libraries(store_bench PRIVATE store_signer tekd_clock)

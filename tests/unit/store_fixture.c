@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,12 +144,22 @@ void fixture_crash(struct fixture *f, void (*child)(struct fixture *f))
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-void fixture_sql(struct fixture *f, const char *sql)
+sqlite3 *fixture_sqlite(struct fixture *f)
 {
     sqlite3 *db = NULL;
+
+    assert_int_equal(
+        sqlite3_open_v2(f->path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, "unix"),
+        SQLITE_OK);
+    return db;
+}
+
+void fixture_sql(struct fixture *f, const char *sql)
+{
+    sqlite3 *db;
     char *what = NULL;
 
-    assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+    db = fixture_sqlite(f);
     if (sqlite3_exec(db, sql, NULL, NULL, &what) != SQLITE_OK)
         fail_msg("%s: %s", sql, what);
     assert_int_equal(sqlite3_close(db), SQLITE_OK);

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <sqlite3.h>
 
 #include "fake_clock.h"
 #include "store_signer.h"
@@ -45,7 +46,9 @@ int fixture_wait_fatal(struct fixture *f);
 
 /* Runs the child in a process of its own, which ends without closing anything. */
 void fixture_crash(struct fixture *f, void (*child)(struct fixture *f));
-/* Runs SQL on the database of a closed store. */
+/* The database of a closed store, on the disk itself even if store_vfs.h is registered. */
+sqlite3 *fixture_sqlite(struct fixture *f);
+/* Runs SQL on it. */
 void fixture_sql(struct fixture *f, const char *sql);
 /* Copies a file. */
 void fixture_copy(const char *from, const char *to);

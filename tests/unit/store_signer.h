@@ -27,6 +27,8 @@ void store_signer_restart(struct store_test_signer *t);
 /* From now on sign() blocks before it answers; release lets all go on. */
 void store_signer_hold(struct store_test_signer *t);
 void store_signer_release(struct store_test_signer *t);
+/* Lets those go on that have entered, and holds the next ones. */
+void store_signer_pass(struct store_test_signer *t);
 /* Before the store opens: sign() takes so long; for measurements. */
 void store_signer_delay(struct store_test_signer *t, unsigned us);
 /* From now on sign() gives this error; 0: it works. */

@@ -415,7 +415,7 @@ static void show__of_none_is_an_error(void **state)
 static void retry__has_time_anew(void **state)
 {
     struct admin_test *t = *state;
-    char mid[STORE_MID_LEN + 1];
+    char mid[STORE_MID_LEN + 1], id[STORE_ID_MAX + 1];
     int64_t deadline_us = 0;
     const char *text;
     json_t *r;
@@ -424,6 +424,8 @@ static void retry__has_time_anew(void **state)
     deliver(t, "[\"bsa-1\"]", mid);
     step(t, mid, "delivery.attempt", STORE_DELIVERY_UNCONFIRMED, "");
     json_decref(about(t, "delivery retry", mid));
+    assert_int_equal(keys_bsa_id(t->s->keys, admin_test_hurried(), id), 0);
+    assert_string_equal(id, "bsa-1");
     r = about(t, "delivery show", mid);
     assert_string_equal(admin_test_str(r, "state"), "prepared");
     text = admin_test_str(r, "deadline");

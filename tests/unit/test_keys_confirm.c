@@ -74,29 +74,29 @@ struct judged {
     enum store_delivery_state before;
     enum cp3_status status;
     int http;
-    const char *reason;
     enum store_delivery_state after;
+    const char *reason;
     const char *event;
 };
 
 /* All states, each with both. */
 static const struct judged table[] = {
-    {STORE_DELIVERY_PREPARED, OK, 204, NULL, STORE_DELIVERY_CONFIRMED, "delivery.confirmed"},
-    {STORE_DELIVERY_IN_FLIGHT, OK, 204, NULL, STORE_DELIVERY_CONFIRMED, "delivery.confirmed"},
-    {STORE_DELIVERY_REJECTED, OK, 204, NULL, STORE_DELIVERY_CONFIRMED, "delivery.confirmed"},
-    {STORE_DELIVERY_UNKNOWN, OK, 204, NULL, STORE_DELIVERY_CONFIRMED, "delivery.confirmed"},
-    {STORE_DELIVERY_CONFIRMED, OK, 204, NULL, STORE_DELIVERY_CONFIRMED, "confirm.duplicate"},
-    {STORE_DELIVERY_UNCONFIRMED, OK, 204, NULL, STORE_DELIVERY_CONFIRMED, "delivery.confirmed"},
-    {STORE_DELIVERY_ABANDONED, OK, 204, NULL, STORE_DELIVERY_CONFIRMED, "delivery.confirmed"},
-    {STORE_DELIVERY_PREPARED, REFUSED, 204, NULL, STORE_DELIVERY_REJECTED, "delivery.rejected"},
-    {STORE_DELIVERY_IN_FLIGHT, REFUSED, 204, NULL, STORE_DELIVERY_REJECTED, "delivery.rejected"},
-    {STORE_DELIVERY_REJECTED, REFUSED, 204, NULL, STORE_DELIVERY_REJECTED, "delivery.rejected"},
-    {STORE_DELIVERY_UNKNOWN, REFUSED, 204, NULL, STORE_DELIVERY_REJECTED, "delivery.rejected"},
-    {STORE_DELIVERY_CONFIRMED, REFUSED, 409, "already-confirmed", STORE_DELIVERY_CONFIRMED,
+    {STORE_DELIVERY_PREPARED, OK, 204, STORE_DELIVERY_CONFIRMED, NULL, "delivery.confirmed"},
+    {STORE_DELIVERY_IN_FLIGHT, OK, 204, STORE_DELIVERY_CONFIRMED, NULL, "delivery.confirmed"},
+    {STORE_DELIVERY_REJECTED, OK, 204, STORE_DELIVERY_CONFIRMED, NULL, "delivery.confirmed"},
+    {STORE_DELIVERY_UNKNOWN, OK, 204, STORE_DELIVERY_CONFIRMED, NULL, "delivery.confirmed"},
+    {STORE_DELIVERY_CONFIRMED, OK, 204, STORE_DELIVERY_CONFIRMED, NULL, "confirm.duplicate"},
+    {STORE_DELIVERY_UNCONFIRMED, OK, 204, STORE_DELIVERY_CONFIRMED, NULL, "delivery.confirmed"},
+    {STORE_DELIVERY_ABANDONED, OK, 204, STORE_DELIVERY_CONFIRMED, NULL, "delivery.confirmed"},
+    {STORE_DELIVERY_PREPARED, REFUSED, 204, STORE_DELIVERY_REJECTED, NULL, "delivery.rejected"},
+    {STORE_DELIVERY_IN_FLIGHT, REFUSED, 204, STORE_DELIVERY_REJECTED, NULL, "delivery.rejected"},
+    {STORE_DELIVERY_REJECTED, REFUSED, 204, STORE_DELIVERY_REJECTED, NULL, "delivery.rejected"},
+    {STORE_DELIVERY_UNKNOWN, REFUSED, 204, STORE_DELIVERY_REJECTED, NULL, "delivery.rejected"},
+    {STORE_DELIVERY_CONFIRMED, REFUSED, 409, STORE_DELIVERY_CONFIRMED, "already-confirmed",
      "confirm.unmatched"},
-    {STORE_DELIVERY_UNCONFIRMED, REFUSED, 204, NULL, STORE_DELIVERY_UNCONFIRMED,
+    {STORE_DELIVERY_UNCONFIRMED, REFUSED, 204, STORE_DELIVERY_UNCONFIRMED, NULL,
      "delivery.rejected"},
-    {STORE_DELIVERY_ABANDONED, REFUSED, 204, NULL, STORE_DELIVERY_ABANDONED, "delivery.rejected"},
+    {STORE_DELIVERY_ABANDONED, REFUSED, 204, STORE_DELIVERY_ABANDONED, NULL, "delivery.rejected"},
 };
 
 static void confirm__is_judged_by_the_table(void **state)
@@ -158,22 +158,22 @@ static void confirm__that_matches_nothing_changes_nothing(void **state)
     const struct cp3_message good = confirm_message(BSA(f->s, 1), f->mid, NEWS, OK);
     struct cp3_message m[9];
     static const char *const reasons[ARRAY_SIZE(m)] = {
-        "unknown-message",   "unknown-message", "unknown-message",   "wrong-content",
-        "wrong-destination", "wrong-source",    "wrong-content", /* the first that is wrong */
+        "unknown-message",   "unknown-message",    "unknown-message", "wrong-content",
+        "wrong-destination", "wrong-source",       "wrong-content", /* the first that is wrong */
         "wrong-source",      "unsupported-version"};
 
     for (size_t i = 0; i < ARRAY_SIZE(m); i++)
         m[i] = good;
     m[0].message_id[35] = m[0].message_id[35] == '0' ? '1' : '0';
     m[1].message_id[35] = '\0';
-    (void)strcat(m[2].message_id, "0");
-    (void)strcpy(m[3].content_id, "urn:x:new");
-    (void)strcpy(m[4].destination, "bsm.example.org");
-    (void)strcpy(m[5].source, "bsa-2");
-    (void)strcpy(m[6].source, "bsa-2");
-    (void)strcpy(m[6].content_id, "urn:x:News");
-    (void)strcpy(m[7].source, "bsa-2");
-    (void)strcpy(m[7].destination, "bsm");
+    memcpy(m[2].message_id + STORE_MID_LEN, "0", 2);
+    (void)snprintf(m[3].content_id, sizeof(m[3].content_id), "urn:x:new");
+    (void)snprintf(m[4].destination, sizeof(m[4].destination), "bsm.example.org");
+    (void)snprintf(m[5].source, sizeof(m[5].source), "bsa-2");
+    (void)snprintf(m[6].source, sizeof(m[6].source), "bsa-2");
+    (void)snprintf(m[6].content_id, sizeof(m[6].content_id), "urn:x:News");
+    (void)snprintf(m[7].source, sizeof(m[7].source), "bsa-2");
+    (void)snprintf(m[7].destination, sizeof(m[7].destination), "bsm");
     m[8].has |= CP3_HAS_VERSION;
     m[8].version = 2;
     for (size_t i = 0; i < ARRAY_SIZE(m); i++) {

@@ -315,9 +315,18 @@ static void request__after_a_restart_gets_the_same(void **state)
 
 /* ---- asking for one -------------------------------------------------------------------------- */
 
+static uint64_t tek_hits(struct service *s)
+{
+    struct keys_status status;
+
+    keys_status_get(s->keys, &status);
+    return status.tek_hits;
+}
+
 static void asked__current_or_announced_only(void **state)
 {
     struct service *s = *state;
+    uint64_t hits;
     uint8_t now[FAKE_TEK_MAX], next[FAKE_TEK_MAX], tek[FAKE_TEK_MAX];
     struct cp3_message m;
 
@@ -332,10 +341,12 @@ static void asked__current_or_announced_only(void **state)
     assert_key_info(&m, 6);
     assert_memory_not_equal(next, now, 16);
     refused(s, BSA(s, 1), "m-6", 7, "no-period");
-    /* It is not taken for the current one. */
+    /* It is not taken for the current one, nor does it put that out of the cache. */
+    hits = tek_hits(s);
     m = key_of(s, BSA(s, 1), "m-7", -1, tek);
     assert_key_info(&m, 5);
     assert_memory_equal(tek, now, 16);
+    assert_int_equal(tek_hits(s), hits + 1);
     go(6, 0);
     m = key_of(s, BSA(s, 2), "m-8", -1, tek);
     assert_key_info(&m, 6);
@@ -585,6 +596,26 @@ static void rotate__is_of_the_current_period(void **state)
     assert_memory_equal(tek, next, 16);
 }
 
+/* What was decided on the TEK of a later period is asked of that period again. */
+static void rotate__of_another_content_sends_nobody_round(void **state)
+{
+    struct service *s = *state;
+    uint8_t tek[FAKE_TEK_MAX];
+    struct ask *a;
+
+    (void)ask_key(s, BSA(s, 1), "m-1", "urn:x:other", NULL);
+    go(2, 0);
+    (void)key_of(s, BSA(s, 1), "m-2", -1, tek);
+    fake_hsm_hold(s->hsm, FAKE_EXPORT, true);
+    a = send(s, BSA(s, 2), "m-1", -1);
+    fake_hsm_wait_held(s->hsm, FAKE_EXPORT, 1);
+    service_rotate(s, "urn:x:other");
+    fake_hsm_hold(s->hsm, FAKE_EXPORT, false);
+    (void)ask_tek(a, tek);
+    ask_end(a);
+    assert_int_equal(fake_hsm_made(s->hsm, FAKE_EXPORT), 1);
+}
+
 /* Only "key rotate" says which period, so it is the one when it is stored. */
 static void rotate__over_a_boundary_is_of_the_new_period(void **state)
 {
@@ -642,6 +673,7 @@ int main(void)
         PERIOD_TEST(make__wins_over_a_request),
         PERIOD_TEST(make__of_a_period_that_ends_meanwhile_is_dropped),
         PERIOD_TEST(rotate__is_of_the_current_period),
+        PERIOD_TEST(rotate__of_another_content_sends_nobody_round),
         PERIOD_TEST(rotate__over_a_boundary_is_of_the_new_period),
         PERIOD_TEST(destroy__of_an_announced_one_takes_it_back),
     };

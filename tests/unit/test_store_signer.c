@@ -417,6 +417,103 @@ static void idle__forgets_messages_beyond_their_window(void **state)
     assert_int_equal(counts.messages, 1);
 }
 
+/* ---- ended deliveries ------------------------------------------------------------------------ */
+
+#define OLD_MANY 600 /* more than one piece of the sweep */
+
+/* Times are seconds from now_us. */
+struct made {
+    enum store_delivery_state state;
+    int created_s, deadline_s;
+};
+
+static const struct made made[] = {
+    {STORE_DELIVERY_CONFIRMED, 0, 10},        {STORE_DELIVERY_UNCONFIRMED, 0, 10},
+    {STORE_DELIVERY_ABANDONED, 0, 10},        {STORE_DELIVERY_PREPARED, 0, 10}, /* 3: open */
+    {STORE_DELIVERY_CONFIRMED, 0, 3600},                                        /* 4: lately */
+    {STORE_DELIVERY_CONFIRMED, 86400, 90000}, /* 5: the clock was wrong */
+    {STORE_DELIVERY_UNCONFIRMED, 0, 10},      {STORE_DELIVERY_CONFIRMED, 7000, 7010},
+};
+
+struct making {
+    int64_t now_us;
+    unsigned n; /* of the next one */
+};
+
+static int put_one(struct store_tx *tx, struct making *m, const struct made *one)
+{
+    struct store_delivery d = {.bsa = 1,
+                               .state = one->state,
+                               .confirmed_seq = UINT32_MAX, /* no checkpoint takes its message */
+                               .created_us = m->now_us + one->created_s * INT64_C(1000000),
+                               .deadline_us = m->now_us + one->deadline_s * INT64_C(1000000)};
+
+    (void)snprintf(d.mid, sizeof(d.mid), "01900000-0000-7000-8000-%012u", m->n++);
+    return store_tx_delivery_insert(tx, &d, "octets", 6);
+}
+
+static int put_deliveries(void *arg, struct store_tx *tx)
+{
+    int r = 0;
+
+    for (unsigned i = 0; r == 0 && i < OLD_MANY; i++)
+        r = put_one(tx, arg, &made[0]);
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(made); i++)
+        r = put_one(tx, arg, &made[i]);
+    return r;
+}
+
+static int delivery_counts(void *arg, struct store_tx *tx)
+{
+    return store_tx_delivery_counts(tx, arg);
+}
+
+/* Which of made[] are there, and which of their messages: bits. */
+struct left {
+    unsigned rows, messages;
+};
+
+static int look_for_deliveries(void *arg, struct store_tx *tx)
+{
+    struct left *left = arg;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(made); i++) {
+        AUTO(buf) struct buf *b = NULL;
+        struct store_delivery d;
+
+        assert_int_equal(buf_new(STORE_DELIVERY_MAX, &b), 0);
+        left->rows |= (unsigned)(store_tx_delivery_get(tx, OLD_MANY + 1 + i, &d) == 0) << i;
+        left->messages |= (unsigned)(store_tx_delivery_message(tx, OLD_MANY + 1 + i, b) == 0) << i;
+    }
+    return 0;
+}
+
+static void idle__forgets_deliveries_that_ended_beyond_the_window(void **state)
+{
+    struct fixture *f = *state;
+    struct making m = {.now_us = clock_utc_us()};
+    uint64_t count[STORE_DELIVERY_STATES];
+    struct left left = {.rows = 0};
+
+    f->o.message_window_us = INT64_C(7200) * 1000000;
+    fixture_open(f);
+    assert_int_equal(store_call(f->store, STORE_DURABLE, put_deliveries, &m), 0);
+    fixture_turn(f);
+    assert_int_equal(store_call(f->store, STORE_READ, delivery_counts, count), 0);
+    assert_int_equal(count[STORE_DELIVERY_CONFIRMED], OLD_MANY + 4);
+    fake_clock_advance(INT64_C(7300) * 1000000);
+    do {
+        fake_clock_advance(300000); /* the next piece is due */
+        assert_int_equal(store_call(f->store, STORE_READ, delivery_counts, count), 0);
+    } while (count[STORE_DELIVERY_UNCONFIRMED] > 0);
+    assert_int_equal(count[STORE_DELIVERY_CONFIRMED], 3);
+    assert_int_equal(count[STORE_DELIVERY_ABANDONED], 0);
+    assert_int_equal(count[STORE_DELIVERY_PREPARED], 1);
+    assert_int_equal(store_call(f->store, STORE_READ, look_for_deliveries, &left), 0);
+    assert_int_equal(left.rows, 1 << 3 | 1 << 4 | 1 << 5 | 1 << 7);
+    assert_int_equal(left.messages, left.rows);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)
@@ -436,6 +533,7 @@ int main(void)
         TEST(tick__a_failing_anchor_alarms_only),
         TEST(idle__finds_an_edit_in_the_old_log),
         TEST(idle__forgets_messages_beyond_their_window),
+        TEST(idle__forgets_deliveries_that_ended_beyond_the_window),
     };
 
     return cmocka_run_group_tests_name("store_signer", tests, NULL, NULL);

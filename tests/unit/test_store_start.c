@@ -1,7 +1,6 @@
 /* What the store finds when it starts, and what it refuses. */
 #include <fcntl.h>
 #include <signal.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

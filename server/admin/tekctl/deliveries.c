@@ -19,18 +19,18 @@ enum change { CHANGE_NEW, CHANGE_ATTEMPT, CHANGE_REJECTED, CHANGE_STATE, CHANGE_
 
 static const struct change_rule {
     const char *event;
-    enum change change;
     const char *state;
+    enum change change;
     bool open;
 } rules[] = {
-    {"delivery.prepared", CHANGE_NEW, "prepared", true},
-    {"delivery.carried", CHANGE_NEW, "prepared", true},
-    {"delivery.attempt", CHANGE_ATTEMPT, "in-flight", true},
-    {"delivery.rejected", CHANGE_REJECTED, "rejected", true},
-    {"delivery.unknown", CHANGE_STATE, "unknown", true},
-    {"delivery.unconfirmed", CHANGE_STATE, "unconfirmed", false},
-    {"delivery.abandoned", CHANGE_STATE, "abandoned", false},
-    {"delivery.confirmed", CHANGE_CONFIRMED, "confirmed", false},
+    {"delivery.prepared", "prepared", CHANGE_NEW, true},
+    {"delivery.carried", "prepared", CHANGE_NEW, true},
+    {"delivery.attempt", "in-flight", CHANGE_ATTEMPT, true},
+    {"delivery.rejected", "rejected", CHANGE_REJECTED, true},
+    {"delivery.unknown", "unknown", CHANGE_STATE, true},
+    {"delivery.unconfirmed", "unconfirmed", CHANGE_STATE, false},
+    {"delivery.abandoned", "abandoned", CHANGE_STATE, false},
+    {"delivery.confirmed", "confirmed", CHANGE_CONFIRMED, false},
 };
 
 bool deliveries_concern(const char *line, size_t len)

@@ -14,7 +14,7 @@ from .tekd import Tekd
 UUIDV7 = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 STATES = set("prepared in-flight confirmed rejected unconfirmed abandoned unknown".split())
 # So that what fails is tried again soon, and who hangs is given up soon.
-QUICK = {"retry_initial_s": 1, "retry_max_s": 1, "attempt_timeout_s": 2}
+QUICK = {"retry_initial_s": 1, "retry_max_s": 1, "attempt_timeout_s": 5}
 
 
 class Stage:
@@ -25,6 +25,7 @@ class Stage:
         self.tekd = Tekd(state.copy(template.folder, folder), template, name=name, **settings)
         self.tekd.env.update(env)
         self.fleet = Fleet(self.tekd, names, clock)
+        self.contents = set()
 
     def start(self, url=True):
         self.tekd.start()
@@ -42,8 +43,15 @@ class Stage:
 
     # ---- deliveries ----
 
+    def add(self, content, *options):
+        """The content, unless it was added before."""
+        if content not in self.contents:
+            self.tekd.tekctl("content", "add", content, *options)
+            self.contents.add(content)
+
     def deliver(self, content, *names):
         """The MessageIDs, in the order of the names."""
+        self.add(content)
         words = [w for name in names for w in ("--bsa", name)]
         mids = self.tekd.tekctl("deliver", content, *words).stdout.split("\n")
         assert mids.pop() == "" and all(UUIDV7.fullmatch(m) for m in mids), mids
