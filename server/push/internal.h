@@ -391,6 +391,8 @@ int recover_record(struct store_tx *tx, const char *event, const struct store_de
 /* ---- jobs.c and periods.c: what waits for the HSM -------------------------------------------- */
 
 int jobs_new(struct push *p, struct jobs **ret_jobs);
+/* Starts the thread: from then on the key service tells of deliveries. */
+int jobs_start(struct jobs *j);
 /* Tells the thread to end, from any thread; it may be in a call to the HSM. */
 void jobs_stop(struct jobs *j);
 void jobs_free(struct jobs *j);

@@ -190,16 +190,18 @@ int jobs_new(struct push *p, struct jobs **ret_jobs)
         return TEKD_ENOMEM;
     j->push = p;
     r = init(j);
-    if (r == 0) {
-        r = pthread_create(&j->thread, NULL, run, j) == 0 ? 0 : TEKD_ENOMEM;
-        j->started = r == 0;
-    }
     if (r < 0) {
         jobs_free(j);
         return r;
     }
     *ret_jobs = j;
     return 0;
+}
+
+int jobs_start(struct jobs *j)
+{
+    j->started = pthread_create(&j->thread, NULL, run, j) == 0;
+    return j->started ? 0 : TEKD_ENOMEM;
 }
 
 void jobs_wake(struct jobs *j)

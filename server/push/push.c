@@ -236,7 +236,7 @@ static int make_parts(struct push *p, const struct push_options *o)
     return r;
 }
 
-/* What the last run left is settled before anything new begins. */
+/* What the last run left is settled before anything new begins, and nothing new is missed. */
 static int start_threads(struct push *p)
 {
     int r = recover(p);
@@ -245,8 +245,11 @@ static int start_threads(struct push *p)
         r = lanes_load(p);
     if (r == 0)
         r = jobs_new(p, &p->jobs);
+    if (r < 0)
+        return r;
+    keys_on_delivery(p->keys, on_delivery, p);
+    r = jobs_start(p->jobs);
     if (r == 0) {
-        keys_on_delivery(p->keys, on_delivery, p);
         r = pthread_create(&p->thread, NULL, run, p) == 0 ? 0 : TEKD_ENOMEM;
         p->started = r == 0;
     }
@@ -266,6 +269,7 @@ int push_start(const struct push_options *o, struct push **ret_push)
         r = start_threads(p);
     if (r < 0) {
         push_stop(p);
+        keys_on_delivery(o->keys, NULL, NULL);
         return r;
     }
     *ret_push = TAKE(p);

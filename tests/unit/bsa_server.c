@@ -38,6 +38,8 @@ static struct party parties[] = {
     {.name = "ca", .issuer = "ca"},
     {.name = "other-ca", .issuer = "other-ca"},
     {.name = "server", .issuer = "ca", .san = "IP:127.0.0.1"},
+    {.name = "server-2", .issuer = "ca", .san = "IP:127.0.0.1"},
+    {.name = "server-3", .issuer = "ca", .san = "IP:127.0.0.1"},
     {.name = "elsewhere", .issuer = "ca", .san = "DNS:elsewhere.example.net"},
     {.name = "imitation", .issuer = "other-ca", .san = "IP:127.0.0.1"},
     {.name = "client", .issuer = "ca", .san = "DNS:bsa-1"},

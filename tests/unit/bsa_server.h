@@ -12,8 +12,9 @@
 #include <stdint.h>
 
 /*
- * Group set-up and tear-down.  Made are NAME.crt and NAME.key of: ca, other-ca; by ca: server
- * (127.0.0.1), elsewhere (another name), client; by other-ca: imitation (127.0.0.1), stranger.
+ * Group set-up and tear-down.  Made are NAME.crt and NAME.key of: ca, other-ca; by ca: server,
+ * server-2, server-3 (127.0.0.1), elsewhere (another name), client; by other-ca: imitation
+ * (127.0.0.1), stranger.
  */
 int bsa_server_make_pki(void **state);
 int bsa_server_remove_pki(void **state);
