@@ -228,9 +228,10 @@ void keys_on_delivery(struct keys *k, void (*changed)(void *arg, int64_t bsa), v
 /*
  * One new Key Delivery of the content's TEK, made if there is none (of the current period, for
  * contents with crypto-periods), to each of these BSAs; n 0: to every enabled BSA that is entitled
- * to it.  each() gets MessageID and BSA ID of each, in order.  Nothing is prepared if one of the
- * named BSAs is unknown, disabled or not entitled.  Errors: TEKD_ENOTFOUND, TEKD_EDENIED, TEKD_EHSM
- * and the like; err says which BSA.
+ * to it.  each() gets MessageID and BSA ID of each, in order; who is named twice is meant once.
+ * Nothing is prepared if one of the named BSAs is unknown, disabled or not entitled.  With n 0, a
+ * BSA for which the TEK cannot be wrapped is left out, and is the error in the end.  Errors:
+ * TEKD_ENOTFOUND, TEKD_EDENIED, TEKD_EHSM and the like; err says which BSA.
  */
 struct keys_delivery_order {
     const char *content_id;
@@ -244,7 +245,10 @@ int keys_deliver(struct keys *k, const struct keys_actor *a, const struct keys_d
                  struct keys_error *err);
 /*
  * The next group of a fan-out: at most KEYS_FANOUT_GROUP BSAs that are enabled, entitled and have a
- * KEK.  *ret_done: that was the last.  Errors: as keys_deliver(); nothing is changed then.
+ * KEK.  A BSA whose own KEK is what fails is passed over, and said in the log.  Of f only the row
+ * counts: where it stands is read anew.  *ret_done: that was the last, or its TEK is destroyed or
+ * its crypto-period over.  Errors: as keys_deliver(); nothing is changed then, or all, when the
+ * store gave up waiting for the signature.
  */
 #define KEYS_FANOUT_GROUP 16 /* two records each fit one item of the store */
 int keys_fanout_step(struct keys *k, const struct store_fanout *f, int64_t deadline_s,
