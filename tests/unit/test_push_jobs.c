@@ -118,7 +118,7 @@ static void jobs__make_and_deliver_the_next_one_before_it_begins(void **state)
     service_add_periods(c->s, SHOW, PERIOD, LEAD);
     UNTIL(made(c, SHOW) == 1);
     all_hold(c, SHOW);
-    for (unsigned i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 3; i++) {
         fake_clock_advance((i == 0 ? PERIOD - LEAD : PERIOD) * S);
         UNTIL(made(c, SHOW) == 2 + i);
         UNTIL(confirmed(c) == (2 + i) * PUSH_BSAS);
@@ -143,7 +143,7 @@ static void jobs__do_not_storm_after_a_stop(void **state)
         UNTIL(made(c, content) == 1);
     }
     courier_stop(c);
-    fake_clock_advance(1000 * PERIOD * S);
+    fake_clock_advance(S * 1000 * PERIOD);
     courier_restart(c);
     for (unsigned i = 0; i < 5; i++) {
         (void)snprintf(content, sizeof(content), SHOW "-%u", i);
