@@ -47,7 +47,7 @@ static void push__records_the_servers_certificate(void **state)
     uint8_t cert[32];
 
     push_server_sha256("server", cert);
-    for (unsigned i = 0; i < 32; i++)
+    for (size_t i = 0; i < 32; i++)
         (void)snprintf(hex + 2 * i, 3, "%02x", cert[i]);
     for (unsigned i = 0; i < 2; i++) {
         send_to(c, &c->bsa[0], mid);

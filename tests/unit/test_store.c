@@ -280,20 +280,34 @@ static void store_submit__refuses_when_the_queue_is_full(void **state)
     free(keys);
 }
 
+/* In a child, once the store is open elsewhere: whether it is refused. */
+static int second_process(struct fixture *f, const int go[2])
+{
+    char octet;
+
+    (void)close(go[1]);
+    return read(go[0], &octet, 1) == 1 && fixture_try_open(f) == TEKD_EEXIST ? 0 : 1;
+}
+
+/* The child is made before there are threads: one of them could be inside of SQLite. */
 static void store_open__refuses_a_second_process(void **state)
 {
     struct fixture *f = *state;
-    int status = 0;
+    int go[2], status = 0;
     pid_t pid;
 
-    fixture_open(f);
-    assert_int_equal(fixture_try_open(f), TEKD_EEXIST);
+    assert_int_equal(pipe(go), 0);
     pid = fork();
     assert_true(pid >= 0);
     if (pid == 0)
-        _exit(fixture_try_open(f) == TEKD_EEXIST ? 0 : 1);
+        _exit(second_process(f, go));
+    assert_int_equal(close(go[0]), 0);
+    fixture_open(f);
+    assert_int_equal(fixture_try_open(f), TEKD_EEXIST);
+    assert_int_equal(write(go[1], "", 1), 1);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
+    assert_int_equal(close(go[1]), 0);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:1", 1), 0);
 }
 
