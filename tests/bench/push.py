@@ -118,6 +118,7 @@ class Push:
         names = [w for i in range(n) for w in ("--bsa", f"push-{i}")]
         self.turn += 1
         content = f"urn:x-push:backlog-{n}-{self.turn}"
+        self.tekctl("content", "add", content)
         self.bsas.hold(True)
         try:
             for _ in range(DELIVERIES[n] // n):
@@ -157,6 +158,7 @@ class Push:
         content = "urn:x-push:fanout"
         backlogs = {n: [self.backlog(n) for _ in range(self.rounds)]
                     for n in DELIVERIES if n <= self.count}
+        self.tekctl("content", "add", content)
         self.tekctl("deliver", content)  # all of them hold it from now on
         self.settle()
         warm = []
