@@ -507,7 +507,8 @@ def run(args, directory):
             bench.push_part()
         else:
             small = bench.main_part()
-            bench.push_part()
+            if args.form != "short":
+                bench.push_part()
             if args.form == "full":
                 bench.full_part(small)
     steal = 100 * Machine().since(began)["steal"]
