@@ -20,63 +20,6 @@ void attempt_free(struct attempt *a)
     free(a);
 }
 
-/* ---- looking ---------------------------------------------------------------------------------
- */
-
-struct look {
-    struct errand e; /* first */
-    struct lane *lane;
-    struct store_lane rows;
-};
-
-static int apply_look(struct store_item *self, struct store_tx *tx)
-{
-    struct look *k = (struct look *)self;
-
-    return store_tx_delivery_lane(tx, k->lane->bsa, &k->rows);
-}
-
-/* The store could not: nothing is tried for a moment, with any lane. */
-static void pause_store(struct push *p, const struct moment *now)
-{
-    p->store_again_us = now->mono_us + PUSH_STORE_US;
-}
-
-static void look_back(struct errand *e)
-{
-    struct look *k = (struct look *)e;
-    struct moment now = moment_now();
-    struct lane *l = k->lane;
-
-    l->busy = false;
-    if (e->result == 0) {
-        l->rows = k->rows;
-        l->empty_until_us = 0;
-        l->again_us = 0; /* its enrolment may be what has changed */
-    } else {
-        l->look = true;
-        pause_store(e->push, &now);
-    }
-    lane_work(e->push, l, &now);
-    free(k);
-}
-
-void claim_look(struct push *p, struct lane *l)
-{
-    struct look *k = calloc(1, sizeof(*k));
-
-    if (!k) {
-        p->store_again_us = moment_now().mono_us + PUSH_STORE_US;
-        return;
-    }
-    k->lane = l;
-    k->e.item.apply = apply_look;
-    k->e.back = look_back;
-    l->busy = true;
-    l->look = false;
-    errand_go(p, &k->e, STORE_READ);
-}
-
 /* ---- on the store thread ---------------------------------------------------------------------
  */
 
@@ -220,7 +163,7 @@ static void claim_failed(struct claim *c, const struct moment *now)
     log_event(LOG_WARN, "push", "cannot-claim", LOG_INT("bsa", c->bsa),
               LOG_STR("error", tekd_strerror(r)));
     c->lane->look = true;
-    pause_store(p, now);
+    look_pause(p);
 }
 
 /* Rows that say "due" and a claim that got nothing of it: nobody goes round in circles. */
@@ -318,7 +261,7 @@ static struct claim *claim_new(struct push *p, struct lane *l, unsigned n)
     struct claim *c = calloc(1, sizeof(*c));
 
     if (!c) {
-        p->store_again_us = moment_now().mono_us + PUSH_STORE_US;
+        look_pause(p);
         return NULL;
     }
     c->lane = l;

@@ -130,7 +130,8 @@ struct push {
     unsigned under_way, suspects_under_way;
     unsigned errands;             /* that are out */
     int64_t sweep_us;             /* mono: when all lanes are looked over again */
-    int64_t store_again_us;       /* mono: nothing is claimed before */
+    int64_t store_again_us;       /* mono: nothing is looked at or claimed before */
+    bool look_all;                /* BSAs changed that are not known by name */
     int64_t earliest_deadline_us; /* UTC: of all lanes, as of the last sweep; INT64_MAX: none */
     bool watching;                /* an errand of watch.c is out */
     int64_t watch_again_us;       /* mono */
@@ -176,8 +177,6 @@ struct lane *lane_get(struct push *p, int64_t bsa);
 void lanes_free(struct push *p);
 /* Reads all lanes that have open deliveries.  Before the thread starts; errors of store_call(). */
 int lanes_load(struct push *p);
-/* Has all lanes looked at. */
-void lanes_look_all(struct push *p);
 /* Does for a lane what is to be done now, or puts it where it waits. */
 void lane_work(struct push *p, struct lane *l, const struct moment *now);
 /* What time has brought, and room.  Returns for how long that is all. */
@@ -187,10 +186,18 @@ void lane_leave(struct push *p, struct lane *l, unsigned n);
 /* lane_answered() or lane_failed(), with the room that this gives and takes. */
 void lane_outcome(struct push *p, struct lane *l, bool answered, const struct moment *now);
 
+/* ---- look.c: what the rows of lanes say -------------------------------------------------------
+ */
+
+/* Reads a lane's rows; it is busy meanwhile. */
+void look_at(struct push *p, struct lane *l);
+/* Reads those of all lanes, and finds lanes that there were not. */
+void look_at_all(struct push *p);
+/* The store could not do what it was asked: for a moment it is asked nothing more. */
+void look_pause(struct push *p);
+
 /* ---- claim.c --------------------------------------------------------------------------------- */
 
-/* Reads a lane's rows. */
-void claim_look(struct push *p, struct lane *l);
 /* Claims the oldest n that are due for a push, and starts their transfers. */
 void claim_for_push(struct push *p, struct lane *l, unsigned n);
 /* Claims one for the lane's poll, and answers it. */

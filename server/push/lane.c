@@ -314,7 +314,7 @@ void lane_work(struct push *p, struct lane *l, const struct moment *now)
     if (l->busy || p->cut_us != 0)
         return;
     if (l->look && p->store_again_us <= now->mono_us) {
-        claim_look(p, l);
+        look_at(p, l);
         return;
     }
     if (l->poll && work_poll(p, l, now))
@@ -324,13 +324,6 @@ void lane_work(struct push *p, struct lane *l, const struct moment *now)
     wait = lane_wait_us(l, now);
     if (wait < p->sweep_us - now->mono_us)
         p->sweep_us = now->mono_us + wait;
-}
-
-void lanes_look_all(struct push *p)
-{
-    for (size_t i = 0; i < p->n_lanes; i++)
-        p->lane[i]->look = true;
-    p->sweep_us = 0;
 }
 
 static int64_t sweep(struct push *p, const struct moment *now)
@@ -357,6 +350,8 @@ int64_t lanes_turn(struct push *p, const struct moment *now)
         p->sweep_us = now->mono_us + sweep(p, now);
     }
     if (p->store_again_us <= now->mono_us) {
+        if (p->look_all && p->cut_us == 0)
+            look_at_all(p);
         serve_list(p, &p->ready, now);
         serve_list(p, &p->suspects, now);
     }

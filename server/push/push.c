@@ -143,8 +143,7 @@ static void drain(struct push *p)
         if (in.poke[i].hurry)
             l->paused_until_us = l->again_us = 0;
     }
-    if (in.poke_all)
-        lanes_look_all(p);
+    p->look_all = p->look_all || in.poke_all;
     bring_back(p, in.returned);
     collect_take(p, in.polls);
     now = moment_now();

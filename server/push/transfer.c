@@ -13,6 +13,7 @@
 
 struct transfers {
     struct push *push;
+    bool global; /* libcurl was told that it is used */
     CURLM *multi;
     struct transfer *first, *last; /* in the order of their time-outs */
     size_t n;
@@ -28,7 +29,8 @@ int transfers_new(struct push *p, struct transfers **ret_transfers)
     if (!t)
         return TEKD_ENOMEM;
     t->push = p;
-    t->multi = curl_multi_init();
+    t->global = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
+    t->multi = t->global ? curl_multi_init() : NULL;
     if (!t->multi ||
         curl_multi_setopt(t->multi, CURLMOPT_MAXCONNECTS, (long)PUSH_IDLE_MAX) != CURLM_OK) {
         transfers_free(t);
@@ -94,6 +96,8 @@ void transfers_free(struct transfers *t)
     while (t->first)
         drop(t, t->first);
     (void)curl_multi_cleanup(t->multi);
+    if (t->global)
+        curl_global_cleanup();
     free(t);
 }
 

@@ -135,7 +135,7 @@ struct watch {
     struct late late[WARNINGS_MAX];
 };
 
-static int look_at(void *arg, const struct store_delivery *d)
+static int take_late(void *arg, const struct store_delivery *d)
 {
     struct watch *w = arg;
     int64_t came_near_us = d->deadline_us - w->near_us;
@@ -157,7 +157,7 @@ static int apply_watch(struct store_item *self, struct store_tx *tx)
 {
     struct watch *w = (struct watch *)self;
     const struct store_walk walk = {.limit = NEAR_ROWS, .arg = w};
-    int r = store_tx_delivery_expired(tx, w->now_us + w->near_us, &walk, look_at);
+    int r = store_tx_delivery_expired(tx, w->now_us + w->near_us, &walk, take_late);
 
     for (size_t i = 0; i < w->n && r == 0; i++)
         r = recover_peer(tx, w->late[i].bsa, w->late[i].peer);

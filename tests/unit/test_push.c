@@ -458,6 +458,43 @@ static void push__tries_at_once_when_told_to(void **state)
     until_state(c, mid, STORE_DELIVERY_CONFIRMED);
 }
 
+/* ... though its BSA was away, and is not tried for a while. */
+static void push_hurry__ends_the_pause_of_a_bsa(void **state)
+{
+    struct courier *c = *state;
+    struct store_delivery d;
+    char mid[MID_SIZE];
+    uint16_t port = c->bsa[0].server.port;
+
+    push_server_stop(&c->bsa[0].server);
+    send_to(c, &c->bsa[0], mid);
+    until_failed(c, mid, "refused");
+    for (unsigned i = 2; i < 8; i++) {
+        fake_clock_advance(60 * S);
+        UNTIL(delivery_row(c->s, mid).attempts == i && is_state(c, mid, STORE_DELIVERY_PREPARED));
+    }
+    push_server_start_at(&c->bsa[0].server, port);
+    assert_int_equal(keys_delivery_retry(c->s->keys, &c->s->actor, mid, 3600, &c->s->error), 0);
+    d = delivery_row(c->s, mid);
+    push_hurry(c->push, d.bsa);
+    until_state(c, mid, STORE_DELIVERY_CONFIRMED);
+}
+
+/* More is told than there is room for: nobody is forgotten. */
+static void push__looks_at_all_when_it_was_told_too_much(void **state)
+{
+    struct courier *c = *state;
+    char mid[3][MID_SIZE];
+
+    for (unsigned i = 0; i < 3; i++) {
+        for (unsigned n = 0; n < 2000; n++)
+            push_hurry(c->push, 100000);
+        send_to(c, &c->bsa[i], mid[i]);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        until_state(c, mid[i], STORE_DELIVERY_CONFIRMED);
+}
+
 /* ---- lanes -------------------------------------------------------------------------------------
  */
 
@@ -576,6 +613,8 @@ int main(void)
         COURIER_TEST(push__makes_no_attempt_without_a_url),
         COURIER_TEST(push__sends_to_nobody_what_was_abandoned),
         COURIER_TEST(push__tries_at_once_when_told_to),
+        COURIER_TEST(push_hurry__ends_the_pause_of_a_bsa),
+        COURIER_TEST(push__looks_at_all_when_it_was_told_too_much),
         COURIER_TEST(push__is_not_held_by_a_bsa_that_hangs),
         COURIER_TEST(push__has_eight_under_way_to_a_bsa_that_answers),
         COURIER_TEST(push__sends_the_oldest_first),
