@@ -108,7 +108,8 @@ class Push:
 
     def settle(self, timeout=120):
         def through():
-            return json.loads(self.tekctl("--json", "delivery", "list", "--pending")) == []
+            told = json.loads(self.tekctl("--json", "status"))["deliveries"]
+            return told["open"] == told["fanouts"] == 0
         wait_until("every delivery to be confirmed", through, timeout, 0.2)
 
     # --- measurements ---------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import time
 PAUSE_S = 0.01
 
 
-def wait_until(condition, what, seconds=30):
+def wait_until(condition, what, seconds=30, pause_s=PAUSE_S):
     """Polls until condition() gives something true, and returns it; fails after that time."""
     deadline = time.monotonic() + seconds
     while True:
@@ -17,7 +17,7 @@ def wait_until(condition, what, seconds=30):
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {what}")
-        time.sleep(PAUSE_S)
+        time.sleep(pause_s)
 
 
 def run(argv, timeout=60, check=True, **more):

@@ -16,6 +16,8 @@ STATES = set("prepared in-flight confirmed rejected unconfirmed abandoned unknow
 # So that what fails is tried again soon, and who hangs is given up soon.
 QUICK = {"retry_initial_s": 1, "retry_max_s": 1, "attempt_timeout_s": 5}
 
+PAUSE_S = 0.05  # between two looks: each is a tekctl
+
 
 class Stage:
     """A running tekd in a folder of its own with the BSAs of these names enrolled."""
@@ -71,7 +73,7 @@ class Stage:
             seen.update(self.show(mid))
             return seen["state"] == wanted
         try:
-            wait_until(there, f"{mid} {wanted}", seconds)
+            wait_until(there, f"{mid} {wanted}", seconds, PAUSE_S)
         except AssertionError as e:
             raise AssertionError(f"{e}: {seen}\n{self.tekd.log()[-3000:]}") from None
         return seen
@@ -79,7 +81,7 @@ class Stage:
     def wait_all(self, seconds=60):
         """Until no delivery is open."""
         wait_until(lambda: self.tekd.ctl("delivery", "list", "--pending") == [],
-                   "every delivery to be through", seconds)
+                   "every delivery to be through", seconds, PAUSE_S)
 
     # ---- the log ----
 
