@@ -55,7 +55,8 @@ static void confirm_late(struct late *l, const struct late_item *item)
         report_number(doc, "accepted", status);
     if (r < 0) {
         l->failed = true;
-        report_complain(&why);
+        if (r != TEKD_ECLOSED)
+            report_complain(&why);
         report_refusal(doc, &why);
     }
     report_line(doc, l->o.json);

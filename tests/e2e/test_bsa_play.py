@@ -128,3 +128,4 @@ def test_a_signal_ends_late_confirmations(bsm, start_bsa):
         assert bsm.ask(bsa.port, bsm.delivery()[0]).status == 202
     wait_until(lambda: bsm.posts == 1, "the first confirmation")
     assert bsa.stop() == 0
+    assert bsa.said() == ""
