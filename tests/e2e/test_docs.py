@@ -64,6 +64,8 @@ RUN = ["README.md shell 2", "operations.md shell 1", "operations.md shell 4",
 ELSEWHERE = {
     "README.md shell 1": "test_two_commands_of_the_readme; whole: the token tests, and every test",
     "README.md shell 3": "test_presets_of_the_readme; the installation: unit/install",
+    "tek-bsa.md console 2": "test_listen_of_the_manual",
+    "tek-bsa.md console 3": "test_collect_of_the_manual",
     "audit.md shell 1": "tests/unit/test_audit_docs.c",
     "audit.md shell 2": "tests/unit/test_audit_docs.c",
 }
@@ -257,6 +259,58 @@ def test_files_that_are_named_are_there(path):
     assert missing == []
 
 
+def names(line):
+    """What a printed line of fields tells: its first word, and what stands before each "="."""
+    return line.split()[0], re.findall(r" (\w+)=", line)
+
+
+def run_for_a_bsm(bsm, block, fit, wait_for):
+    """A console of a BSA, with the BSM of the tests; the lines that it and the manual have."""
+    (command, printed), = console_commands(block.text)
+    os.makedirs(os.path.join(bsm.folder, "bsa"))
+    shutil.copy(bsm.kek_path, os.path.join(bsm.folder, "bsa"))
+    shutil.copy(bsm.pem("bsm.crt"), bsm.pem("tekd.crt"))
+    log = os.path.join(bsm.folder, "printed")
+    env = {**os.environ, "PATH": f"{os.path.dirname(program('tek-bsa'))}:{os.environ['PATH']}"}
+    with open(log, "wb") as out, \
+            subprocess.Popen(["bash", "-c", "exec " + fit(command)], cwd=bsm.folder, env=env,
+                             stdout=out) as process:
+        try:
+            wait_until(lambda: wait_for(read(log)), command)
+        finally:
+            process.terminate()
+        assert process.wait(30) == 0
+    return read(log).splitlines(), printed
+
+
+def test_listen_of_the_manual(bsm):
+    pushed = []
+
+    def push_once(text):
+        port = re.search(r"^listening .* port=(\d+)\n", text)
+        if port and not pushed:
+            m, _ = bsm.delivery(content="urn:example:content:news")
+            pushed.append(bsm.push(int(port[1]), m))
+        return pushed and text.count("\n") == 2
+
+    out, said = run_for_a_bsm(bsm, BLOCKS["tek-bsa.md console 2"],
+                              lambda text: text.replace("--port 9443", "--port 0"), push_once)
+    assert [names(line) for line in out] == [names(line) for line in said]
+    assert pushed[0].status == 0
+    assert len(os.listdir(os.path.join(bsm.folder, "keys"))) == 1
+
+
+def test_collect_of_the_manual(bsm):
+    bsm.start()
+    m, _ = bsm.delivery(content="urn:example:content:news")
+    bsm.collectable.append((m.encode("xml"), "xml"))
+    out, said = run_for_a_bsm(bsm, BLOCKS["tek-bsa.md console 3"],
+                              lambda text: text.replace("https://localhost:8443/cp3", bsm.url),
+                              lambda text: len(bsm.gets) == 2 and text.endswith("\n"))
+    assert [names(line) for line in out] == [names(line) for line in said]
+    assert bsm.confirmed(m) == {0}
+
+
 MANUALS = {"tek-audit.md": "tek-audit", "tek-bsa.md": "tek-bsa", "provisioning.md": "tek-provision"}
 
 
@@ -277,6 +331,8 @@ def test_options_of_the_manuals_are_those_of_the_programs(manual):
     said = set(re.findall(r"--[a-z-]+", usage))
     known = set(re.findall(r"--[a-z-]+", helps(MANUALS[manual])))
     assert said and said <= known | {"--help"}, said - known
+    left_out = known - set(re.findall(r"--[a-z-]+", text)) - {"--help"}
+    assert not left_out or manual == "provisioning.md"  # that one tells the usual ways only
 
 
 def test_sample_is_what_tekd_prints():
