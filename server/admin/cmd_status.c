@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "tekd/auto.h"
 #include "tekd/clock.h"
 #include "tekd/err.h"
 #include "tekd/secret.h"
@@ -17,12 +18,23 @@ static json_t *number(uint64_t n)
     return json_integer((json_int_t)n);
 }
 
-/* What a module says of its token, and a path, need not be UTF-8. */
+/*
+ * What a module says, and a path, need not be UTF-8, and a reason that quotes them may have been
+ * cut within a character.  JSON takes UTF-8 only: what is none is shown as far as it is ASCII.
+ */
 static json_t *any_text(const char *s)
 {
     json_t *text = json_string(s);
+    AUTO_MEM char *ascii = NULL;
 
-    return text ? text : json_string("?");
+    if (text)
+        return text;
+    ascii = strdup(s);
+    for (char *c = ascii; c && *c; c++) {
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    }
+    return json_string(ascii ? ascii : "?");
 }
 
 /* ---- status ------------------------------------------------------------------------------------
@@ -46,12 +58,12 @@ static json_t *store_part(struct admin *a)
     struct store_status s;
 
     store_status_get(a->o.store, &s);
-    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:s}", "epoch", number(s.epoch),
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "epoch", number(s.epoch),
                      "records", number(s.records), "signed", number(s.signed_size),
                      "checkpoint_time", admin_time(s.checkpoint_utc_us), "anchor", anchor_part(&s),
                      "batches", number(s.batches), "losers", number(s.losers), "rehashed",
                      number(s.rehashed), "database_octets", number(s.db_octets), "free_octets",
-                     number(s.free_octets), "reason", s.reason);
+                     number(s.free_octets), "reason", any_text(s.reason));
 }
 
 static int count(void *arg, struct store_tx *tx)
@@ -74,10 +86,11 @@ static json_t *keys_part(struct admin *a)
     struct keys_status s;
 
     keys_status_get(a->o.keys, &s);
-    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:b,s:s}", "answered", number(s.answered),
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:b,s:o}", "answered", number(s.answered),
                      "refused", number(s.refused), "repeated", number(s.repeated), "busy",
                      number(s.busy), "failed", number(s.failed), "tek_hits", number(s.tek_hits),
-                     "tek_misses", number(s.tek_misses), "bound", s.bound, "reason", s.reason);
+                     "tek_misses", number(s.tek_misses), "bound", s.bound, "reason",
+                     any_text(s.reason));
 }
 
 static json_t *http_part(struct admin *a)
@@ -138,11 +151,12 @@ int admin_status(struct admin_call *call)
     char reason[HSM_TEXT_MAX] = "";
     bool ready = a->o.ready(a->o.ready_arg, reason) == 0;
 
-    call->result = json_pack("{s:s,s:s,s:s,s:o,s:b,s:s,s:o,s:o,s:o,s:o,s:o,s:o}", "version",
-                             a->version, "bsm_id", a->bsm_id, "instance", a->instance, "started",
-                             admin_time(a->started_utc_us), "ready", ready, "reason", reason, "hsm",
-                             hsm_part(a), "store", store_part(a), "counts", counts_part(a), "keys",
-                             keys_part(a), "deliveries", deliveries_part(a), "http", http_part(a));
+    call->result =
+        json_pack("{s:s,s:s,s:s,s:o,s:b,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "version", a->version,
+                  "bsm_id", a->bsm_id, "instance", a->instance, "started",
+                  admin_time(a->started_utc_us), "ready", ready, "reason", any_text(reason), "hsm",
+                  hsm_part(a), "store", store_part(a), "counts", counts_part(a), "keys",
+                  keys_part(a), "deliveries", deliveries_part(a), "http", http_part(a));
     return call->result ? 0 : TEKD_ENOMEM;
 }
 

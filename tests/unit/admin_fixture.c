@@ -53,10 +53,12 @@ int64_t admin_test_hurried(void)
     return hurried;
 }
 
+const char *admin_test_reason = "no reason at all";
+
 static int ready(void *arg, char reason[static HSM_TEXT_MAX])
 {
     assert_string_equal(arg, "mine");
-    (void)snprintf(reason, HSM_TEXT_MAX, "no reason at all");
+    (void)snprintf(reason, HSM_TEXT_MAX, "%s", admin_test_reason);
     return TEKD_EHSM;
 }
 

@@ -20,6 +20,9 @@ struct admin_test {
     char answer[ADMIN_TEST_ANSWER_MAX];
 };
 
+/* Why tekd is not ready: it never is here. */
+extern const char *admin_test_reason;
+
 /* What admin_start() takes here. */
 struct admin_options admin_test_options(struct admin_test *t);
 void admin_test_start(struct admin_test *t);

@@ -53,6 +53,27 @@ static void status__says_what_the_parts_say(void **state)
     json_decref(r);
 }
 
+static void status__says_a_reason_that_is_no_utf8(void **state)
+{
+    static const char *const reasons[][2] = {
+        {"C_Login: \xff", "C_Login: ?"},
+        {"refused: /etc/\xc3\xa9", "refused: /etc/\xc3\xa9"},
+        {"refused: /etc/\xc3\xa9/\xc3", "refused: /etc/?\?/?"},
+    };
+    struct admin_test *t = *state;
+    const char *usual = admin_test_reason;
+
+    for (size_t i = 0; i < ARRAY_SIZE(reasons); i++) {
+        json_t *r;
+
+        admin_test_reason = reasons[i][0];
+        r = admin_test_result(t, "{\"command\":\"status\"}\n");
+        assert_string_equal(admin_test_str(r, "reason"), reasons[i][1]);
+        json_decref(r);
+    }
+    admin_test_reason = usual;
+}
+
 static void request__that_is_malformed_gets_an_error(void **state)
 {
     static const char *const rows[][3] = {
@@ -712,6 +733,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ADMIN_TEST(status__says_what_the_parts_say),
+        ADMIN_TEST(status__says_a_reason_that_is_no_utf8),
         ADMIN_TEST(request__that_is_malformed_gets_an_error),
         ADMIN_TEST(error__is_json_whatever_was_asked_for),
         ADMIN_TEST(request__may_come_in_pieces),
