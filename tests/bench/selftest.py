@@ -429,7 +429,8 @@ class Bsas(Bench):
             c.close()
 
     def test_each_shows_its_certificate_and_confirms(self):
-        bsas = push.Bsas(tools.Programs(os.path.dirname(os.path.dirname(PROGRAMS))), self.path("ca.crt"), self.path("many-"), 3)
+        programs = tools.Programs(os.path.dirname(os.path.dirname(PROGRAMS)))
+        bsas = push.Bsas(programs, self.path("ca.crt"), self.path("many-"), 3)
         try:
             answers = [self.post(port, DELIVERY) for port in bsas.ports]
             self.assertEqual(len({der for _, _, der in answers}), 3)

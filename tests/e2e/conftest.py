@@ -98,8 +98,20 @@ def shared(workdir, template, enrolled):
 
 @pytest.fixture(scope="session")
 def push_template(workdir, template):
-    """The template with ten more BSAs, for the push case; nobody is enrolled."""
-    return state.PushTemplate(template, os.path.join(workdir, "push-template"))
+    """The template with ten more BSAs, for the push case; .enrolled is the folder of a server that
+    enrolled them, without URLs, and stopped."""
+    push = state.PushTemplate(template, os.path.join(workdir, "push-template"))
+    push.enrolled = state.copy(push.folder, os.path.join(workdir, "push-enrolled"))
+    server = Tekd(push.enrolled, push)
+    try:
+        server.start()
+        for peer in push.peers.values():
+            server.enrol(peer)
+        server.stop()
+    finally:
+        server.close()
+    os.unlink(server.log_path)
+    return push
 
 
 @pytest.fixture

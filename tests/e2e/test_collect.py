@@ -18,7 +18,7 @@ LEASE_S = 3  # the back-off, which may be a quarter less
 @pytest.fixture
 def stage(new_stage):
     """Three BSAs behind NAT: no URL."""
-    return new_stage(["p-0", "p-1", "p-3"], push={"retry_initial_s": LEASE_S,
+    return new_stage(["p-0", "p-1", "p-2"], push={"retry_initial_s": LEASE_S,
                                                   "retry_max_s": LEASE_S}).start(url=False)
 
 

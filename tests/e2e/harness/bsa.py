@@ -284,11 +284,6 @@ class Fleet:
         if self._key_of.setdefault(clear, key_id) != key_id:
             raise Fault(f"{key_id} and {self._key_of[clear]} are the same TEK")
 
-    def enrol(self, *more, url=True):
-        """All of them, by their server's certificate."""
-        for bsa in self:
-            self.tekd.enrol(bsa.peer, *(("--url", bsa.url) if url else ()), *more)
-
     def close(self):
         self.ending = True
 

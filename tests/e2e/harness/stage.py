@@ -24,14 +24,22 @@ class Stage:
 
     def __init__(self, folder, template, names=None, name="tekd", clock=utc_us, env=(), **settings):
         settings["push"] = {**QUICK, **settings.get("push", {})}
-        self.tekd = Tekd(state.copy(template.folder, folder), template, name=name, **settings)
+        self.all = names is None
+        source = template.enrolled if self.all else template.folder
+        self.tekd = Tekd(state.copy(source, folder), template, name=name, **settings)
         self.tekd.env.update(env)
         self.fleet = Fleet(self.tekd, names, clock)
         self.contents = set()
 
     def start(self, url=True):
+        """url False: none is enrolled with one; they collect."""
         self.tekd.start()
-        self.fleet.enrol(url=url)
+        for bsa in self.fleet:
+            options = ("--url", bsa.url) if url else ()
+            if not self.all:
+                self.tekd.enrol(bsa.peer, *options)
+            elif url:
+                self.tekd.tekctl("bsa", "set", bsa.name, *options)
         return self
 
     def __getitem__(self, name):

@@ -144,6 +144,7 @@ class PushTemplate(Template):
         self.conf = os.path.join(folder, "softhsm2.conf")
         pki.Ca(self.path("other-pki")).issue("p-other")
         self.peers = {b.name: b for b in map(self._make_peer, range(self.PEERS))}
+        self.enrolled = None  # the folder of a server that has them all
 
     def _make_peer(self, i):
         wrap, options = self.KINDS[i % len(self.KINDS)]
