@@ -1,6 +1,7 @@
 /*
- * The datagrams between the pool and a worker.  Integers are big-endian, nothing is padded or
- * aligned, a list is a count and its entries.
+ * The datagrams between the pool and a worker: requests one behind the other, or replies; each
+ * ends where its parts do.  Integers are big-endian, nothing is padded or aligned, a list is a
+ * count and its entries.
  *
  * Request
  *   0  u8    PROTOCOL_VERSION
@@ -518,12 +519,11 @@ bool protocol_role_serves(enum protocol_role role, uint8_t verb)
 
 /* ---------------------------------------------------------------- datagrams -------- */
 
-int protocol_put_request(struct buf *b, const struct protocol_request *r)
+int protocol_add_request(struct buf *b, const struct protocol_request *r)
 {
     const struct verb *d = verb_find(r->verb);
     int e;
 
-    buf_reset(b);
     if (d == NULL)
         return TEKD_EINVAL;
     (void)buf_put_u8(b, PROTOCOL_VERSION);
@@ -533,28 +533,38 @@ int protocol_put_request(struct buf *b, const struct protocol_request *r)
     return e < 0 ? e : buf_error(b);
 }
 
+int protocol_put_request(struct buf *b, const struct protocol_request *r)
+{
+    buf_reset(b);
+    return protocol_add_request(b, r);
+}
+
+int protocol_next_request(struct view *v, struct protocol_request *ret_request)
+{
+    uint8_t version = view_u8(v);
+    const struct verb *d;
+
+    ret_request->verb = view_u8(v);
+    ret_request->id = view_u64(v);
+    d = verb_find(ret_request->verb);
+    if (v->error < 0 || version != PROTOCOL_VERSION || d == NULL ||
+        d->get_request(v, ret_request) < 0 || v->error < 0)
+        return TEKD_EFORMAT;
+    return 0;
+}
+
 int protocol_get_request(const void *octets, size_t len, struct protocol_request *ret_request)
 {
     struct view v = view_of(octets, len);
-    uint8_t version = view_u8(&v);
-    const struct verb *d;
 
-    ret_request->verb = view_u8(&v);
-    ret_request->id = view_u64(&v);
-    d = verb_find(ret_request->verb);
-    if (v.error < 0 || version != PROTOCOL_VERSION || d == NULL)
-        return TEKD_EFORMAT;
-    if (d->get_request(&v, ret_request) < 0)
-        return TEKD_EFORMAT;
-    return view_end(&v);
+    return protocol_next_request(&v, ret_request) < 0 ? TEKD_EFORMAT : view_end(&v);
 }
 
-int protocol_put_reply(struct buf *b, const struct protocol_reply *r)
+int protocol_add_reply(struct buf *b, const struct protocol_reply *r)
 {
     const struct verb *d = verb_find(r->verb);
     int e = 0;
 
-    buf_reset(b);
     if (d == NULL || r->error > 0 || r->error < TEKD_EINTERNAL)
         return TEKD_EINVAL;
     (void)buf_put_u8(b, PROTOCOL_VERSION);
@@ -567,24 +577,36 @@ int protocol_put_reply(struct buf *b, const struct protocol_reply *r)
     return e < 0 ? e : buf_error(b);
 }
 
-int protocol_get_reply(const void *octets, size_t len, struct protocol_reply *ret_reply)
+int protocol_put_reply(struct buf *b, const struct protocol_reply *r)
 {
-    struct view v = view_of(octets, len);
-    uint8_t version = view_u8(&v);
-    uint8_t verb = view_u8(&v);
+    buf_reset(b);
+    return protocol_add_reply(b, r);
+}
+
+int protocol_next_reply(struct view *v, struct protocol_reply *ret_reply)
+{
+    uint8_t version = view_u8(v);
+    uint8_t verb = view_u8(v);
     const struct verb *d;
     uint8_t leaving;
 
     ret_reply->verb = (uint8_t)(verb & ~REPLY_BIT);
-    ret_reply->id = view_u64(&v);
-    ret_reply->error = -(int)view_u8(&v);
-    leaving = view_u8(&v);
+    ret_reply->id = view_u64(v);
+    ret_reply->error = -(int)view_u8(v);
+    leaving = view_u8(v);
     d = verb_find(ret_reply->verb);
-    if (v.error < 0 || version != PROTOCOL_VERSION || (verb & REPLY_BIT) == 0 || d == NULL ||
+    if (v->error < 0 || version != PROTOCOL_VERSION || (verb & REPLY_BIT) == 0 || d == NULL ||
         leaving > 1 || ret_reply->error < TEKD_EINTERNAL)
         return TEKD_EFORMAT;
     ret_reply->leaving = leaving == 1;
-    if ((ret_reply->error == 0 || d->body_always) && d->get_reply(&v, ret_reply) < 0)
+    if ((ret_reply->error == 0 || d->body_always) && d->get_reply(v, ret_reply) < 0)
         return TEKD_EFORMAT;
-    return view_end(&v);
+    return v->error;
+}
+
+int protocol_get_reply(const void *octets, size_t len, struct protocol_reply *ret_reply)
+{
+    struct view v = view_of(octets, len);
+
+    return protocol_next_reply(&v, ret_reply) < 0 ? TEKD_EFORMAT : view_end(&v);
 }

@@ -1,6 +1,7 @@
 /*
- * What the server's pool (pkcs11/client) and a worker (pkcs11/worker) say to each other: one
- * SOCK_SEQPACKET datagram a request, one a reply.  protocol.c describes both octet by octet.
+ * What the server's pool (pkcs11/client) and a worker (pkcs11/worker) say to each other: a
+ * SOCK_SEQPACKET datagram with one or more requests, and one with their replies in the same order.
+ * protocol.c describes both octet by octet.
  *
  * The verbs are those of the domain: a worker makes, wraps and signs what a verb means, there is
  * none that runs a mechanism of the caller's choice.  Every request may be repeated.
@@ -24,6 +25,9 @@
 
 /* The largest message, a checkpoint with all its leaves, has 11.2 KiB; no socket buffer is near. */
 #define PROTOCOL_MAX 16384
+/* Requests in a datagram: their replies, each a TEK wrapped under two RSA keys, fit into one too.
+ */
+#define PROTOCOL_MANY_MAX HSM_MANY_MAX
 
 enum protocol_verb {
     PROTOCOL_ISSUE = 1,           /* make a TEK, wrap it for storage and for one BSA, destroy it */
@@ -103,14 +107,21 @@ struct protocol_reply {
     };
 };
 
-/* Writes the whole datagram into b, emptying it first.  Errors: of buf_append(), TEKD_EINVAL. */
+/*
+ * Adds one to the datagram in b, or empties b first.  Errors: of buf_append(), TEKD_EINVAL; then b
+ * is no datagram.
+ */
+int protocol_add_request(struct buf *b, const struct protocol_request *r);
+int protocol_add_reply(struct buf *b, const struct protocol_reply *r);
 int protocol_put_request(struct buf *b, const struct protocol_request *r);
 int protocol_put_reply(struct buf *b, const struct protocol_reply *r);
 
 /*
- * Reads a datagram.  Errors: TEKD_EFORMAT.  *ret_request is not to be used on failure, except for
- * verb and id, which are what could be read of them, else 0.
+ * Reads the next one of a datagram, or the only one.  Errors: TEKD_EFORMAT.  *ret_request is not
+ * to be used on failure, except for verb and id, which are what could be read of them, else 0.
  */
+int protocol_next_request(struct view *v, struct protocol_request *ret_request);
+int protocol_next_reply(struct view *v, struct protocol_reply *ret_reply);
 int protocol_get_request(const void *octets, size_t len, struct protocol_request *ret_request);
 int protocol_get_reply(const void *octets, size_t len, struct protocol_reply *ret_reply);
 

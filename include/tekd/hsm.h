@@ -1,8 +1,9 @@
 /*
  * The HSM as the server sees it: a pool of worker processes (tekd-hsm), each with one PKCS#11
- * module and one session.  A call goes to a free worker of its role as one datagram and waits for
- * one datagram; a worker that does not answer in time is killed and started anew with back-off; a
- * call that lost its worker is tried once more on another.  Every call is safe to repeat.
+ * module and one session.  A call, or several at once, goes to a free worker of its role as one
+ * datagram and waits for one datagram; a worker that does not answer in time is killed and started
+ * anew with back-off; a call that lost its worker is tried once more on another.  Every call is
+ * safe to repeat.
  *
  * No function gives or takes a clear key: keys are made, wrapped and unwrapped inside the HSM.
  *
@@ -24,6 +25,7 @@
 #define HSM_LABEL_MAX     64  /* CKA_LABEL, octets of UTF-8 */
 #define HSM_ID_MAX        32  /* CKA_ID */
 #define HSM_WORKERS_MAX   32
+#define HSM_MANY_MAX      8   /* orders of hsm_make_many() */
 #define HSM_LEAVES_MAX    256 /* of one checkpoint: the message limit of the workers is 16 KiB */
 #define HSM_DIGEST_MAX    64
 #define HSM_SIGNATURE_MAX 144 /* DER of an ECDSA P-384 signature is at most 104 */
@@ -139,6 +141,22 @@ struct hsm_export {
 };
 int hsm_export(struct hsm *h, const struct hsm_export *in, int64_t deadline_us,
                struct hsm_blob *ret_data);
+
+/*
+ * Several of hsm_issue() and hsm_export() by one message to one worker: each has what it would
+ * have got alone, and a TEK that is exported to several BSAs is unwrapped once when its orders
+ * stand one behind the other.  n: 1..HSM_MANY_MAX.  One that the worker did not come to, or that
+ * ended it, is made alone.
+ */
+struct hsm_order {
+    unsigned bits;
+    const struct hsm_kek *storage;
+    const struct hsm_kek *bsa;     /* may be NULL if stored is */
+    const struct hsm_blob *stored; /* of the TEK to export; NULL: a TEK is made */
+    int error;                     /* out, as all below: 0 or the error of this one */
+    struct hsm_issued issued;      /* stored only of a TEK that was made */
+};
+void hsm_make_many(struct hsm *h, struct hsm_order *orders, size_t n, int64_t deadline_us);
 
 /*
  * Finds the KEK of this label, checks its attributes (DESIGN: Keys), computes its binding.

@@ -2,6 +2,7 @@
  */
 #include "tekd/hsm.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -31,50 +32,88 @@ static bool kek_ok(const struct hsm_kek *k, enum hsm_kek_use use)
     return k->use == use && k->id_len <= HSM_ID_MAX && memchr(k->label, 0, sizeof(k->label));
 }
 
+static int issue_request(const struct hsm_order *o, struct protocol_request *ret)
+{
+    if (!kek_ok(o->storage, HSM_KEK_STORAGE) || (o->bsa != NULL && !kek_ok(o->bsa, HSM_KEK_BSA)))
+        return TEKD_EINVAL;
+    ret->verb = PROTOCOL_ISSUE;
+    ret->issue.bits = (uint16_t)o->bits;
+    ret->issue.storage = *o->storage;
+    ret->issue.bsa.use = (enum hsm_kek_use)0;
+    if (o->bsa != NULL)
+        ret->issue.bsa = *o->bsa;
+    return 0;
+}
+
+static int export_request(const struct hsm_order *o, struct protocol_request *ret)
+{
+    if (!kek_ok(o->storage, HSM_KEK_STORAGE) || o->bsa == NULL || !kek_ok(o->bsa, HSM_KEK_BSA))
+        return TEKD_EINVAL;
+    ret->verb = PROTOCOL_EXPORT;
+    ret->export.bits = (uint16_t)o->bits;
+    ret->export.storage = *o->storage;
+    ret->export.bsa = *o->bsa;
+    ret->export.stored = *o->stored;
+    return 0;
+}
+
+/* The outcome of o from that of its call. */
+static void take_reply(const struct pool_call *c, struct hsm_order *o)
+{
+    o->error = c->error;
+    if (c->error < 0)
+        return;
+    if (o->stored != NULL)
+        o->issued.data = c->reply.data;
+    /* A key that is there but cannot be sent, or the other way round, is no answer. */
+    else if ((o->bsa != NULL) != (c->reply.issued.data.len > 0))
+        o->error = TEKD_EINTERNAL;
+    else
+        o->issued = c->reply.issued;
+}
+
+void hsm_make_many(struct hsm *h, struct hsm_order *orders, size_t n, int64_t deadline_us)
+{
+    struct pool_call call[HSM_MANY_MAX];
+    struct hsm_order *of[HSM_MANY_MAX];
+    size_t n_calls = 0;
+
+    assert(n <= HSM_MANY_MAX);
+    for (size_t i = 0; i < n; i++) {
+        struct protocol_request *rq = &call[n_calls].request;
+        struct hsm_order *o = &orders[i];
+
+        o->error = o->stored == NULL ? issue_request(o, rq) : export_request(o, rq);
+        if (o->error == 0)
+            of[n_calls++] = o;
+    }
+    if (n_calls > 0)
+        pool_call_many(h, PROTOCOL_ROLE_KEY, call, n_calls, deadline_us);
+    for (size_t i = 0; i < n_calls; i++)
+        take_reply(&call[i], of[i]);
+}
+
 int hsm_issue(struct hsm *h, unsigned bits, const struct hsm_kek *storage,
               const struct hsm_kek *bsa, int64_t deadline_us, struct hsm_issued *ret_issued)
 {
-    struct protocol_request rq;
-    struct protocol_reply reply;
-    int r;
+    struct hsm_order o = {.bits = bits, .storage = storage, .bsa = bsa};
 
-    if (!kek_ok(storage, HSM_KEK_STORAGE) || (bsa != NULL && !kek_ok(bsa, HSM_KEK_BSA)))
-        return TEKD_EINVAL;
-    rq.verb = PROTOCOL_ISSUE;
-    rq.issue.bits = (uint16_t)bits;
-    rq.issue.storage = *storage;
-    rq.issue.bsa.use = (enum hsm_kek_use)0;
-    if (bsa != NULL)
-        rq.issue.bsa = *bsa;
-    r = pool_call(h, PROTOCOL_ROLE_KEY, &rq, deadline_us, &reply);
-    if (r < 0)
-        return r;
-    /* A key that is there but cannot be sent, or the other way round, is no answer. */
-    if ((bsa != NULL) != (reply.issued.data.len > 0))
-        return TEKD_EINTERNAL;
-    *ret_issued = reply.issued;
-    return 0;
+    hsm_make_many(h, &o, 1, deadline_us);
+    if (o.error == 0)
+        *ret_issued = o.issued;
+    return o.error;
 }
 
 int hsm_export(struct hsm *h, const struct hsm_export *in, int64_t deadline_us,
                struct hsm_blob *ret_data)
 {
-    struct protocol_request rq;
-    struct protocol_reply reply;
-    int r;
+    struct hsm_order o = {
+        .bits = in->bits, .storage = in->storage, .bsa = in->bsa, .stored = in->stored};
 
-    if (!kek_ok(in->storage, HSM_KEK_STORAGE) || !kek_ok(in->bsa, HSM_KEK_BSA))
-        return TEKD_EINVAL;
-    rq.verb = PROTOCOL_EXPORT;
-    rq.export.bits = (uint16_t)in->bits;
-    rq.export.storage = *in->storage;
-    rq.export.bsa = *in->bsa;
-    rq.export.stored = *in->stored;
-    r = pool_call(h, PROTOCOL_ROLE_KEY, &rq, deadline_us, &reply);
-    if (r < 0)
-        return r;
-    *ret_data = reply.data;
-    return 0;
+    hsm_make_many(h, &o, 1, deadline_us);
+    if (o.error == 0)
+        *ret_data = o.issued.data;
+    return o.error;
 }
 
 /* A report for a call that never reached a worker. */
@@ -88,22 +127,22 @@ static void report_nothing(const struct protocol_describe *d, int r, struct hsm_
 int hsm_describe_kek(struct hsm *h, const char *label, enum hsm_kek_use use, enum hsm_wrap wrap,
                      int64_t deadline_us, struct hsm_kek_report *ret_report)
 {
-    struct protocol_request rq = {.verb = PROTOCOL_DESCRIBE,
-                                  .describe = {.use = use, .wrap = wrap}};
-    struct protocol_reply reply = {.report = {.text = ""}};
+    struct pool_call c = {
+        .request = {.verb = PROTOCOL_DESCRIBE, .describe = {.use = use, .wrap = wrap}},
+        .reply = {.report = {.text = ""}}};
     size_t len = strlen(label);
     int r;
 
     if (len == 0 || len > HSM_LABEL_MAX) {
-        report_nothing(&rq.describe, TEKD_EINVAL, ret_report);
+        report_nothing(&c.request.describe, TEKD_EINVAL, ret_report);
         return TEKD_EINVAL;
     }
-    memcpy(rq.describe.label, label, len + 1);
-    r = pool_call(h, PROTOCOL_ROLE_KEY, &rq, deadline_us, &reply);
-    if (r < 0 && (reply.verb != PROTOCOL_DESCRIBE || reply.report.text[0] == 0))
-        report_nothing(&rq.describe, r, ret_report);
+    memcpy(c.request.describe.label, label, len + 1);
+    r = pool_call(h, PROTOCOL_ROLE_KEY, &c, deadline_us);
+    if (r < 0 && (c.reply.verb != PROTOCOL_DESCRIBE || c.reply.report.text[0] == 0))
+        report_nothing(&c.request.describe, r, ret_report);
     else
-        *ret_report = reply.report;
+        *ret_report = c.reply.report;
     return r;
 }
 
@@ -111,67 +150,63 @@ int hsm_public_key(struct hsm *h, enum hsm_public which, int64_t deadline_us,
                    struct hsm_spki *ret_spki)
 {
     enum protocol_role role = which == HSM_PUBLIC_TLS ? PROTOCOL_ROLE_TLS : PROTOCOL_ROLE_AUDIT;
-    struct protocol_request rq = {.verb = PROTOCOL_PUBLIC_KEY};
-    struct protocol_reply reply;
+    struct pool_call c = {.request = {.verb = PROTOCOL_PUBLIC_KEY}};
     int r;
 
     if (h->line[role].slots == 0)
         return TEKD_EINVAL;
-    r = pool_call(h, role, &rq, deadline_us, &reply);
+    r = pool_call(h, role, &c, deadline_us);
     if (r < 0)
         return r;
-    *ret_spki = reply.spki;
+    *ret_spki = c.reply.spki;
     return 0;
 }
 
 int hsm_sign_checkpoint(struct hsm *h, const struct hsm_checkpoint *in, int64_t deadline_us,
                         struct note *ret_note)
 {
-    struct protocol_request rq;
-    struct protocol_reply reply;
+    struct pool_call c;
     int r;
 
     if (in->n > HSM_LEAVES_MAX || h->line[PROTOCOL_ROLE_AUDIT].slots == 0)
         return TEKD_EINVAL;
-    rq.verb = PROTOCOL_SIGN_CHECKPOINT;
-    rq.checkpoint = (struct protocol_checkpoint){
+    c.request.verb = PROTOCOL_SIGN_CHECKPOINT;
+    c.request.checkpoint = (struct protocol_checkpoint){
         .last = *in->last, .range = *in->range, .n = in->n, .leaves = in->leaves};
-    r = pool_call(h, PROTOCOL_ROLE_AUDIT, &rq, deadline_us, &reply);
+    r = pool_call(h, PROTOCOL_ROLE_AUDIT, &c, deadline_us);
     if (r < 0)
         return r;
-    *ret_note = reply.note;
+    *ret_note = c.reply.note;
     return 0;
 }
 
 int hsm_sign_tls(struct hsm *h, const uint8_t *digest, size_t len, int64_t deadline_us,
                  struct hsm_signature *ret_signature)
 {
-    struct protocol_request rq;
-    struct protocol_reply reply;
+    struct pool_call c;
     int r;
 
     if (len == 0 || len > HSM_DIGEST_MAX || h->line[PROTOCOL_ROLE_TLS].slots == 0)
         return TEKD_EINVAL;
-    rq.verb = PROTOCOL_SIGN_TLS;
-    rq.digest.len = (uint8_t)len;
-    memcpy(rq.digest.octets, digest, len);
-    r = pool_call(h, PROTOCOL_ROLE_TLS, &rq, deadline_us, &reply);
+    c.request.verb = PROTOCOL_SIGN_TLS;
+    c.request.digest.len = (uint8_t)len;
+    memcpy(c.request.digest.octets, digest, len);
+    r = pool_call(h, PROTOCOL_ROLE_TLS, &c, deadline_us);
     if (r < 0)
         return r;
-    *ret_signature = reply.signature;
+    *ret_signature = c.reply.signature;
     return 0;
 }
 
 int hsm_health(struct hsm *h, const struct hsm_kek *storage, int64_t deadline_us)
 {
-    struct protocol_request rq;
-    struct protocol_reply reply;
+    struct pool_call c;
 
     if (!kek_ok(storage, HSM_KEK_STORAGE))
         return TEKD_EINVAL;
-    rq.verb = PROTOCOL_HEALTH;
-    rq.health = *storage;
-    return pool_call(h, PROTOCOL_ROLE_KEY, &rq, deadline_us, &reply);
+    c.request.verb = PROTOCOL_HEALTH;
+    c.request.health = *storage;
+    return pool_call(h, PROTOCOL_ROLE_KEY, &c, deadline_us);
 }
 
 /* ---------------------------------------------------------------- state ------------ */

@@ -8,10 +8,12 @@
  *     LOST      died, or answered nonsense: killed
  *     HUNG      no answer within the time-out of its role: killed
  * After LEAVING, LOST and HUNG the call is made once more, which may land on any worker of the
- * role; the one that failed it is gone by then.
+ * role; the one that failed it is gone by then.  Of several calls in one datagram those that got
+ * no reply go on alone, so that none fails for what another one does to the workers.
  *
  * A call costs two uncontended lock pairs, one send() and one recv(): the socket has a receive
- * time-out of its own, and only a caller with less time than that polls first.
+ * time-out of its own, and only a caller with less time than that, or with several calls, polls
+ * first.
  */
 #include "pool.h"
 
@@ -31,13 +33,16 @@
 
 enum outcome { ANSWERED, LATE, LEAVING, LOST, HUNG };
 
-/* On the caller's stack. */
-struct call {
+/* What is asked of one worker in one datagram; on the caller's stack. */
+struct attempt {
     enum protocol_role role;
-    struct protocol_request *request;
+    struct pool_call *call; /* n of them */
+    size_t n;
     int64_t deadline_us;
-    struct protocol_reply *reply;
-    bool repeated;
+    bool counted;    /* in n_calls of the pool */
+    bool last;       /* not to be made again */
+    size_t answered; /* so many from the first have their reply ... */
+    size_t tried;    /* ... and so many may have reached the token */
 };
 
 /* ---------------------------------------------------------------- lines ------------ */
@@ -189,20 +194,20 @@ static int queue_up_locked(struct hsm *h, struct line *l, int64_t deadline_us,
     return r;
 }
 
-static int take_locked(struct hsm *h, const struct call *c, struct slot **ret_slot)
+static int take_locked(struct hsm *h, const struct attempt *a, struct slot **ret_slot)
 {
-    struct line *l = &h->line[c->role];
+    struct line *l = &h->line[a->role];
     struct slot *s;
 
     if (h->closing)
         return TEKD_ECLOSED;
-    if (clock_mono_us() >= c->deadline_us)
+    if (clock_mono_us() >= a->deadline_us)
         return TEKD_ETIMEDOUT;
     if (l->slots == 0 || l->down)
         return TEKD_EHSM;
-    s = l->first == NULL ? find_free_locked(h, c->role) : NULL;
+    s = l->first == NULL ? find_free_locked(h, a->role) : NULL;
     if (s == NULL)
-        return queue_up_locked(h, l, c->deadline_us, ret_slot);
+        return queue_up_locked(h, l, a->deadline_us, ret_slot);
     s->use = SLOT_BUSY;
     *ret_slot = s;
     return 0;
@@ -215,20 +220,27 @@ static void over_locked(struct hsm *h)
         (void)pthread_cond_broadcast(&h->changed);
 }
 
-static int acquire(struct hsm *h, struct call *c, struct slot **ret_slot)
+static void number_locked(struct hsm *h, struct attempt *a, struct slot *s)
+{
+    s->request_id = h->last_request + 1;
+    s->n_requests = a->n;
+    for (size_t i = 0; i < a->n; i++)
+        a->call[i].request.id = ++h->last_request;
+}
+
+static int acquire(struct hsm *h, struct attempt *a, struct slot **ret_slot)
 {
     int r;
 
     (void)pthread_mutex_lock(&h->lock);
-    if (!c->repeated)
+    if (!a->counted)
         h->n_calls++;
-    r = take_locked(h, c, ret_slot);
-    if (r == 0) {
-        (*ret_slot)->request_id = ++h->last_request;
-        c->request->id = (*ret_slot)->request_id;
-    } else {
+    a->counted = true;
+    r = take_locked(h, a, ret_slot);
+    if (r == 0)
+        number_locked(h, a, *ret_slot);
+    else
         over_locked(h);
-    }
     (void)pthread_mutex_unlock(&h->lock);
     return r;
 }
@@ -236,11 +248,13 @@ static int acquire(struct hsm *h, struct call *c, struct slot **ret_slot)
 /* The worker answered: what counts as a good start. */
 static void good_locked(struct hsm *h, struct slot *s)
 {
-    s->calls++;
+    unsigned before = s->live.served;
+
+    s->calls += s->n_requests;
     s->first.tries = 0;
     s->failing = false;
-    s->live.served++;
-    if (h->set.recycle_after > 0 && s->live.served == h->set.recycle_after)
+    s->live.served += (unsigned)s->n_requests;
+    if (before < h->set.recycle_after && s->live.served >= h->set.recycle_after)
         pool_wake(h);
 }
 
@@ -292,9 +306,35 @@ static bool release(struct hsm *h, struct slot *s, enum outcome outcome, bool ov
 
 /* ---------------------------------------------------------------- exchange --------- */
 
-/* Reads one datagram, if it is the answer to the call under way. */
-static enum outcome read_reply(struct slot *s, int flags, struct protocol_reply *reply)
+/* a may be NULL: nobody waits for them. */
+static enum outcome take_replies(const struct slot *s, size_t len, struct attempt *a)
 {
+    struct view v = view_of(s->in, len);
+    struct protocol_reply unwanted;
+    size_t n = 0;
+    bool leaving = false;
+
+    while (n < s->n_requests && !leaving) {
+        struct protocol_reply *reply = a == NULL ? &unwanted : &a->call[n].reply;
+
+        if (protocol_next_reply(&v, reply) < 0 || reply->id != s->request_id + n)
+            return LOST;
+        leaving = reply->leaving;
+        n++;
+    }
+    if (view_end(&v) < 0)
+        return LOST;
+    if (a != NULL) {
+        a->answered = leaving ? n - 1 : n;
+        a->tried = n;
+    }
+    return leaving ? LEAVING : ANSWERED;
+}
+
+/* Reads one datagram, if it is the answer to the call under way. */
+static enum outcome read_replies(struct slot *s, int flags, struct attempt *a)
+{
+    enum outcome outcome;
     ssize_t n;
 
     do
@@ -304,13 +344,11 @@ static enum outcome read_reply(struct slot *s, int flags, struct protocol_reply 
         return HUNG;
     if (n <= 0)
         return LOST;
-    if (n > PROTOCOL_MAX || protocol_get_reply(s->in, (size_t)n, reply) < 0 ||
-        reply->id != s->request_id) {
+    outcome = n > PROTOCOL_MAX ? LOST : take_replies(s, (size_t)n, a);
+    if (outcome == LOST)
         log_event(LOG_ERROR, "hsm", "reply-malformed", LOG_INT("worker", s->live.pid),
                   LOG_INT("octets", n));
-        return LOST;
-    }
-    return reply->leaving ? LEAVING : ANSWERED;
+    return outcome;
 }
 
 /* Whether there is an answer by then. */
@@ -340,19 +378,33 @@ static bool send_request(const struct slot *s)
     return n >= 0 && (size_t)n == buf_len(s->out);
 }
 
-static enum outcome exchange(const struct hsm *h, struct slot *s, const struct call *c)
+static int put_requests(struct buf *b, const struct attempt *a)
 {
-    int64_t timeout_us = (int64_t)h->line[s->role].timeout_ms * 1000;
-    int64_t sent_us;
+    int r = 0;
 
+    buf_reset(b);
+    for (size_t i = 0; i < a->n && r == 0; i++)
+        r = protocol_add_request(b, &a->call[i].request);
+    return r;
+}
+
+/* A worker has the time-out of its role for each request of the datagram. */
+static enum outcome exchange(const struct hsm *h, struct slot *s, struct attempt *a)
+{
+    int64_t timeout_us = (int64_t)h->line[s->role].timeout_ms * 1000 * (int64_t)a->n;
+    int64_t hung_us;
+
+    a->tried = a->n;
     if (!send_request(s))
         return LOST;
-    sent_us = clock_mono_us();
-    if (c->deadline_us - sent_us < timeout_us && !answered_by(s->live.fd, c->deadline_us)) {
-        s->owing_until = sent_us + timeout_us;
+    hung_us = clock_mono_us() + timeout_us;
+    if (a->deadline_us < hung_us && !answered_by(s->live.fd, a->deadline_us)) {
+        s->owing_until = hung_us;
         return LATE;
     }
-    return read_reply(s, 0, c->reply);
+    if (a->n > 1 && !answered_by(s->live.fd, hung_us))
+        return HUNG;
+    return read_replies(s, 0, a);
 }
 
 static void log_failure(const struct slot *s, int pid, uint8_t verb, enum outcome outcome)
@@ -367,52 +419,91 @@ static void log_failure(const struct slot *s, int pid, uint8_t verb, enum outcom
               LOG_STR("call", protocol_verb_name(verb)));
 }
 
-/* One attempt.  Errors: as pool_call(), and 1: the call may be made again on another worker. */
-static int attempt(struct hsm *h, struct call *c)
+/* Errors: as pool_call(), and 1: it may be made again, on another worker or one by one. */
+static int attempt(struct hsm *h, struct attempt *a)
 {
     struct slot *s = NULL;
     enum outcome outcome;
     bool over;
-    int r = acquire(h, c, &s);
+    int r = acquire(h, a, &s);
 
     if (r < 0)
         return r;
-    r = protocol_put_request(s->out, c->request);
+    r = put_requests(s->out, a);
     if (r < 0) {
-        (void)release(h, s, ANSWERED, true);
-        return r;
+        over = a->n == 1;
+        (void)release(h, s, ANSWERED, over);
+        return over ? r : 1;
     }
-    outcome = exchange(h, s, c);
+    outcome = exchange(h, s, a);
     if (outcome != ANSWERED)
-        log_failure(s, s->live.pid, c->request->verb, outcome);
-    over = outcome == ANSWERED || outcome == LATE || c->repeated;
+        log_failure(s, s->live.pid, a->call->request.verb, outcome);
+    over = outcome == ANSWERED || outcome == LATE || a->last;
     if (!release(h, s, outcome, over) && outcome != ANSWERED)
         r = TEKD_ECLOSED;
-    else if (outcome == ANSWERED)
-        r = c->reply->verb == c->request->verb ? c->reply->error : TEKD_EINTERNAL;
-    else
+    else if (outcome != ANSWERED)
         r = outcome == LATE || outcome == HUNG ? TEKD_ETIMEDOUT : TEKD_EHSM;
     return over ? r : 1;
 }
 
-int pool_call(struct hsm *h, enum protocol_role role, struct protocol_request *request,
-              int64_t deadline_us, struct protocol_reply *reply)
+static void set_error(struct pool_call *c, int r)
 {
-    struct call c = {.role = role, .request = request, .deadline_us = deadline_us, .reply = reply};
-    int r = attempt(h, &c);
+    if (r == 0)
+        r = c->reply.verb == c->request.verb ? c->reply.error : TEKD_EINTERNAL;
+    c->error = r;
+}
 
-    if (r != 1)
-        return r;
-    c.repeated = true;
-    return attempt(h, &c);
+/* tried: it has cost a worker already. */
+static void call_alone(struct hsm *h, const struct attempt *with, size_t i, bool tried)
+{
+    struct attempt a = {.role = with->role,
+                        .call = &with->call[i],
+                        .n = 1,
+                        .deadline_us = with->deadline_us,
+                        .last = tried};
+    int r = attempt(h, &a);
+
+    if (r == 1) {
+        a.last = true;
+        r = attempt(h, &a);
+    }
+    set_error(a.call, r);
+}
+
+int pool_call(struct hsm *h, enum protocol_role role, struct pool_call *c, int64_t deadline_us)
+{
+    const struct attempt a = {.role = role, .call = c, .deadline_us = deadline_us};
+
+    call_alone(h, &a, 0, false);
+    return c->error;
+}
+
+static void call_the_rest_alone(struct hsm *h, const struct attempt *a)
+{
+    for (size_t i = a->answered; i < a->n; i++)
+        call_alone(h, a, i, i < a->tried);
+    (void)pthread_mutex_lock(&h->lock);
+    over_locked(h);
+    (void)pthread_mutex_unlock(&h->lock);
+}
+
+void pool_call_many(struct hsm *h, enum protocol_role role, struct pool_call *calls, size_t n,
+                    int64_t deadline_us)
+{
+    struct attempt a = {.role = role, .call = calls, .n = n, .deadline_us = deadline_us};
+    int r = attempt(h, &a);
+
+    for (size_t i = 0; i < n; i++)
+        set_error(&calls[i], i < a.answered ? 0 : r);
+    if (r == 1)
+        call_the_rest_alone(h, &a);
 }
 
 /* ---------------------------------------------------------------- supervision's ---- */
 
 int pool_collect_locked(struct hsm *h, struct slot *s)
 {
-    struct protocol_reply reply;
-    enum outcome outcome = read_reply(s, MSG_DONTWAIT, &reply);
+    enum outcome outcome = read_replies(s, MSG_DONTWAIT, NULL);
 
     if (outcome == HUNG && clock_mono_us() < s->owing_until)
         return TEKD_EAGAIN;
@@ -432,6 +523,7 @@ void pool_keepalive_locked(struct hsm *h, struct slot *s, int64_t now)
     const struct protocol_request rq = {.verb = PROTOCOL_HEALTH, .id = ++h->last_request};
 
     s->request_id = rq.id;
+    s->n_requests = 1;
     s->use = SLOT_OWING;
     s->owing_until = now + (int64_t)h->line[s->role].timeout_ms * 1000;
     if (protocol_put_request(s->out, &rq) < 0 || !send_request(s)) {

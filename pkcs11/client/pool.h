@@ -65,7 +65,8 @@ struct slot {
     enum slot_use use;
     struct conn live;
     struct conn next;    /* takes the place of live when it is ready */
-    uint64_t request_id; /* of the call under way */
+    uint64_t request_id; /* of the call under way: of the first request ... */
+    size_t n_requests;   /* ... of so many */
     int64_t owing_until; /* of OWING: when the worker counts as hung */
     int64_t idle_since;
     struct attempts first;  /* at a worker for live ... */
@@ -175,12 +176,21 @@ struct hsm {
 
 /* ---------------------------------------------------------------- pool.c ----------- */
 
+struct pool_call {
+    struct protocol_request request; /* its id is set by the call */
+    struct protocol_reply reply;
+    int error; /* out: as pool_call() returns it */
+};
+
 /*
- * One call, with its one repeat.  request->id is set here.  Errors: those of hsm.h, and what the
- * worker replied; *reply is filled then too.
+ * One call, with its one repeat.  Errors: those of hsm.h, and what the worker replied; the reply
+ * is filled then too.
  */
-int pool_call(struct hsm *h, enum protocol_role role, struct protocol_request *request,
-              int64_t deadline_us, struct protocol_reply *reply);
+int pool_call(struct hsm *h, enum protocol_role role, struct pool_call *c, int64_t deadline_us);
+
+/* 1..PROTOCOL_MANY_MAX of them in one datagram; what that does not answer is called alone. */
+void pool_call_many(struct hsm *h, enum protocol_role role, struct pool_call *calls, size_t n,
+                    int64_t deadline_us);
 
 /* Lines and buffers, before the thread starts.  Errors: TEKD_ENOMEM. */
 int pool_init(struct hsm *h);

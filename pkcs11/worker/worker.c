@@ -1,6 +1,6 @@
 /*
- * A worker: opens the token, logs in, tells the supervisor, then answers one request after the
- * other until the pool closes the socket.
+ * A worker: opens the token, logs in, tells the supervisor, then answers one datagram after
+ * the other until the pool closes the socket.
  *
  * A call of the module that failed (TEKD_EHSM) may mean a lost link, a stale handle or a session
  * that is no more; which of them, no two modules say alike, and many answer the same for ever
@@ -34,8 +34,11 @@ struct worker {
     EVP_PKEY *key;         /* of the others */
     struct signer *signer; /* of the audit worker */
     bool prevents_wrap_out;
+    struct token_tek held; /* unwrapped for one export, and what the next one needs too */
     struct buf *out;
-    uint8_t in[PROTOCOL_MAX];
+    uint8_t in[PROTOCOL_MAX];                      /* a datagram ... */
+    struct protocol_request rq[PROTOCOL_MANY_MAX]; /* ... with n_rq of these */
+    size_t n_rq;
 };
 
 /* ---------------------------------------------------------------- verbs ------------ */
@@ -70,23 +73,40 @@ static int do_issue(struct worker *w, const struct protocol_request *rq,
     return destroyed(w, &tek, r);
 }
 
+/* Whether the request behind this one exports the same TEK. */
+static bool next_is_of_the_same(struct worker *w, const struct protocol_request *rq,
+                                const struct token_kek *storage)
+{
+    const struct protocol_export *in = &rq->export, *next = &rq[1].export;
+    const struct token_kek *kek;
+
+    return rq + 1 < w->rq + w->n_rq && rq[1].verb == PROTOCOL_EXPORT && next->bits == in->bits &&
+           next->stored.len == in->stored.len &&
+           memcmp(next->stored.octets, in->stored.octets, in->stored.len) == 0 &&
+           keks_get(w->keks, &next->storage, &kek) == 0 && kek == storage;
+}
+
+/* A TEK that goes to several BSAs is unwrapped once for all that one datagram asks for. */
 static int do_export(struct worker *w, const struct protocol_request *rq,
                      struct protocol_reply *reply)
 {
     const struct protocol_export *in = &rq->export;
     const struct token_kek *storage = NULL;
     const struct token_kek *bsa = NULL;
-    struct token_tek tek = {0};
+    struct token_tek tek = w->held;
     int r = keks_get(w->keks, &in->storage, &storage);
 
+    w->held = (struct token_tek){0};
     if (r == 0)
         r = keks_get(w->keks, &in->bsa, &bsa);
-    if (r == 0)
+    if (r == 0 && tek.object == 0)
         r = token_tek_unwrap(w->token, storage, &in->stored, in->bits, &tek);
-    if (r < 0)
-        return r;
-    r = token_tek_wrap(w->token, bsa, &tek, &reply->data);
-    return destroyed(w, &tek, r);
+    if (r == 0)
+        r = token_tek_wrap(w->token, bsa, &tek, &reply->data);
+    if (r == TEKD_EHSM || !next_is_of_the_same(w, rq, storage))
+        return destroyed(w, &tek, r);
+    w->held = tek;
+    return r;
 }
 
 /* Without a KEK it is what keeps a link alive: real work for the token that leaves nothing. */
@@ -164,40 +184,66 @@ static serve_fn *const verbs[] = {
 
 /* ---------------------------------------------------------------- serving ---------- */
 
-static void answer(struct worker *w, size_t len, struct protocol_reply *reply)
+/* Reads the whole datagram into w->rq.  Errors: TEKD_EFORMAT; rq[0] then has what could be read of
+ * the verb and the id of the first, else 0. */
+static int read_requests(struct worker *w, size_t len)
 {
-    struct protocol_request rq;
-    int r = len > PROTOCOL_MAX ? TEKD_EFORMAT : protocol_get_request(w->in, len, &rq);
+    struct view v = view_of(w->in, len);
+    int r = len > PROTOCOL_MAX ? TEKD_EFORMAT : 0;
 
+    w->n_rq = 0;
+    w->rq[0].verb = 0;
+    w->rq[0].id = 0;
+    do {
+        if (r == 0 && w->n_rq == PROTOCOL_MANY_MAX)
+            r = TEKD_EFORMAT;
+        if (r == 0)
+            r = protocol_next_request(&v, &w->rq[w->n_rq++]);
+    } while (r == 0 && v.left > 0);
+    return r;
+}
+
+/* r: 0, or why it is refused. */
+static void answer(struct worker *w, const struct protocol_request *rq, int r,
+                   struct protocol_reply *reply)
+{
     /* A verb that there is not has no reply either: the pool takes that for a lost worker. */
-    reply->verb = len > PROTOCOL_MAX ? 0 : rq.verb;
-    reply->id = len > PROTOCOL_MAX ? 0 : rq.id;
-    if (r == 0 && !protocol_role_serves(w->o->role, rq.verb))
+    reply->verb = rq->verb;
+    reply->id = rq->id;
+    if (r == 0 && !protocol_role_serves(w->o->role, rq->verb))
         r = TEKD_EDENIED;
     if (r < 0)
         log_event(LOG_ERROR, "hsm", "request-refused", LOG_STR("error", tekd_errname(r)),
                   LOG_STR("role", protocol_role_name(w->o->role)),
                   LOG_STR("call", protocol_verb_name(reply->verb)));
     else
-        r = verbs[rq.verb](w, &rq, reply);
+        r = verbs[rq->verb](w, rq, reply);
     reply->error = r;
     reply->leaving = r == TEKD_EHSM || r == TEKD_ENOMEM;
 }
 
-/* Returns whether the worker goes on. */
-static bool serve_one(struct worker *w)
+/* One datagram.  What stands behind a request that ends the worker gets no reply.  Returns whether
+ * the worker goes on. */
+static bool serve(struct worker *w)
 {
-    struct protocol_reply reply;
+    struct protocol_reply reply = {.leaving = false};
     ssize_t n;
+    int r;
 
     do
         n = recv(WORKER_SOCKET_FD, w->in, sizeof(w->in), MSG_TRUNC);
     while (n < 0 && errno == EINTR);
     if (n <= 0)
         return false;
-    answer(w, (size_t)n, &reply);
-    if (protocol_put_reply(w->out, &reply) < 0)
-        return false;
+    buf_reset(w->out);
+    r = read_requests(w, (size_t)n);
+    if (r < 0)
+        w->n_rq = 1; /* refused as one */
+    for (size_t i = 0; i < w->n_rq && !reply.leaving; i++) {
+        answer(w, &w->rq[i], r, &reply);
+        if (protocol_add_reply(w->out, &reply) < 0)
+            return false;
+    }
     if (send(WORKER_SOCKET_FD, buf_data(w->out), buf_len(w->out), MSG_NOSIGNAL) < 0)
         return false;
     return !reply.leaving;
@@ -343,7 +389,7 @@ int worker_run(const struct worker_options *o)
     r = buf_new(PROTOCOL_MAX, &w.out);
     if (r == 0)
         r = start(&w);
-    while (r == 0 && serve_one(&w))
+    while (r == 0 && serve(&w))
         ;
     finalise(&w);
     return r == 0 ? 0 : 1;

@@ -232,8 +232,12 @@ void line_free(struct line *l);
  */
 enum line_place { LINE_INSIDE, LINE_WAITS, LINE_FULL };
 enum line_place line_enter(struct line *l, struct keys_work *w);
-/* The next one in the line, which the caller's thread, still inside, takes; NULL: it has left. */
-struct keys_work *line_leave(struct line *l);
+/*
+ * The next ones in the line, which the caller's thread, still inside, takes: its share of those
+ * that wait, so that all inside are busy.  Returns how many; 0: it has left.
+ */
+#define LINE_MANY_MAX HSM_MANY_MAX
+size_t line_leave(struct line *l, struct keys_work *ret_works[static LINE_MANY_MAX]);
 
 /* ---- lazy.c: the records of every answer that nobody waits for ------------------------------- */
 
@@ -435,6 +439,11 @@ static inline int64_t work_asked(const struct keys_work *w)
 
 /* More than a few rounds mean that the rules change faster than we decide. */
 #define KEYS_ATTEMPTS_MAX 16
+
+/* make.c: has the HSM make what w->made lacks, then answers; w is not the caller's any more. */
+void work_make(struct keys_work *w);
+/* request.c: what is to be sent is there; written and submitted to the store. */
+void work_answer(struct keys_work *w);
 
 /* Answers and ends the first half: leaves flights, lowers counters, calls reply(). */
 void work_reply(struct keys_work *w, struct keys_reply *take_reply);

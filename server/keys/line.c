@@ -1,7 +1,8 @@
 /*
  * The line in front of the HSM: few threads are inside at a time, two for each worker, so that one
  * prepares while the other's call is served; whoever finds it full leaves his request, not his
- * thread, in the line, and a thread that comes out takes the next one.  That is what keeps threads
+ * thread, in the line, and a thread that comes out takes the next ones, several when many wait: the
+ * HSM is asked for them at once.  That is what keeps threads
  * free for requests that need no HSM, and it costs no wake-up per request.
  */
 #include "internal.h"
@@ -66,20 +67,35 @@ enum line_place line_enter(struct line *l, struct keys_work *w)
     return place;
 }
 
-struct keys_work *line_leave(struct line *l)
+/* As many for each that is inside, as far as one may take. */
+static size_t share_locked(const struct line *l)
 {
-    struct keys_work *next;
+    size_t share = (l->waiting + l->inside - 1) / l->inside;
+
+    return share < LINE_MANY_MAX ? share : LINE_MANY_MAX;
+}
+
+static struct keys_work *next_locked(struct line *l)
+{
+    struct keys_work *w = l->first;
+
+    l->first = w->line_next;
+    if (!l->first)
+        l->last = &l->first;
+    l->waiting--;
+    return w;
+}
+
+size_t line_leave(struct line *l, struct keys_work *ret_works[static LINE_MANY_MAX])
+{
+    size_t n;
 
     (void)pthread_mutex_lock(&l->lock);
-    next = l->first;
-    if (next) {
-        l->first = next->line_next;
-        if (!l->first)
-            l->last = &l->first;
-        l->waiting--;
-    } else {
+    n = share_locked(l);
+    for (size_t i = 0; i < n; i++)
+        ret_works[i] = next_locked(l);
+    if (n == 0)
         l->inside--;
-    }
     (void)pthread_mutex_unlock(&l->lock);
-    return next;
+    return n;
 }

@@ -148,53 +148,6 @@ static bool may_make_content(const struct keys_work *w)
            atomic_load(&w->bsa->bsa->auto_contents) < w->k->per_bsa_auto_contents;
 }
 
-static int issue(struct keys_work *w, const struct store_kek *storage)
-{
-    struct key_material *m = &w->made;
-    struct hsm_issued issued;
-    int r;
-
-    keys_waits(w->k, true);
-    r = hsm_issue(w->k->hsm, m->key.bits, &storage->kek, &w->bsa->row->kek.kek, w->r->deadline_us,
-                  &issued);
-    keys_waits(w->k, false);
-    if (r < 0)
-        return r;
-    m->key.storage_kek = storage->row;
-    m->key.stored = issued.stored;
-    m->data = issued.data;
-    m->new_export = true;
-    return enc_uuidv7(clock_utc_us(), m->key.key_id);
-}
-
-static int export(struct keys_work *w, const struct store_kek *storage)
-{
-    struct key_material *m = &w->made;
-    const struct hsm_export in = {.bits = m->key.bits,
-                                  .storage = &storage->kek,
-                                  .stored = &m->key.stored,
-                                  .bsa = &w->bsa->row->kek.kek};
-    int r;
-
-    if (m->key.storage_kek != storage->row)
-        return TEKD_EINTERNAL; /* there is one storage KEK */
-    keys_waits(w->k, true);
-    r = hsm_export(w->k->hsm, &in, w->r->deadline_us, &m->data);
-    keys_waits(w->k, false);
-    return r;
-}
-
-/* Makes the TEK, or exports it, inside the HSM. */
-static int make(struct keys_work *w)
-{
-    struct store_kek storage;
-    int r = keys_storage(w->k, &storage);
-
-    if (r < 0)
-        return r;
-    return w->made.new_tek ? issue(w, &storage) : export(w, &storage);
-}
-
 /* First requests for one content: one asks the HSM, the others wait and find what it made. */
 static int enter_content(struct keys_work *w)
 {
@@ -204,7 +157,7 @@ static int enter_content(struct keys_work *w)
     return flights_enter(w->k->flights, name, (size_t)n, w->r, &w->content_flight);
 }
 
-static void answer(struct keys_work *w)
+void work_answer(struct keys_work *w)
 {
     int r;
 
@@ -225,34 +178,6 @@ static void refuse_unless_used(struct keys_work *w, enum cp3_reason reason)
         work_refuse(w, reason);
 }
 
-static void make_and_answer(struct keys_work *w)
-{
-    int r = clock_mono_us() > w->r->deadline_us ? TEKD_ETIMEDOUT : make(w);
-
-    if (r < 0)
-        work_error(w, w->made.new_tek ? "making the TEK" : "wrapping the TEK", r);
-    else
-        answer(w);
-}
-
-/* Inside: for this request and for those that waited meanwhile. */
-static void ask_hsm(struct keys_work *w)
-{
-    struct line *line = w->k->line;
-
-    switch (line_enter(line, w)) {
-    case LINE_FULL:
-        work_busy(w);
-        return;
-    case LINE_WAITS:
-        return;
-    case LINE_INSIDE:
-        break;
-    }
-    for (; w; w = line_leave(line))
-        make_and_answer(w);
-}
-
 static void make_once(struct keys_work *w)
 {
     int r;
@@ -267,7 +192,7 @@ static void make_once(struct keys_work *w)
         return;
     }
     work_expect(w);
-    ask_hsm(w);
+    work_make(w);
 }
 
 static void find_and_answer(struct keys_work *w)
@@ -291,7 +216,7 @@ static void find_and_answer(struct keys_work *w)
     else if (w->made.new_tek || w->made.new_export)
         make_once(w);
     else
-        answer(w);
+        work_answer(w);
 }
 
 /* ---- one request ----------------------------------------------------------------------------- */

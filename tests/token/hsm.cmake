@@ -13,8 +13,9 @@ target_include_directories(tekd_hsm_fixture PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})
 target_compile_definitions(tekd_hsm_fixture
     PUBLIC TEST_SOFTHSM="${TEKD_SOFTHSM}" TEST_SPY="${TEKD_PKCS11_SPY}"
            TEST_TEKD_HSM="$<TARGET_FILE:tekd-hsm>"
-           TEST_HANG_MODULE="$<TARGET_FILE:tekd_hang_module>")
-add_dependencies(tekd_hsm_fixture tekd-hsm tekd_hang_module)
+           TEST_HANG_MODULE="$<TARGET_FILE:tekd_hang_module>"
+           TEST_SHIM="$<TARGET_FILE:tekd_token_shim>")
+add_dependencies(tekd_hsm_fixture tekd-hsm tekd_hang_module tekd_token_shim)
 
 foreach(name hsm_calls hsm_faults hsm_login hsm_life)
     add_executable(test_${name} test_${name}.c)

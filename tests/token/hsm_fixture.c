@@ -274,6 +274,15 @@ void fixture_spy(struct fixture *f)
     f->env[2] = f->env_spy_file;
 }
 
+void fixture_shim(struct fixture *f, const char *mode)
+{
+    (void)snprintf(f->env_shim, sizeof(f->env_shim), "SHIM_MODULE=%s", TEST_SOFTHSM);
+    (void)snprintf(f->env_shim_mode, sizeof(f->env_shim_mode), "SHIM_MODE=%s", mode);
+    f->options.module = TEST_SHIM;
+    f->env[1] = f->env_shim;
+    f->env[2] = f->env_shim_mode;
+}
+
 static unsigned count_lines(const char *path, const char *text)
 {
     FILE *file = fopen(path, "re");

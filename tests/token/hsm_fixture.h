@@ -30,6 +30,8 @@ struct fixture {
     char env_conf[128];
     char env_spy[128];
     char env_spy_file[128];
+    char env_shim[128];
+    char env_shim_mode[64];
     const char *env[4];
     struct hsm_options options;
     struct hsm *hsm;
@@ -51,6 +53,9 @@ void fixture_stop(struct fixture *f);
 void fixture_spy(struct fixture *f);
 /* Lines of it that hold this. */
 unsigned fixture_count(const struct fixture *f, const char *call);
+
+/* The workers load the shim of shim.c in this mode. */
+void fixture_shim(struct fixture *f, const char *mode);
 
 bool fixture_file_has(const char *path, const char *text);
 

@@ -53,12 +53,25 @@ static const struct {
     {"ignores-wrap-with-trusted", CKA_WRAP_WITH_TRUSTED},
 };
 
+static CK_ULONG length_of(const CK_ATTRIBUTE *t, CK_ULONG n)
+{
+    CK_ULONG len = 0;
+
+    for (CK_ULONG i = 0; i < n; i++) {
+        if (t[i].type == CKA_VALUE_LEN)
+            memcpy(&len, t[i].pValue, sizeof(len));
+    }
+    return len;
+}
+
 static CK_RV generate_key(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_ATTRIBUTE *t, CK_ULONG n,
                           CK_OBJECT_HANDLE *o)
 {
     CK_ATTRIBUTE kept[64];
     CK_ULONG n_kept = 0;
 
+    if (mode_is("fails-at-192-bits") && length_of(t, n) == 24)
+        return CKR_DEVICE_ERROR;
     for (CK_ULONG i = 0; i < n && i < 64; i++) {
         int drop = 0;
 

@@ -120,6 +120,100 @@ static void hsm_export__refuses_what_is_no_stored_tek(void **state)
         assert_int_equal(before.worker[i].pid, after.worker[i].pid);
 }
 
+/* ---------------------------------------------------------------- several at once -- */
+
+static void hsm_make_many__gives_each_what_it_gets_alone(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_issued earlier;
+    struct hsm_blob no_tek;
+    struct hsm_kek stranger;
+    uint8_t tek[4][64];
+    struct hsm_status st;
+
+    fixture_start(f);
+    issue(f, 192, &earlier);
+    no_tek = earlier.stored;
+    no_tek.octets[0] ^= 1;
+    stranger = f->bsa;
+    stranger.id[0] ^= 1;
+    struct hsm_order o[HSM_MANY_MAX] = {
+        {.bits = 128, .storage = &f->storage, .bsa = &f->bsa},
+        {.bits = 100, .storage = &f->storage, .bsa = &f->bsa, .error = 1},
+        {.bits = 256, .storage = &f->storage},
+        {.bits = 256, .storage = &f->storage, .bsa = &stranger, .error = 1},
+        {.bits = 192, .storage = &f->storage, .bsa = &f->bsa, .stored = &earlier.stored},
+        {.bits = 192, .storage = &f->storage, .bsa = &f->bsa, .stored = &no_tek, .error = 1},
+        {.bits = 192, .storage = &f->bsa, .bsa = &f->bsa, .error = 1},
+        {.bits = 128, .storage = &f->storage, .bsa = &f->bsa},
+    };
+    const int errors[HSM_MANY_MAX] = {0, TEKD_EINVAL,  0,           TEKD_ENOTFOUND,
+                                      0, TEKD_EFORMAT, TEKD_EINVAL, 0};
+
+    hsm_make_many(f->hsm, o, HSM_MANY_MAX, fixture_in(10));
+    for (size_t i = 0; i < HSM_MANY_MAX; i++)
+        assert_int_equal(o[i].error, errors[i]);
+    assert_int_equal(fixture_unwrap(fixture_bsa_kek, &o[0].issued.data, tek[0]), 16);
+    assert_int_equal(fixture_unwrap(fixture_bsa_kek, &o[7].issued.data, tek[1]), 16);
+    assert_memory_not_equal(tek[0], tek[1], 16);
+    assert_int_equal(o[2].issued.data.len, 0);
+    assert_int_equal(o[2].issued.stored.len, 40);
+    assert_int_equal(o[4].issued.data.len, earlier.data.len);
+    assert_memory_equal(o[4].issued.data.octets, earlier.data.octets, earlier.data.len);
+    /* All that is the orders' own fault, none of a worker. */
+    hsm_status_get(f->hsm, &st);
+    assert_int_equal(st.worker[0].failures + st.worker[1].failures, 0);
+}
+
+static void hsm_make_many__is_too_late_for_all(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_order o[2] = {{.bits = 128, .storage = &f->storage, .bsa = &f->bsa},
+                             {.bits = 128, .storage = &f->storage, .bsa = &f->bsa}};
+
+    fixture_start(f);
+    hsm_make_many(f->hsm, o, 2, fixture_in(-1));
+    assert_int_equal(o[0].error, TEKD_ETIMEDOUT);
+    assert_int_equal(o[1].error, TEKD_ETIMEDOUT);
+}
+
+/* One rotation for many BSAs: a TEK is unwrapped once, and gone when the answer is there. */
+static void hsm_make_many__unwraps_a_tek_once(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_issued one, other;
+    struct hsm_kek stranger;
+
+    fixture_spy(f);
+    f->options.workers = 1;
+    fixture_start(f);
+    stranger = f->bsa;
+    stranger.id[0] ^= 1;
+    issue(f, 128, &one);
+    issue(f, 128, &other);
+    struct hsm_order o[] = {
+        {.bits = 128, .storage = &f->storage, .bsa = &f->bsa, .stored = &one.stored},
+        {.bits = 128, .storage = &f->storage, .bsa = &stranger, .stored = &one.stored},
+        {.bits = 128, .storage = &f->storage, .bsa = &f->bsa, .stored = &one.stored},
+        {.bits = 128, .storage = &f->storage, .bsa = &f->bsa, .stored = &other.stored},
+        {.bits = 128, .storage = &f->storage, .bsa = &f->bsa, .stored = &other.stored},
+    };
+    unsigned unwrapped = fixture_count(f, "C_UnwrapKey");
+    unsigned destroyed = fixture_count(f, "C_DestroyObject");
+
+    hsm_make_many(f->hsm, o, 5, fixture_in(10));
+    for (size_t i = 0; i < 5; i++)
+        assert_int_equal(o[i].error, i == 1 ? TEKD_ENOTFOUND : 0);
+    for (size_t i = 0; i < 5; i += 2) {
+        const struct hsm_blob *made = i < 3 ? &one.data : &other.data;
+
+        assert_int_equal(o[i].issued.data.len, made->len);
+        assert_memory_equal(o[i].issued.data.octets, made->octets, made->len);
+    }
+    assert_int_equal(fixture_count(f, "C_UnwrapKey") - unwrapped, 2);
+    assert_int_equal(fixture_count(f, "C_DestroyObject") - destroyed, 2);
+}
+
 static void hsm_health__works_and_needs_the_kek(void **state)
 {
     struct fixture *f = *state;
@@ -428,6 +522,9 @@ int main(void)
         TEST(hsm_issue__refuses_bad_arguments),
         TEST(hsm_issue__takes_a_kek_by_all_three_names),
         TEST(hsm_export__refuses_what_is_no_stored_tek),
+        TEST(hsm_make_many__gives_each_what_it_gets_alone),
+        TEST(hsm_make_many__is_too_late_for_all),
+        TEST(hsm_make_many__unwraps_a_tek_once),
         TEST(hsm_health__works_and_needs_the_kek),
         TEST(hsm_describe_kek__reports_the_binding),
         TEST(hsm_describe_kek__refuses_unknown_and_weak_keys),

@@ -19,6 +19,7 @@
 
 struct load {
     struct fixture *f;
+    bool many; /* each asks for several at once */
     pthread_t thread[THREADS];
     atomic_bool stop;
     atomic_uint answered;
@@ -27,32 +28,43 @@ struct load {
     atomic_uint late;  /* over the deadline */
 };
 
+static void note_outcome(struct load *l, int r, const struct hsm_blob *data)
+{
+    uint8_t tek[64];
+
+    if (r == 0 && fixture_unwrap(fixture_bsa_kek, data, tek) == 16)
+        atomic_fetch_add(&l->answered, 1);
+    else if (r == TEKD_EAGAIN || r == TEKD_EHSM || r == TEKD_ETIMEDOUT)
+        atomic_fetch_add(&l->refused, 1);
+    else
+        atomic_fetch_add(&l->wrong, 1);
+}
+
 static void *ask(void *arg)
 {
     struct load *l = arg;
+    size_t n = l->many ? HSM_MANY_MAX : 1;
 
     while (!atomic_load(&l->stop)) {
         int64_t deadline = fixture_in(DEADLINE_S);
-        struct hsm_issued got;
-        uint8_t tek[64];
-        int r = hsm_issue(l->f->hsm, 128, &l->f->storage, &l->f->bsa, deadline, &got);
+        struct hsm_order o[HSM_MANY_MAX];
 
-        if (r == 0 && fixture_unwrap(fixture_bsa_kek, &got.data, tek) == 16)
-            atomic_fetch_add(&l->answered, 1);
-        else if (r == TEKD_EAGAIN || r == TEKD_EHSM || r == TEKD_ETIMEDOUT)
-            atomic_fetch_add(&l->refused, 1);
-        else
-            atomic_fetch_add(&l->wrong, 1);
+        for (size_t i = 0; i < n; i++)
+            o[i] = (struct hsm_order){.bits = 128, .storage = &l->f->storage, .bsa = &l->f->bsa};
+        hsm_make_many(l->f->hsm, o, n, deadline);
+        for (size_t i = 0; i < n; i++)
+            note_outcome(l, o[i].error, &o[i].issued.data);
         if (clock_mono_us() > deadline + SLACK_US)
             atomic_fetch_add(&l->late, 1);
     }
     return NULL;
 }
 
-static void load_start(struct load *l, struct fixture *f)
+static void load_start(struct load *l, struct fixture *f, bool many)
 {
     memset(l, 0, sizeof(*l));
     l->f = f;
+    l->many = many;
     for (size_t i = 0; i < THREADS; i++)
         assert_int_equal(pthread_create(&l->thread[i], NULL, ask, l), 0);
 }
@@ -80,21 +92,22 @@ static void load_progress(struct load *l, unsigned n)
 
 /* ---------------------------------------------------------------- one worker ------- */
 
-static void pool__survives_killed_workers_under_load(void **state)
+static void survive_killed_workers(struct fixture *f, bool many)
 {
-    struct fixture *f = *state;
+    /* So many that none is under way any more that the death before has struck. */
+    unsigned some = many ? 50 * HSM_MANY_MAX : 50;
     struct load l;
     struct hsm_status st;
 
     fixture_start(f);
-    load_start(&l, f);
+    load_start(&l, f, many);
     for (size_t i = 0; i < 10; i++) {
         int pid = fixture_worker(f, i % 2);
 
-        load_progress(&l, 50);
+        load_progress(&l, some);
         assert_int_equal(kill(pid, SIGKILL), 0);
         fixture_await_gone(pid);
-        load_progress(&l, 50);
+        load_progress(&l, some);
         assert_int_not_equal(fixture_worker(f, i % 2), pid);
     }
     load_stop(&l);
@@ -103,6 +116,35 @@ static void pool__survives_killed_workers_under_load(void **state)
     assert_true(st.worker[1].restarts >= 5);
     /* The repeat on the other worker hides single deaths. */
     assert_int_equal(atomic_load(&l.refused), 0);
+}
+
+static void pool__survives_killed_workers_under_load(void **state)
+{
+    survive_killed_workers(*state, false);
+}
+
+static void pool__survives_killed_workers_that_do_many_things(void **state)
+{
+    survive_killed_workers(*state, true);
+}
+
+/* One order that no worker survives costs a worker or two, and none of the others its answer. */
+static void pool__makes_alone_what_stands_with_a_deadly_one(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_order o[HSM_MANY_MAX];
+    struct hsm_status st;
+
+    fixture_shim(f, "fails-at-192-bits");
+    fixture_start(f);
+    for (size_t i = 0; i < HSM_MANY_MAX; i++)
+        o[i] = (struct hsm_order){
+            .bits = i == 3 ? 192 : 128, .storage = &f->storage, .bsa = &f->bsa, .error = 1};
+    hsm_make_many(f->hsm, o, HSM_MANY_MAX, fixture_in(30));
+    for (size_t i = 0; i < HSM_MANY_MAX; i++)
+        assert_int_equal(o[i].error, i == 3 ? TEKD_EHSM : 0);
+    hsm_status_get(f->hsm, &st);
+    assert_int_equal(st.worker[0].failures + st.worker[1].failures, 2);
 }
 
 static void pool__kills_a_stopped_worker_and_repeats_the_call(void **state)
@@ -125,14 +167,13 @@ static void pool__kills_a_stopped_worker_and_repeats_the_call(void **state)
     assert_int_not_equal(fixture_worker(f, 0), pid);
 }
 
-static void pool__survives_stopped_workers_under_load(void **state)
+static void survive_stopped_workers(struct fixture *f, bool many)
 {
-    struct fixture *f = *state;
     struct load l;
 
-    f->options.timeout_ms = 300;
+    f->options.timeout_ms = many ? 150 : 300; /* that for each of them */
     fixture_start(f);
-    load_start(&l, f);
+    load_start(&l, f, many);
     for (size_t i = 0; i < 4; i++) {
         int pid = fixture_worker(f, i % 2);
 
@@ -142,6 +183,16 @@ static void pool__survives_stopped_workers_under_load(void **state)
         load_progress(&l, 50);
     }
     load_stop(&l);
+}
+
+static void pool__survives_stopped_workers_under_load(void **state)
+{
+    survive_stopped_workers(*state, false);
+}
+
+static void pool__survives_stopped_workers_that_do_many_things(void **state)
+{
+    survive_stopped_workers(*state, true);
 }
 
 /* A caller with little time leaves; the worker is no worse for that, and its answer nobody's. */
@@ -225,7 +276,7 @@ static void pool__starts_a_killed_tekd_hsm_again(void **state)
     int parent, worker;
 
     fixture_start(f);
-    load_start(&l, f);
+    load_start(&l, f, false);
     load_progress(&l, 50);
     parent = fixture_parent(f);
     worker = fixture_worker(f, 0);
@@ -337,8 +388,11 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(pool__survives_killed_workers_under_load),
+        TEST(pool__survives_killed_workers_that_do_many_things),
+        TEST(pool__makes_alone_what_stands_with_a_deadly_one),
         TEST(pool__kills_a_stopped_worker_and_repeats_the_call),
         TEST(pool__survives_stopped_workers_under_load),
+        TEST(pool__survives_stopped_workers_that_do_many_things),
         TEST(pool__keeps_a_worker_whose_caller_left),
         TEST(pool__turns_away_who_finds_the_line_full),
         TEST(pool__roles_do_not_wait_for_each_other),

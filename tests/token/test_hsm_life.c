@@ -484,6 +484,11 @@ static void worker__refuses_malformed_requests_and_goes_on(void **state)
     assert_int_equal(reply.id, 5);
     assert_int_equal(bare_ask(&b, octets, len - 1, &reply), TEKD_EFORMAT);
     assert_int_equal(bare_ask(&b, octets, len, &reply), 0);
+    for (size_t i = 0; i < PROTOCOL_MANY_MAX; i++)
+        assert_int_equal(protocol_add_request(b.out, &health), 0); /* and the one that is there */
+    assert_int_equal(bare_ask(&b, buf_data(b.out), buf_len(b.out), &reply), TEKD_EFORMAT);
+    assert_int_equal(reply.id, 5);
+    assert_int_equal(bare_ask(&b, octets, len, &reply), 0);
     bare_stop(&b);
 }
 

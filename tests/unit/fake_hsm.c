@@ -376,6 +376,18 @@ int hsm_export(struct hsm *h, const struct hsm_export *in, int64_t deadline_us,
     return r;
 }
 
+void hsm_make_many(struct hsm *h, struct hsm_order *orders, size_t n, int64_t deadline_us)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct hsm_order *o = &orders[i];
+        const struct hsm_export export = {
+            .bits = o->bits, .storage = o->storage, .stored = o->stored, .bsa = o->bsa};
+
+        o->error = o->stored ? hsm_export(h, &export, deadline_us, &o->issued.data)
+                             : hsm_issue(h, o->bits, o->storage, o->bsa, deadline_us, &o->issued);
+    }
+}
+
 static int describe_locked(struct hsm *h, const char *label, enum hsm_kek_use use,
                            enum hsm_wrap wrap_, struct hsm_kek_report *out)
 {

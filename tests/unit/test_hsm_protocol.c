@@ -200,6 +200,60 @@ static void protocol_reply__reads_what_it_writes(void **state)
     }
 }
 
+/* ---------------------------------------------------------------- several ---------- */
+
+static void protocol_next__reads_several_one_by_one(void **state)
+{
+    struct protocol_request rq[12], got;
+    struct protocol_reply reply[12], answer;
+    struct buf *b = *state;
+    size_t n_rq = requests(rq), n_reply = replies(reply);
+    struct view v;
+
+    for (size_t i = 0; i < n_rq; i++)
+        assert_int_equal(protocol_add_request(b, &rq[i]), 0);
+    v = view_of(buf_data(b), buf_len(b));
+    for (size_t i = 0; i < n_rq; i++) {
+        assert_true(v.left > 0);
+        assert_int_equal(protocol_next_request(&v, &got), 0);
+        assert_int_equal(got.verb, rq[i].verb);
+    }
+    assert_int_equal(view_end(&v), 0);
+    assert_int_equal(protocol_get_request(buf_data(b), buf_len(b), &got), TEKD_EFORMAT);
+
+    buf_reset(b);
+    for (size_t i = 0; i < n_reply; i++)
+        assert_int_equal(protocol_add_reply(b, &reply[i]), 0);
+    v = view_of(buf_data(b), buf_len(b));
+    for (size_t i = 0; i < n_reply; i++) {
+        assert_int_equal(protocol_next_reply(&v, &answer), 0);
+        assert_int_equal(answer.error, reply[i].error);
+    }
+    assert_int_equal(view_end(&v), 0);
+}
+
+/* The largest replies that there are, as many as a datagram may ask for. */
+static void protocol_reply__fits_as_often_as_it_may_be_asked_for(void **state)
+{
+    struct protocol_request rq = {
+        .verb = PROTOCOL_EXPORT,
+        .export = {.bits = 256, .storage = storage, .bsa = storage, .stored.len = HSM_WRAPPED_MAX}};
+    struct protocol_reply reply = {
+        .verb = PROTOCOL_ISSUE,
+        .issued = {.stored.len = HSM_WRAPPED_MAX, .data.len = HSM_WRAPPED_MAX}};
+    struct buf *b = *state;
+
+    memset(rq.export.storage.label, 'l', HSM_LABEL_MAX);
+    rq.export.storage.id_len = HSM_ID_MAX;
+    rq.export.bsa = rq.export.storage;
+    rq.export.bsa.use = HSM_KEK_BSA;
+    for (size_t i = 0; i < PROTOCOL_MANY_MAX; i++)
+        assert_int_equal(protocol_add_request(b, &rq), 0);
+    buf_reset(b);
+    for (size_t i = 0; i < PROTOCOL_MANY_MAX; i++)
+        assert_int_equal(protocol_add_reply(b, &reply), 0);
+}
+
 /* ---------------------------------------------------------------- limits ----------- */
 
 static void protocol_request__fits_the_largest_checkpoint(void **state)
@@ -505,6 +559,8 @@ int main(void)
         TEST(protocol_request__keeps_every_field),
         TEST(protocol_reply__reads_what_it_writes),
         TEST(protocol_request__fits_the_largest_checkpoint),
+        TEST(protocol_next__reads_several_one_by_one),
+        TEST(protocol_reply__fits_as_often_as_it_may_be_asked_for),
         TEST(protocol_put_request__refuses_what_has_no_form),
         TEST(protocol_get_request__refuses_every_other_length),
         TEST(protocol_get_reply__refuses_every_other_length),
