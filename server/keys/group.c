@@ -116,6 +116,64 @@ static int export(const struct group *g, const struct store_kek *storage, struct
     return hsm_export(g->k->hsm, &in, clock_mono_us() + KEYS_HSM_US, &d->made.data);
 }
 
+/* As many as one message to a worker takes, from draft i on.  Returns behind the last of them. */
+static size_t collect(struct group *g, const struct store_kek *storage, size_t i,
+                      struct draft *ret_of[static HSM_MANY_MAX],
+                      struct hsm_order ret_orders[static HSM_MANY_MAX], size_t *ret_n)
+{
+    size_t n = 0;
+
+    for (; i < g->n && n < HSM_MANY_MAX; i++) {
+        struct draft *d = &g->draft[i];
+
+        if (!d->made.new_export)
+            continue;
+        ret_of[n] = d;
+        ret_orders[n++] = (struct hsm_order){.bits = g->tek.bits,
+                                             .storage = &storage->kek,
+                                             .bsa = &d->bsa->row->kek.kek,
+                                             .stored = &g->tek.stored};
+    }
+    *ret_n = n;
+    return i;
+}
+
+/* Returns how many are wrapped. */
+static size_t take_wrapped(struct draft *const of[], const struct hsm_order o[], size_t n)
+{
+    size_t wrapped = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        struct draft *d = of[i];
+
+        d->asked = true;
+        d->error = o[i].error;
+        if (d->error == 0) {
+            d->made.data = o[i].issued.data;
+            wrapped++;
+        }
+    }
+    return wrapped;
+}
+
+/* The usual case: it ends where something fails.  Returns whether anything was wrapped. */
+static bool wrap_many(struct group *g, const struct store_kek *storage)
+{
+    struct draft *of[HSM_MANY_MAX];
+    struct hsm_order o[HSM_MANY_MAX];
+    size_t n, wrapped, i = 0, all = 0;
+
+    do {
+        i = collect(g, storage, i, of, o, &n);
+        if (n == 0)
+            break;
+        hsm_make_many(g->k->hsm, o, n, clock_mono_us() + KEYS_HSM_US);
+        wrapped = take_wrapped(of, o, n);
+        all += wrapped;
+    } while (wrapped == n);
+    return all > 0;
+}
+
 /* Errors that no KEK of a BSA is the reason of. */
 static bool is_of_all(int r)
 {
@@ -136,8 +194,9 @@ static bool is_certain(int r)
 static int wrap(const struct group *g, const struct store_kek *storage, struct draft *d)
 {
     struct keys_error unused;
-    int r = export(g, storage, d);
+    int r = d->asked ? d->error : export(g, storage, d);
 
+    d->error = 0;
     if (r == 0 || is_of_all(r))
         return r;
     r = kek_check(g->k, storage, clock_mono_us() + KEYS_HSM_US, &unused);
@@ -186,12 +245,12 @@ static int wrap_each(struct group *g, const struct store_kek *storage)
 {
     int64_t until_us = clock_mono_us() + GROUP_US;
     int doubtful = 0, r = 0;
-    bool worked = false;
+    bool worked = wrap_many(g, storage);
 
     for (size_t i = 0; i < g->n && r == 0; i++) {
         struct draft *d = &g->draft[i];
 
-        if (!d->made.new_export)
+        if (!d->made.new_export || (d->asked && d->error == 0))
             continue;
         r = wrap(g, storage, d);
         worked = worked || (r == 0 && d->error == 0);

@@ -481,7 +481,8 @@ int work_look(struct keys_work *w);
 struct draft {
     struct bsa_state *bsa; /* a reference */
     struct key_material made;
-    int error; /* why the TEK cannot be wrapped for it; 0: it can */
+    bool asked; /* the HSM was, together with others */
+    int error;  /* why the TEK cannot be wrapped for it; 0: it can */
     struct store_delivery row;
     struct buf *message;
 };
