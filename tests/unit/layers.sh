@@ -27,49 +27,57 @@ libxml/                        lib/cp3
 (cyaml/.*|yaml)\.h             server/config
 curl/                          server/push bsa'
 
-# The folder of the table that a file is in: the longest that fits.
-folder_of() {
-    awk -v f="$1" '{ if (index(f, $2 "/") == 1 && length($2) > length(best)) best = $2 }
-                   END { print best }' <<<"$layers"
-}
-
-rank_of_folder() {
-    awk -v d="$1" '$2 == d { print $1 }' <<<"$layers"
-}
-
-rank_of_header() {
-    awk -v h="$1" '{ for (i = 3; i <= NF; i++) if ($i == h) print $1 }' <<<"$layers"
-}
-
-# check_include FILE HEADER: says what is wrong with it.
-check_include() {
-    local file=$1 header=$2 folder pattern owners rank
-    folder=$(folder_of "$file")
-    while read -r pattern owners; do
-        [[ $header =~ ^$pattern ]] || continue
-        [[ " $owners " == *" ${folder%%/*} "* || " $owners " == *" $folder "* ]] ||
-            echo "$file: $header belongs to $owners"
-    done <<<"$libraries"
-    [[ $header == tekd/* || $header == cp3.h ]] || return 0
-    rank=$(rank_of_header "$header")
-    if [[ -z $rank ]]; then
-        echo "$file: $header is of no layer"
-    elif [[ $rank -gt $(rank_of_folder "$folder") ]]; then
-        echo "$file: $header is of a layer above"
-    fi
+# Reads "FILE HEADER" lines; says what is wrong with each.  The folder of a file is the longest of
+# the table that fits.
+wrong() {
+    layers=$layers libraries=$libraries awk '
+        BEGIN {
+            for (n = split(ENVIRON["layers"], line, "\n"); n > 0; n--) {
+                k = split(line[n], word, " ")
+                rank_of_folder[word[2]] = word[1]
+                for (i = 3; i <= k; i++)
+                    rank_of_header[word[i]] = word[1]
+            }
+            n_libraries = split(ENVIRON["libraries"], library, "\n")
+        }
+        function folder_of(file,   d, best) {
+            for (d in rank_of_folder)
+                if (index(file, d "/") == 1 && length(d) > length(best))
+                    best = d
+            return best
+        }
+        function check_owner(file, folder, header,   i, k, word, owners, top) {
+            top = folder
+            sub("/.*", "", top)
+            for (i = 1; i <= n_libraries; i++) {
+                k = split(library[i], word, " ")
+                if (header !~ "^" word[1])
+                    continue
+                owners = " "
+                for (; k > 1; k--)
+                    owners = " " word[k] owners
+                if (index(owners, " " top " ") == 0 && index(owners, " " folder " ") == 0)
+                    print file ": " header " belongs to" owners
+            }
+        }
+        function check_layer(file, folder, header) {
+            if (header !~ "^tekd/" && header != "cp3.h")
+                return
+            if (!(header in rank_of_header))
+                print file ": " header " is of no layer"
+            else if (rank_of_header[header] > rank_of_folder[folder])
+                print file ": " header " is of a layer above"
+        }
+        {
+            check_owner($1, folder_of($1), $2)
+            check_layer($1, folder_of($1), $2)
+        }'
 }
 
 # Each pair of file and header once, in "FILE HEADER" lines.
 includes() {
     grep -rnE --include='*.[ch]' '^#include' lib pkcs11 server bsa provisioning |
         sed -nE 's/^([^:]*):[0-9]+:#include ["<]([^">]*)[">].*/\1 \2/p' | sort -u
-}
-
-wrong() {
-    local file header
-    while read -r file header; do
-        check_include "$file" "$header"
-    done
 }
 
 # What it is for is found.
