@@ -68,8 +68,9 @@ void keys_free(struct keys *k);
 AUTO_DEFINE(keys)
 
 /*
- * Checks every bound KEK on the token: at start, and when an HSM that was away is back.  While it
- * does not answer what was bound before stays so.  Errors: as keys_new().
+ * Checks the bound KEKs on the token, of BSAs the first 64: at start, and when an HSM that was away
+ * is back.  Each has the time from now to deadline_us: a token of many keys takes long to find one.
+ * While it does not answer what was bound before stays so.  Errors: as keys_new().
  */
 int keys_bind(struct keys *k, int64_t deadline_us);
 
