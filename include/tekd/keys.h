@@ -268,7 +268,8 @@ int keys_delivery_abandon(struct keys *k, const struct keys_actor *a, const char
  * Judged on the store thread by the row; records delivery.confirmed, delivery.rejected,
  * confirm.duplicate or confirm.unmatched.  What the caller fills stays alive until done, which runs
  * on the store thread when the outcome is durable, or at once on the caller's when the store takes
- * nothing.  A rejection leaves next_us as the claim set it.
+ * nothing.  After a rejection the delivery is due when the claim said, or retry_us from now if that
+ * is sooner.
  */
 enum keys_confirmation {
     KEYS_CONFIRMED,  /* now, or (duplicate) before */
@@ -284,6 +285,7 @@ struct keys_confirm {
     uint8_t out_sha256[32]; /* of the confirmation's octets: "out" of its record is of the delivery,
                                "req" is this */
     const struct cp3_message *message; /* Tag 4 */
+    int64_t retry_us;                  /* 0: its claim says when */
     void (*done)(struct keys_confirm *self);
     void *arg;
     /* The outcome. */
