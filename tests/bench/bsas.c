@@ -168,6 +168,7 @@ static void release(struct bsas *b)
     while (!h2o_linklist_is_empty(&b->held)) {
         struct held *h = H2O_STRUCT_FROM_MEMBER(struct held, link, b->held.next);
 
+        assert(h2o_linklist_is_linked(&h->link));
         h2o_linklist_unlink(&h->link);
         answer(b, h->req);
     }
