@@ -12,6 +12,7 @@ import socket
 import subprocess
 import time
 from collections import defaultdict
+from statistics import median
 
 import pki
 from procs import Machine, cpu_of
@@ -370,11 +371,9 @@ class Push:
                       "%", 1)
 
     def aims(self, log):
-        walls = sorted(log[key].confirmed_after() for key in self.measured.fanouts)
-        middle = walls[len(walls) // 2] / 1000
-        rates = sorted(log[key].rate(since)
-                       for key, since in self.measured.backlogs[self.count])
-        rate = rates[len(rates) // 2]
+        middle = median(log[key].confirmed_after() for key in self.measured.fanouts) / 1000
+        rate = median(log[key].rate(since)
+                      for key, since in self.measured.backlogs[self.count])
         self.report.heading("Aims of the push case (medians)")
         self.report.aim(f"fan-out to {self.count:,}, ms", middle, middle * 1000 <= FANOUT_US,
                         f"<= {FANOUT_US // 1000:,}", 0)
