@@ -68,8 +68,9 @@ void keys_free(struct keys *k);
 AUTO_DEFINE(keys)
 
 /*
- * Checks every bound KEK on the token: at start, and when an HSM that was away is back.  While it
- * does not answer what was bound before stays so.  Errors: as keys_new().
+ * Checks the bound KEKs on the token, of BSAs the first 64: at start, and when an HSM that was away
+ * is back.  Each has the time from now to deadline_us: a token of many keys takes long to find one.
+ * While it does not answer what was bound before stays so.  Errors: as keys_new().
  */
 int keys_bind(struct keys *k, int64_t deadline_us);
 
@@ -267,7 +268,8 @@ int keys_delivery_abandon(struct keys *k, const struct keys_actor *a, const char
  * Judged on the store thread by the row; records delivery.confirmed, delivery.rejected,
  * confirm.duplicate or confirm.unmatched.  What the caller fills stays alive until done, which runs
  * on the store thread when the outcome is durable, or at once on the caller's when the store takes
- * nothing.  A rejection leaves next_us as the claim set it.
+ * nothing.  After a rejection the delivery is due when the claim said, or retry_us from now if that
+ * is sooner.
  */
 enum keys_confirmation {
     KEYS_CONFIRMED,  /* now, or (duplicate) before */
@@ -283,6 +285,7 @@ struct keys_confirm {
     uint8_t out_sha256[32]; /* of the confirmation's octets: "out" of its record is of the delivery,
                                "req" is this */
     const struct cp3_message *message; /* Tag 4 */
+    int64_t retry_us;                  /* 0: its claim says when */
     void (*done)(struct keys_confirm *self);
     void *arg;
     /* The outcome. */

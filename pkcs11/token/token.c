@@ -116,6 +116,7 @@ int token_new(const struct token_options *o, struct token **ret_token)
 /* Leaves t as token_new() made it. */
 void token_unload(struct token *t)
 {
+    token_index_forget(t);
     if (t->session)
         (void)t->f->C_CloseSession(t->session);
     t->session = 0;

@@ -41,6 +41,7 @@ struct token {
     CK_SESSION_HANDLE session; /* 0 is no session (CK_INVALID_HANDLE) */
     bool logged_in;
 
+    struct token_index *index; /* NULL: none was read, or it was forgotten */
     struct token_mechanism mechanism[HSM_WRAP_OAEP_SHA1 + 1];
     char reason[TOKEN_REASON_MAX];
 };
@@ -189,6 +190,13 @@ struct token_query {
     size_t id_len;
 };
 int token_key_one(struct token *t, const struct token_query *q, CK_OBJECT_HANDLE *ret_o);
+
+/*
+ * The same from what was read of all keys some seconds ago at most, and nothing is logged.  Other
+ * errors than 0 mean: search.  So does a key that turns out not to be the wanted one.
+ */
+int token_index_one(struct token *t, const struct token_query *q, CK_OBJECT_HANDLE *ret_o);
+void token_index_forget(struct token *t);
 
 /* Class of the object that carries a kind's label. */
 CK_OBJECT_CLASS token_key_class(enum token_kind kind);

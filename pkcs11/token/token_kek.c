@@ -99,8 +99,12 @@ static int check(struct token *t, const struct token_kek *k)
     return token_say(t, TEKD_EWEAK, "key \"%s\": %s", k->label, text);
 }
 
+/* How the one key of these names is found. */
+typedef int find_one(struct token *t, const struct token_query *q, CK_OBJECT_HANDLE *ret_o);
+
 /* Found by its names, not yet checked: for find and describe. */
-static int locate(struct token *t, const struct hsm_kek *want, struct token_kek **ret_kek)
+static int locate(struct token *t, const struct hsm_kek *want, find_one *one,
+                  struct token_kek **ret_kek)
 {
     AUTO(token_kek) struct token_kek *k = calloc(1, sizeof(*k));
     struct token_query q = {.label = want->label, .id = want->id, .id_len = want->id_len};
@@ -115,7 +119,7 @@ static int locate(struct token *t, const struct hsm_kek *want, struct token_kek 
     if (r < 0)
         return r;
     q.class = token_key_class(kind_of(want->wrap, want->use));
-    r = token_key_one(t, &q, &k->object);
+    r = one(t, &q, &k->object);
     if (r < 0)
         return r;
     k->wrap = want->wrap;
@@ -126,13 +130,14 @@ static int locate(struct token *t, const struct hsm_kek *want, struct token_kek 
     return 0;
 }
 
-int token_kek_find(struct token *t, const struct hsm_kek *want, struct token_kek **ret_kek)
+static int find(struct token *t, const struct hsm_kek *want, find_one *one,
+                struct token_kek **ret_kek)
 {
     AUTO(token_kek) struct token_kek *k = NULL;
     uint8_t is[32];
     int r;
 
-    r = locate(t, want, &k);
+    r = locate(t, want, one, &k);
     if (r < 0)
         return r;
     assert(k);
@@ -147,6 +152,17 @@ int token_kek_find(struct token *t, const struct hsm_kek *want, struct token_kek
                          want->label);
     *ret_kek = TAKE(k);
     return 0;
+}
+
+/* What is refused was searched for: what was read before may be of a key that has gone. */
+int token_kek_find(struct token *t, const struct hsm_kek *want, struct token_kek **ret_kek)
+{
+    int r = find(t, want, token_index_one, ret_kek);
+
+    if (r == 0)
+        return 0;
+    token_index_forget(t);
+    return find(t, want, token_key_one, ret_kek);
 }
 
 /* What is known of a KEK that was found: its names first, so that a weak one is reported too. */
@@ -180,7 +196,7 @@ int token_kek_describe(struct token *t, const char *label, enum hsm_kek_use use,
     snprintf(ret_report->kek.label, sizeof(ret_report->kek.label), "%s", label);
     ret_report->kek.use = use;
     ret_report->kek.wrap = wrap;
-    r = locate(t, &ret_report->kek, &k);
+    r = locate(t, &ret_report->kek, token_key_one, &k);
     if (r == 0)
         r = describe(t, k, ret_report, &type);
     if (r < 0)

@@ -104,7 +104,16 @@ static int confirm(struct keys_confirm *c, struct store_tx *tx, struct store_del
     return store_tx_delivery_update(tx, d);
 }
 
-/* When it is tried again stays as its attempt left it. */
+/* The answer is here: nobody waits for the rest of the lease. */
+static void retry_sooner(const struct keys_confirm *c, struct store_tx *tx,
+                         struct store_delivery *d)
+{
+    int64_t at_us = store_tx_utc_us(tx) + c->retry_us;
+
+    if (c->retry_us > 0 && at_us < d->next_us)
+        d->next_us = at_us;
+}
+
 static int reject(struct keys_confirm *c, struct store_tx *tx, struct store_delivery *d)
 {
     struct record *rec = NULL;
@@ -119,6 +128,7 @@ static int reject(struct keys_confirm *c, struct store_tx *tx, struct store_deli
         return 0;
     d->state = STORE_DELIVERY_REJECTED;
     memcpy(d->why, "Status 1", sizeof("Status 1"));
+    retry_sooner(c, tx, d);
     c->changed = true;
     return store_tx_delivery_update(tx, d);
 }

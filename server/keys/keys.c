@@ -114,7 +114,8 @@ static int collect(void *arg, struct store_tx *tx)
     return store_tx_bsa_walk(tx, &w, collect_kek);
 }
 
-static int bind_bsas(struct keys *k, int64_t deadline_us, struct keys_error *err)
+/* One deadline for all would never be met on a token that takes long for each. */
+static int bind_bsas(struct keys *k, int64_t patience_us, struct keys_error *err)
 {
     AUTO_MEM struct bind_list *list = calloc(1, sizeof(*list));
     int r;
@@ -123,7 +124,7 @@ static int bind_bsas(struct keys *k, int64_t deadline_us, struct keys_error *err
         return TEKD_ENOMEM;
     r = store_call(k->store, STORE_READ, collect, list);
     for (size_t i = 0; i < list->n && r == 0; i++)
-        r = kek_check(k, &list->kek[i], deadline_us, err);
+        r = kek_check(k, &list->kek[i], clock_mono_us() + patience_us, err);
     return r;
 }
 
@@ -136,10 +137,11 @@ static bool is_state(int r)
 int keys_bind(struct keys *k, int64_t deadline_us)
 {
     struct keys_error err = {.what = ""};
+    int64_t patience_us = deadline_us - clock_mono_us();
     int r = bind_storage(k, deadline_us, &err);
 
     if (r == 0)
-        r = bind_bsas(k, deadline_us, &err);
+        r = bind_bsas(k, patience_us, &err);
     (void)pthread_mutex_lock(&k->lock);
     if (r == 0 || !is_state(r))
         k->bound = r == 0;

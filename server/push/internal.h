@@ -96,6 +96,7 @@ AUTO_DEFINE(attempt)
 /* Lanes that wait for room, in the order they came. */
 struct lane_list {
     struct lane *first, *last;
+    unsigned n;
 };
 
 struct push {
@@ -166,6 +167,11 @@ struct lane {
 
 /* How many more of its deliveries may be under way: one until the BSA answers. */
 unsigned lane_room(const struct lane *l);
+/*
+ * How much of the room of all a lane takes when so many others wait for it: an equal part, one at
+ * least.  One that takes more makes connections for it, and each costs more than a delivery does.
+ */
+unsigned lane_part(unsigned room, unsigned waiting);
 /* How long until something is to be done for it; 0: now; INT64_MAX: time alone brings nothing. */
 int64_t lane_wait_us(const struct lane *l, const struct moment *now);
 /* An attempt ended without an answer (connection, TLS, time-out); or with one. */

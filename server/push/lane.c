@@ -28,6 +28,13 @@ unsigned lane_room(const struct lane *l)
     return l->under_way < most ? most - l->under_way : 0;
 }
 
+unsigned lane_part(unsigned room, unsigned waiting)
+{
+    unsigned part = room / (waiting + 1);
+
+    return part > 0 ? part : 1;
+}
+
 static int64_t min_us(int64_t a, int64_t b)
 {
     return a < b ? a : b;
@@ -185,6 +192,7 @@ static void list_put(struct lane_list *list, struct lane *l)
     else
         list->first = l;
     list->last = l;
+    list->n++;
 }
 
 static struct lane *list_take(struct lane_list *list)
@@ -194,6 +202,7 @@ static struct lane *list_take(struct lane_list *list)
     list->first = l->next;
     if (!list->first)
         list->last = NULL;
+    list->n--;
     l->list = NULL;
     return l;
 }
@@ -253,10 +262,10 @@ static bool has_a_way(struct push *p, struct lane *l, const struct moment *now)
 }
 
 /* A lane whose turn it is: things may have changed since it was put into the list. */
-static void serve(struct push *p, struct lane *l, const struct moment *now)
+static void serve(struct push *p, struct lane *l, unsigned waiting, const struct moment *now)
 {
     unsigned n = lane_room(l);
-    unsigned total = total_room(p, l);
+    unsigned total = lane_part(total_room(p, l), waiting);
 
     if (l->busy || l->look || !push_is_due(l, now) || !has_a_way(p, l, now)) {
         lane_work(p, l, now);
@@ -281,7 +290,7 @@ static void serve_list(struct push *p, struct lane_list *list, const struct mome
         more = l != last;
         (void)list_take(list);
         if (has_room)
-            serve(p, l, now);
+            serve(p, l, list->n, now);
         else
             list_put(&p->suspects, l); /* it failed while it waited */
     }

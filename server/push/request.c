@@ -116,6 +116,8 @@ static CURLcode set_transport(struct transfer *t)
     SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     SET(CURLOPT_NOSIGNAL, 1L);
+    /* Connections are kept, not addresses: curl goes through all of those after each transfer. */
+    SET(CURLOPT_DNS_CACHE_TIMEOUT, 0L);
     SET(CURLOPT_QUICK_EXIT, 1L); /* a name server that hangs is not waited for */
     SET(CURLOPT_CONNECTTIMEOUT_MS, (long)(t->push->attempt_us / 1000) + CURL_AFTER_MS);
     return e;

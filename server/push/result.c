@@ -161,6 +161,7 @@ static void judge(struct push *p, struct lane *l, struct attempt *take_attempt,
     (void)snprintf(j->c.addr, sizeof(j->c.addr), "%s", o->addr);
     (void)SHA256(buf_data(o->body), buf_len(o->body), j->c.out_sha256);
     j->c.message = &j->message;
+    j->c.retry_us = backoff_us(&p->backoff, a->number, backoff_random());
     j->c.done = judged;
     j->c.arg = j;
     j->lane = l;

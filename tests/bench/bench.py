@@ -32,9 +32,6 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 # Seconds of one measurement, and requests of the lone client, by form.
 FORMS = {"short": (1, 200), "default": (4, 1000), "full": (8, 2000), "yardsticks": (3, 1000),
          "push": (4, 1000)}
-# BSAs of the push part.
-BSAS = {"short": 100}
-BSAS_DEFAULT = 1000
 # Contents that (c) asks for, and messages that (d) repeats.
 KNOWN = 10_000
 CONTENT_SEED, REPEAT_SEED = 11, 13
@@ -267,8 +264,7 @@ class Bench:
     def push_part(self):
         instance = Instance(self.programs, os.path.join(self.directory, "push"),
                             self.args.workers, self.args.release)
-        part = push.Push(self.programs, instance, self.report,
-                         BSAS.get(self.args.form, BSAS_DEFAULT), min(3, self.args.rounds),
+        part = push.Push(self.programs, instance, self.report, self.args.form, self.args.rounds,
                          self.seconds)
         part.make_keys()
         self.scope.callback(instance.stop)
@@ -507,8 +503,7 @@ def run(args, directory):
             bench.push_part()
         else:
             small = bench.main_part()
-            if args.form != "short":
-                bench.push_part()
+            bench.push_part()
             if args.form == "full":
                 bench.full_part(small)
     steal = 100 * Machine().since(began)["steal"]

@@ -5,7 +5,13 @@
  *
  *     {"connections": N, "deliveries": N, "broken": N, "cpu_seconds": S}
  *
- * Ends with its parent as well, or after --seconds.  SIGSTOP holds all of them at once.
+ * Octets on its standard input hold the answers back and let them go, and each is answered by a
+ * line when it is done:
+ *
+ *     h   deliveries are taken from now on, handshakes made, and nothing is answered
+ *     g   all that was taken is answered, and what comes from now on, at once
+ *
+ * Ends with its parent as well, or after --seconds.
  */
 #define H2O_USE_LIBUV 0
 
@@ -37,14 +43,23 @@
 
 struct settings {
     const char *ca, *prefix;
-    uint64_t count, seconds;
+    uint64_t count, seconds, first_port;
+};
+
+/* A delivery whose answer is held back; in its request's pool, and out of the list when that goes.
+ */
+struct held {
+    h2o_linklist_t link;
+    h2o_req_t *req;
 };
 
 struct bsas {
     h2o_globalconf_t config;
     h2o_context_t context;
     h2o_accept_ctx_t accept[BSAS_MAX];
-    uint64_t connections, deliveries, broken;
+    uint64_t first_port, connections, deliveries, broken;
+    bool holds;
+    h2o_linklist_t held;
 };
 
 /* The handler h2o calls knows the BSAs by standing in front of this pointer. */
@@ -102,25 +117,89 @@ static h2o_iovec_t confirm(h2o_req_t *req)
     return answer;
 }
 
-static int take(h2o_handler_t *self, h2o_req_t *req)
+static void answer(struct bsas *b, h2o_req_t *req)
 {
-    struct bsas *b = ((struct bsas_handler *)self)->bsas;
     static h2o_generator_t generator = {NULL, NULL};
-    h2o_iovec_t answer = confirm(req);
+    h2o_iovec_t body = confirm(req);
 
-    if (answer.base == NULL)
+    if (body.base == NULL)
         b->broken++;
     else
         b->deliveries++;
-    req->res.status = answer.base == NULL ? 400 : 200;
-    req->res.reason = answer.base == NULL ? "Bad Request" : "OK";
+    req->res.status = body.base == NULL ? 400 : 200;
+    req->res.reason = body.base == NULL ? "Bad Request" : "OK";
     /* Before h2o_start_response(): later, HTTP/1.1 answers would be chunked as well. */
-    req->res.content_length = answer.len;
+    req->res.content_length = body.len;
     h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_CONTENT_TYPE, NULL,
                    H2O_STRLIT("application/xml"));
     h2o_start_response(req, &generator);
-    h2o_send(req, &answer, 1, H2O_SEND_STATE_FINAL);
+    h2o_send(req, &body, 1, H2O_SEND_STATE_FINAL);
+}
+
+static void held_gone(void *arg)
+{
+    struct held *h = arg;
+
+    if (h2o_linklist_is_linked(&h->link))
+        h2o_linklist_unlink(&h->link);
+}
+
+static int take(h2o_handler_t *self, h2o_req_t *req)
+{
+    struct bsas *b = ((struct bsas_handler *)self)->bsas;
+    struct held *h;
+
+    if (!b->holds) {
+        answer(b, req);
+        return 0;
+    }
+    h = h2o_mem_alloc_shared(&req->pool, sizeof(*h), held_gone);
+    *h = (struct held){.req = req};
+    h2o_linklist_insert(&b->held, &h->link);
     return 0;
+}
+
+/* ---- holding them back ------------------------------------------------------------------------
+ */
+
+static void release(struct bsas *b)
+{
+    b->holds = false;
+    while (!h2o_linklist_is_empty(&b->held)) {
+        struct held *h = H2O_STRUCT_FROM_MEMBER(struct held, link, b->held.next);
+
+        assert(h2o_linklist_is_linked(&h->link));
+        h2o_linklist_unlink(&h->link);
+        answer(b, h->req);
+    }
+}
+
+static void on_input(h2o_socket_t *sock, const char *err)
+{
+    struct bsas *b = sock->data;
+
+    if (err != NULL) { /* whoever started this has no more to say */
+        h2o_socket_read_stop(sock);
+        return;
+    }
+    for (size_t i = 0; i < sock->input->size; i++) {
+        bool hold = sock->input->bytes[i] == 'h';
+
+        if (hold)
+            b->holds = true;
+        else
+            release(b);
+        (void)measure_print(json_pack("{sb}", "holds", hold));
+    }
+    h2o_buffer_consume(&sock->input, sock->input->size);
+}
+
+static void read_input(struct bsas *b)
+{
+    h2o_socket_t *sock = h2o_evloop_socket_create(b->context.loop, STDIN_FILENO, 0);
+
+    sock->data = b;
+    h2o_socket_read_start(sock, on_input);
 }
 
 /* ---- listening ------------------------------------------------------------------------------- */
@@ -170,14 +249,17 @@ static SSL_CTX *ssl_new(const struct settings *set, X509_STORE *store, uint64_t 
     return NULL;
 }
 
-/* -1 with a message; else the descriptor, and the port that was taken. */
-static int listen_on_any(uint16_t *ret_port)
+/* On this port, or (0) on any; -1 with a message; else the descriptor, and the port. */
+static int listen_on(uint16_t port, uint16_t *ret_port)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t len = sizeof(address);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int on = 1;
 
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, len) < 0 || listen(fd, BACKLOG) < 0 ||
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+        bind(fd, (struct sockaddr *)&address, len) < 0 || listen(fd, BACKLOG) < 0 ||
         getsockname(fd, (struct sockaddr *)&address, &len) < 0) {
         fprintf(stderr, "listening on 127.0.0.1: %s\n", strerrorname_np(errno));
         return -1; /* and the program ends */
@@ -200,8 +282,8 @@ static void on_accept(h2o_socket_t *listener, const char *err)
 
 static int open_one(struct bsas *b, uint64_t number, SSL_CTX *ctx, json_t *ports)
 {
-    uint16_t port;
-    int fd = listen_on_any(&port);
+    uint16_t port = b->first_port == 0 ? 0 : (uint16_t)(b->first_port + number);
+    int fd = listen_on(port, &port);
     h2o_socket_t *listener;
 
     if (fd < 0)
@@ -219,6 +301,7 @@ static int open_all(struct bsas *b, const struct settings *set, json_t *ports)
     X509_STORE *store = load_ca(set->ca);
     int r = store == NULL ? -1 : 0;
 
+    b->first_port = set->first_port;
     for (uint64_t i = 0; r == 0 && i < set->count; i++) {
         SSL_CTX *ctx = ssl_new(set, store, i);
 
@@ -244,6 +327,7 @@ static void bsas_init(struct bsas *b)
     handler->super.on_req = take;
     handler->bsas = b;
     h2o_context_init(&b->context, h2o_evloop_create(), &b->config);
+    h2o_linklist_init_anchor(&b->held);
 }
 
 static int serve(struct bsas *b, const struct settings *set)
@@ -281,6 +365,8 @@ int main(int argc, char **argv)
         OPTS_TEXT_REQ("ca", &set.ca, "PEM file that tekd's certificate is checked against"),
         OPTS_TEXT_REQ("prefix", &set.prefix, "of PREFIX0.crt, PREFIX0.key, PREFIX1.crt ..."),
         OPTS_NUMBER("count", &set.count, 1, BSAS_MAX, "BSAs"),
+        OPTS_NUMBER("first-port", &set.first_port, 0, 60000,
+                    "of those in a row; 0: any that is free"),
         OPTS_NUMBER("seconds", &set.seconds, 1, 86400, "ends after so long"),
     };
     struct sigaction sa = {.sa_handler = on_signal};
@@ -297,5 +383,6 @@ int main(int argc, char **argv)
     bsas_init(b);
     if (open_all(b, &set, ports) < 0 || measure_print(json_pack("{so}", "ports", ports)) < 0)
         return EXIT_FAILURE;
+    read_input(b);
     return serve(b, &set) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

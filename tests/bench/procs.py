@@ -57,6 +57,12 @@ class Cpu:
                 "threads": {n: t for n, t in threads.items() if t > 0}}
 
 
+def cpu_of(pid):
+    """CPU seconds of one process so far."""
+    f = _stat(f"/proc/{pid}/stat")[1]
+    return (int(f[11]) + int(f[12])) / TICKS
+
+
 def family(root):
     """The process and all its descendants, itself first."""
     children = {}

@@ -417,10 +417,14 @@ class Bsas(Bench):
         for i in range(3):
             ca.issue(cls.path(f"many-{i}"), f"many-{i}")
 
-    def post(self, port, body):
+    def bsas(self):
+        return push.Bsas(tools.Programs(os.path.dirname(os.path.dirname(PROGRAMS))),
+                         self.path("ca.crt"), self.path("many-"), 3)
+
+    def post(self, port, body, timeout=10):
         context = ssl.create_default_context(cafile=self.path("ca.crt"))
         context.load_cert_chain(self.path("bsa.crt"), self.path("bsa.key"))
-        c = HTTPSConnection("127.0.0.1", port, context=context, timeout=10)
+        c = HTTPSConnection("127.0.0.1", port, context=context, timeout=timeout)
         try:
             c.request("POST", "/cp3", body, {"Content-Type": "application/xml"})
             answer = c.getresponse()
@@ -429,8 +433,7 @@ class Bsas(Bench):
             c.close()
 
     def test_each_shows_its_certificate_and_confirms(self):
-        programs = tools.Programs(os.path.dirname(os.path.dirname(PROGRAMS)))
-        bsas = push.Bsas(programs, self.path("ca.crt"), self.path("many-"), 3)
+        bsas = self.bsas()
         try:
             answers = [self.post(port, DELIVERY) for port in bsas.ports]
             self.assertEqual(len({der for _, _, der in answers}), 3)
@@ -446,6 +449,30 @@ class Bsas(Bench):
             told = bsas.stop()
         self.assertEqual((told["connections"], told["deliveries"], told["broken"]), (4, 3, 1))
 
+    def test_answers_are_held_and_let_go(self):
+        bsas = self.bsas()
+        answers = []
+        try:
+            bsas.hold(True)
+            asks = [threading.Thread(target=lambda p=p: answers.append(self.post(p, DELIVERY)))
+                    for p in bsas.ports]
+            for ask in asks:
+                ask.start()
+            asks[0].join(0.5)  # in which an answer would have come
+            self.assertEqual(answers, [])
+            bsas.hold(False)
+            for ask in asks:
+                ask.join(10)
+            self.assertEqual([a[0] for a in answers], [200] * 3)
+            bsas.hold(True)
+            with self.assertRaises(TimeoutError):  # one that goes while it is held
+                self.post(bsas.ports[0], DELIVERY, timeout=0.3)
+            bsas.hold(False)
+            self.assertEqual(self.post(bsas.ports[0], DELIVERY)[0], 200)
+        finally:
+            told = bsas.stop()
+        self.assertEqual(told["broken"], 0)
+
     def test_the_log_is_read_by_key(self):
         records = [
             {"ev": "tek.generated", "keyid": "k", "t": "2026-01-01T00:00:00.000001Z"},
@@ -456,9 +483,14 @@ class Bsas(Bench):
         with tempfile.TemporaryDirectory() as where:
             with open(os.path.join(where, "audit.jsonl"), "w", encoding="utf-8") as f:
                 f.writelines(json.dumps(r) + "\n" for r in records)
-            log = push.Log(where)
-        self.assertEqual(log.confirmed["k"][0] - log.made["k"], 2_500_000)
-        self.assertEqual(len(log.attempted["k"]), 1)
+            key = push.read_log(where)["k"]
+        self.assertEqual(key.prepared_after(), 999_999)
+        self.assertEqual(key.confirmed_after(), 2_500_000)
+        self.assertEqual(len(key.attempts["m"]), 1)
+        self.assertAlmostEqual(key.rate(min(key.attempts["m"])), 1 / 0.500001)
+        key.check(1)
+        with self.assertRaises(tools.BenchError):
+            key.check(2)
 
 
 class RawLoop(Bench):

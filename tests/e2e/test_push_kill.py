@@ -4,6 +4,7 @@ At the end every MessageID that left has one Data, is confirmed once in what the
 BSA was given anything that the log does not know.
 """
 
+import concurrent.futures
 import random
 import subprocess
 import time
@@ -13,8 +14,9 @@ import pytest
 
 CONTENTS = 20  # to ten BSAs each: 200 deliveries a run
 
-# An attempt is longer than the BSAs are held; what was only taken is sent again soon.
-PUSH = {"attempt_timeout_s": 5, "retry_max_s": 2}
+# An attempt is longer than the BSAs are held; what was only taken or refused is sent again soon.
+PUSH = {"attempt_timeout_s": 2, "retry_max_s": 1}
+ORDERS = 4  # at a time, so that they are not held for long
 
 
 class Run:
@@ -40,8 +42,10 @@ class Run:
         self.turn += 1
         self.shuffle_scripts()
         self.stage.fleet.hold()
-        for i in range(CONTENTS):
-            self.said.update(self.stage.deliver(f"urn:kill:{self.turn}:{i}"))
+        contents = [f"urn:kill:{self.turn}:{i}" for i in range(CONTENTS)]
+        with concurrent.futures.ThreadPoolExecutor(ORDERS) as pool:
+            for mids in pool.map(self.stage.deliver, contents):
+                self.said.update(mids)
         self.stage.fleet.release()
         time.sleep(self.random.uniform(0, 0.6))  # the random moment itself
         under_way = len(self.stage.tekd.ctl("delivery", "list", "--pending"))

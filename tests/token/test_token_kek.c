@@ -144,6 +144,17 @@ static void token_kek_find__refuses_two_keys_of_label_and_id(void **state)
     assert_null(k);
 }
 
+/* What was read of the token when the first was looked for does not hide the second. */
+static void token_kek_find__finds_a_key_made_since_the_last_one(void **state)
+{
+    struct lab *l = *state;
+
+    lab_make_key(l, TOKEN_BSA_KEK, "first");
+    token_kek_free(lab_kek(l, "first", HSM_KEK_BSA));
+    lab_make_key(l, TOKEN_BSA_KEK, "second");
+    token_kek_free(lab_kek(l, "second", HSM_KEK_BSA));
+}
+
 /* The recipe itself is good, so that what a row changes is what is refused. */
 static void lab_make_kek__makes_good_ones(void **state)
 {
@@ -306,6 +317,7 @@ int main(void)
         LAB_TEST(token_kek_find__wants_label_id_and_fingerprint),
         LAB_TEST(token_kek_describe__refuses_two_keys_of_one_label),
         LAB_TEST(token_kek_find__refuses_two_keys_of_label_and_id),
+        LAB_TEST(token_kek_find__finds_a_key_made_since_the_last_one),
         LAB_TEST(lab_make_kek__makes_good_ones),
         LAB_TEST(token_kek_describe__refuses_every_weak_kek),
         LAB_TEST(token_kek_describe__refuses_a_kek_that_was_readable_once),

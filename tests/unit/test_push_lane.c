@@ -161,10 +161,20 @@ static void lane_outcome__counts_what_suspects_have(void **state)
     free(p);
 }
 
+static void lane_part__is_equal_and_never_none(void **state)
+{
+    (void)state;
+    assert_int_equal(lane_part(PUSH_TOTAL_MAX, 0), PUSH_TOTAL_MAX);
+    assert_int_equal(lane_part(PUSH_TOTAL_MAX, 1), PUSH_TOTAL_MAX / 2);
+    assert_int_equal(lane_part(PUSH_TOTAL_MAX, PUSH_TOTAL_MAX - 1), 1);
+    assert_int_equal(lane_part(1, 1000), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lane_room__is_one_until_the_bsa_answers),
+        cmocka_unit_test(lane_part__is_equal_and_never_none),
         cmocka_unit_test(lane_failed__narrows_to_one_and_pauses),
         cmocka_unit_test(lane_answered__ends_the_pause),
         cmocka_unit_test(lane_wait_us__is_the_time_until_something_is_due),
