@@ -64,6 +64,8 @@ RUN = ["README.md shell 2", "operations.md shell 1", "operations.md shell 4",
 ELSEWHERE = {
     "README.md shell 1": "test_two_commands_of_the_readme; whole: the token tests, and every test",
     "README.md shell 3": "test_presets_of_the_readme; the installation: unit/install",
+    "README.md shell 4": "tests/docker/run",
+    **{f"docker.md shell {n}": "tests/docker/run" for n in range(1, 12)},
     "tek-bsa.md console 2": "test_listen_of_the_manual",
     "tek-bsa.md console 3": "test_collect_of_the_manual",
     "audit.md shell 1": "tests/unit/test_audit_docs.c",
