@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <openssl/sha.h>
 #include <signal.h>
 #include <stdio.h>
@@ -292,6 +293,9 @@ static int check(struct tekd *t)
     return r < 0 ? EXIT_FAILED : EXIT_OK;
 }
 
+/* A dozen threads, of which some two work at a time, would keep half a megabyte each. */
+#define MALLOC_ARENAS 2
+
 int main(int argc, char **argv)
 {
     struct arguments args = {.config = NULL};
@@ -301,6 +305,7 @@ int main(int argc, char **argv)
 
     if (!read_arguments(argc, argv, &args, &status))
         return status;
+    (void)mallopt(M_ARENA_MAX, MALLOC_ARENAS);
     block_signals(&set);
     if (load_config(&t, args.config) < 0)
         return EXIT_FAILED;

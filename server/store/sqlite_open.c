@@ -31,7 +31,7 @@
 #define WAL_PAGES      4096
 #define WAL_PAGES_IDLE 256
 
-#define CACHE_MB_DEFAULT 16
+#define CACHE_MB_DEFAULT 10
 
 #define PIECE (1 << 20) /* of the file, read at once */
 
