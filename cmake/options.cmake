@@ -18,11 +18,12 @@ add_compile_options(-Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmi
                     -Werror -fno-common -fstack-protector-strong)
 add_link_options(-Wl,-z,relro,-z,now)
 
-# A hundred test programs are linked in a third of the time; what is installed is linked as usual.
+# A hundred test programs are linked in a third of the time; what is installed is linked as usual,
+# and libcp3 exports what it should.
 include(CheckLinkerFlag)
 check_linker_flag(C -fuse-ld=gold TEKD_HAVE_GOLD)
 if(TEKD_TESTS AND TEKD_HAVE_GOLD)
-    add_link_options(-fuse-ld=gold)
+    add_link_options($<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:-fuse-ld=gold>)
 endif()
 
 if(TEKD_SANITIZE)

@@ -248,11 +248,12 @@ void courier_start(struct courier *c)
     c->stopped = false;
 }
 
-/* Time goes on, or what hangs would be waited for. */
+/* Time goes on, or what hangs would be waited for; but slowly enough for a thread that is kept
+ * waiting to see the end of the stop before that of an attempt. */
 static void *move_time(void *arg)
 {
     _Atomic bool *stopped = arg;
-    const struct timespec pause = {.tv_nsec = 20000000};
+    const struct timespec pause = {.tv_nsec = 100000000};
 
     while (!atomic_load(stopped)) {
         fake_clock_advance(S / 2);
