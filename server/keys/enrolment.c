@@ -209,5 +209,7 @@ int enrolment_commit(struct enrolment *e, struct keys_error *err)
                           e->row->id);
     if (r < 0)
         return admin_fail(err, r, "recording the change: %s", tekd_strerror(r));
+    if (e->row->row != 0)
+        delivery_changed(e->k, e->row->row);
     return 0;
 }

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -236,6 +237,41 @@ static void bsa_set__changes_what_it_says_only(void **state)
     assert_int_equal(set(s, &c), TEKD_ENOTFOUND);
     assert_int_equal(keys_bsa_enable(s->keys, &s->actor, "nobody", true, &s->error),
                      TEKD_ENOTFOUND);
+}
+
+static _Atomic int64_t said;
+
+static void on_delivery(void *arg, int64_t bsa)
+{
+    (void)arg;
+    atomic_store(&said, bsa);
+}
+
+/* What waits for this BSA may be sent now. */
+static void bsa_change__is_said_to_the_push_service(void **state)
+{
+    struct service *s = *state;
+    struct keys_bsa_change c = change_of("bsa-2");
+
+    int64_t row;
+
+    keys_on_delivery(s->keys, on_delivery, NULL);
+    assert_int_equal(service_enable(s, BSA(s, 2), false), 0);
+    atomic_store(&said, 0);
+    assert_int_equal(service_enable(s, BSA(s, 2), true), 0);
+    row = atomic_load(&said);
+    assert_true(row > 0);
+    atomic_store(&said, 0);
+    c.form = STORE_FORM_EFFICIENT;
+    assert_int_equal(set(s, &c), 0);
+    assert_int_equal(atomic_load(&said), row);
+    c.id = "bsa-1";
+    assert_int_equal(set(s, &c), 0);
+    assert_int_not_equal(atomic_load(&said), row);
+    atomic_store(&said, 0);
+    c.id = "nobody";
+    assert_int_equal(set(s, &c), TEKD_ENOTFOUND);
+    assert_int_equal(atomic_load(&said), 0);
 }
 
 static void bsa_set__takes_the_next_certificate_beside_the_current(void **state)
@@ -480,6 +516,7 @@ int main(void)
         SERVICE_TEST(bsa_add__refuses_the_kek_of_another),
         SERVICE_TEST(bsa_add__refuses_a_kek_that_is_no_good),
         SERVICE_TEST(bsa_set__changes_what_it_says_only),
+        SERVICE_TEST(bsa_change__is_said_to_the_push_service),
         SERVICE_TEST(bsa_set__takes_the_next_certificate_beside_the_current),
         SERVICE_TEST(disable__is_not_undone_by_a_set_under_way),
         SERVICE_TEST(set__of_two_operators_both_count),
