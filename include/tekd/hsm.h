@@ -146,17 +146,23 @@ int hsm_export(struct hsm *h, const struct hsm_export *in, int64_t deadline_us,
  * Several of hsm_issue() and hsm_export() by one message to one worker: each has what it would
  * have got alone, and a TEK that is exported to several BSAs is unwrapped once when its orders
  * stand one behind the other.  n: 1..HSM_MANY_MAX.  One that the worker did not come to, or that
- * ended it, is made alone.
+ * ended it, is made alone, after those that were answered are done.
  */
 struct hsm_order {
     unsigned bits;
     const struct hsm_kek *storage;
-    const struct hsm_kek *bsa;     /* may be NULL if stored is */
+    const struct hsm_kek *bsa;     /* may be NULL unless stored is given */
     const struct hsm_blob *stored; /* of the TEK to export; NULL: a TEK is made */
-    int error;                     /* out, as all below: 0 or the error of this one */
-    struct hsm_issued issued;      /* stored only of a TEK that was made */
+    /* Called, on the caller's thread, as soon as this one's outcome is there; may be NULL. */
+    void (*done)(struct hsm_order *self);
+    void *arg;
+    int error;                /* out: 0 or the error of this one */
+    struct hsm_issued issued; /* out; stored only of a TEK that was made */
 };
 void hsm_make_many(struct hsm *h, struct hsm_order *orders, size_t n, int64_t deadline_us);
+/* How many of them are worth one message: as many as are made in milliseconds, by the time that
+ * they took lately; 1..HSM_MANY_MAX. */
+size_t hsm_many(struct hsm *h);
 
 /*
  * Finds the KEK of this label, checks its attributes (DESIGN: Keys), computes its binding.

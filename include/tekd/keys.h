@@ -68,8 +68,9 @@ void keys_free(struct keys *k);
 AUTO_DEFINE(keys)
 
 /*
- * Checks the bound KEKs on the token, of BSAs the first 64: at start, and when an HSM that was away
- * is back.  Each has the time from now to deadline_us: a token of many keys takes long to find one.
+ * Checks the bound KEKs on the token, of BSAs the first 64 or as many as there is time for: at
+ * start, and when an HSM that was away is back.  Each has the time from now to deadline_us, and all
+ * together about twice that.
  * While it does not answer what was bound before stays so.  Errors: as keys_new().
  */
 int keys_bind(struct keys *k, int64_t deadline_us);
@@ -221,8 +222,9 @@ int keys_content_add(struct keys *k, const struct keys_actor *a, const struct ke
 
 /*
  * Called when deliveries of this BSA were prepared and are signed, or changed by a confirmation or
- * an operator, or when its enrolment changed (it may have a URL now, or be enabled); bsa 0: a fan-out was begun, or a content with crypto-periods was added.  From any
- * thread; must not block.  Set before the first request.
+ * an operator, or when its enrolment changed (it may have a URL now, or be enabled); bsa 0: a
+ * fan-out was begun, or a content with crypto-periods was added.  From any thread; must not block.
+ * Set before the first request.
  */
 void keys_on_delivery(struct keys *k, void (*changed)(void *arg, int64_t bsa), void *arg);
 

@@ -57,40 +57,61 @@ static int export_request(const struct hsm_order *o, struct protocol_request *re
     return 0;
 }
 
-/* The outcome of o from that of its call. */
-static void take_reply(const struct pool_call *c, struct hsm_order *o)
+static int outcome_of(const struct pool_call *c, struct hsm_order *o)
 {
-    o->error = c->error;
     if (c->error < 0)
-        return;
-    if (o->stored != NULL)
+        return c->error;
+    if (o->stored != NULL) {
         o->issued.data = c->reply.data;
+        return 0;
+    }
     /* A key that is there but cannot be sent, or the other way round, is no answer. */
-    else if ((o->bsa != NULL) != (c->reply.issued.data.len > 0))
-        o->error = TEKD_EINTERNAL;
-    else
-        o->issued = c->reply.issued;
+    if ((o->bsa != NULL) != (c->reply.issued.data.len > 0))
+        return TEKD_EINTERNAL;
+    o->issued = c->reply.issued;
+    return 0;
+}
+
+static void finish(struct hsm_order *o, int error)
+{
+    o->error = error;
+    if (o->done != NULL)
+        o->done(o);
+}
+
+static void call_done(struct pool_call *c)
+{
+    struct hsm_order *o = c->arg;
+
+    finish(o, outcome_of(c, o));
 }
 
 void hsm_make_many(struct hsm *h, struct hsm_order *orders, size_t n, int64_t deadline_us)
 {
     struct pool_call call[HSM_MANY_MAX];
-    struct hsm_order *of[HSM_MANY_MAX];
     size_t n_calls = 0;
 
     assert(n <= HSM_MANY_MAX);
     for (size_t i = 0; i < n; i++) {
-        struct protocol_request *rq = &call[n_calls].request;
+        struct pool_call *c = &call[n_calls];
         struct hsm_order *o = &orders[i];
+        int r = o->stored == NULL ? issue_request(o, &c->request) : export_request(o, &c->request);
 
-        o->error = o->stored == NULL ? issue_request(o, rq) : export_request(o, rq);
-        if (o->error == 0)
-            of[n_calls++] = o;
+        if (r < 0) {
+            finish(o, r);
+            continue;
+        }
+        c->done = call_done;
+        c->arg = o;
+        n_calls++;
     }
     if (n_calls > 0)
         pool_call_many(h, PROTOCOL_ROLE_KEY, call, n_calls, deadline_us);
-    for (size_t i = 0; i < n_calls; i++)
-        take_reply(&call[i], of[i]);
+}
+
+size_t hsm_many(struct hsm *h)
+{
+    return pool_many(h, PROTOCOL_ROLE_KEY);
 }
 
 int hsm_issue(struct hsm *h, unsigned bits, const struct hsm_kek *storage,
@@ -110,6 +131,7 @@ int hsm_export(struct hsm *h, const struct hsm_export *in, int64_t deadline_us,
     struct hsm_order o = {
         .bits = in->bits, .storage = in->storage, .bsa = in->bsa, .stored = in->stored};
 
+    assert(in->stored != NULL);
     hsm_make_many(h, &o, 1, deadline_us);
     if (o.error == 0)
         *ret_data = o.issued.data;

@@ -11,9 +11,11 @@
  * role; the one that failed it is gone by then.  Of several calls in one datagram those that got
  * no reply go on alone, so that none fails for what another one does to the workers.
  *
+ * Several share the time-out of one, so there are only as many as are done in a small part of it;
+ * a slow token gets them one by one.
+ *
  * A call costs two uncontended lock pairs, one send() and one recv(): the socket has a receive
- * time-out of its own, and only a caller with less time than that, or with several calls, polls
- * first.
+ * time-out of its own, and only a caller with less time than that polls first.
  */
 #include "pool.h"
 
@@ -30,6 +32,9 @@
 #include "tekd/clock.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
+
+/* What one datagram may ask for, by the time that requests took lately. */
+#define MANY_US 20000
 
 enum outcome { ANSWERED, LATE, LEAVING, LOST, HUNG };
 
@@ -245,6 +250,27 @@ static int acquire(struct hsm *h, struct attempt *a, struct slot **ret_slot)
     return r;
 }
 
+static void measure_locked(struct line *l, const struct slot *s)
+{
+    int64_t each_us = s->took_us / (int64_t)s->n_requests + 1;
+
+    l->mean_us = l->mean_us == 0 ? each_us : (7 * l->mean_us + each_us) / 8;
+}
+
+size_t pool_many(struct hsm *h, enum protocol_role role)
+{
+    const struct line *l = &h->line[role];
+    int64_t n = 1;
+
+    (void)pthread_mutex_lock(&h->lock);
+    if (l->mean_us > 0)
+        n = MANY_US / l->mean_us;
+    (void)pthread_mutex_unlock(&h->lock);
+    if (n < 1)
+        return 1;
+    return n < PROTOCOL_MANY_MAX ? (size_t)n : PROTOCOL_MANY_MAX;
+}
+
 /* The worker answered: what counts as a good start. */
 static void good_locked(struct hsm *h, struct slot *s)
 {
@@ -270,6 +296,7 @@ static struct waiter *release_locked(struct hsm *h, struct slot *s, enum outcome
 {
     s->use = SLOT_FREE;
     if (outcome == ANSWERED) {
+        measure_locked(&h->line[s->role], s);
         good_locked(h, s);
         return offer_locked(h, s);
     }
@@ -388,23 +415,23 @@ static int put_requests(struct buf *b, const struct attempt *a)
     return r;
 }
 
-/* A worker has the time-out of its role for each request of the datagram. */
 static enum outcome exchange(const struct hsm *h, struct slot *s, struct attempt *a)
 {
-    int64_t timeout_us = (int64_t)h->line[s->role].timeout_ms * 1000 * (int64_t)a->n;
-    int64_t hung_us;
+    int64_t timeout_us = (int64_t)h->line[s->role].timeout_ms * 1000;
+    int64_t sent_us;
+    enum outcome outcome;
 
     a->tried = a->n;
     if (!send_request(s))
         return LOST;
-    hung_us = clock_mono_us() + timeout_us;
-    if (a->deadline_us < hung_us && !answered_by(s->live.fd, a->deadline_us)) {
-        s->owing_until = hung_us;
+    sent_us = clock_mono_us();
+    if (a->deadline_us - sent_us < timeout_us && !answered_by(s->live.fd, a->deadline_us)) {
+        s->owing_until = sent_us + timeout_us;
         return LATE;
     }
-    if (a->n > 1 && !answered_by(s->live.fd, hung_us))
-        return HUNG;
-    return read_replies(s, 0, a);
+    outcome = read_replies(s, 0, a);
+    s->took_us = clock_mono_us() - sent_us;
+    return outcome;
 }
 
 static void log_failure(const struct slot *s, int pid, uint8_t verb, enum outcome outcome)
@@ -429,6 +456,7 @@ static int attempt(struct hsm *h, struct attempt *a)
 
     if (r < 0)
         return r;
+    s->took_us = 0;
     r = put_requests(s->out, a);
     if (r < 0) {
         over = a->n == 1;
@@ -451,6 +479,8 @@ static void set_error(struct pool_call *c, int r)
     if (r == 0)
         r = c->reply.verb == c->request.verb ? c->reply.error : TEKD_EINTERNAL;
     c->error = r;
+    if (c->done != NULL)
+        c->done(c);
 }
 
 /* tried: it has cost a worker already. */
@@ -474,6 +504,7 @@ int pool_call(struct hsm *h, enum protocol_role role, struct pool_call *c, int64
 {
     const struct attempt a = {.role = role, .call = c, .deadline_us = deadline_us};
 
+    c->done = NULL;
     call_alone(h, &a, 0, false);
     return c->error;
 }
@@ -493,7 +524,7 @@ void pool_call_many(struct hsm *h, enum protocol_role role, struct pool_call *ca
     struct attempt a = {.role = role, .call = calls, .n = n, .deadline_us = deadline_us};
     int r = attempt(h, &a);
 
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n && (i < a.answered || r != 1); i++)
         set_error(&calls[i], i < a.answered ? 0 : r);
     if (r == 1)
         call_the_rest_alone(h, &a);

@@ -67,6 +67,7 @@ struct slot {
     struct conn next;    /* takes the place of live when it is ready */
     uint64_t request_id; /* of the call under way: of the first request ... */
     size_t n_requests;   /* ... of so many */
+    int64_t took_us;     /* until they were answered */
     int64_t owing_until; /* of OWING: when the worker counts as hung */
     int64_t idle_since;
     struct attempts first;  /* at a worker for live ... */
@@ -94,6 +95,7 @@ struct line {
     unsigned timeout_ms;
     unsigned max_waiting;
     unsigned n_waiting;
+    int64_t mean_us; /* that a request takes, of the last dozen or so; 0: not known */
     struct waiter *first;
     struct waiter **last;
     struct waiter *room;   /* max_waiting of them ... */
@@ -180,6 +182,9 @@ struct pool_call {
     struct protocol_request request; /* its id is set by the call */
     struct protocol_reply reply;
     int error; /* out: as pool_call() returns it */
+    /* Of several: called when this one is through, which may be long before all are; or NULL. */
+    void (*done)(struct pool_call *self);
+    void *arg;
 };
 
 /*
@@ -188,9 +193,13 @@ struct pool_call {
  */
 int pool_call(struct hsm *h, enum protocol_role role, struct pool_call *c, int64_t deadline_us);
 
-/* 1..PROTOCOL_MANY_MAX of them in one datagram; what that does not answer is called alone. */
+/* 1..PROTOCOL_MANY_MAX of them in one datagram; what that does not answer is called alone, after
+ * the others are done. */
 void pool_call_many(struct hsm *h, enum protocol_role role, struct pool_call *calls, size_t n,
                     int64_t deadline_us);
+
+/* How many a datagram may hold, so that it is answered soon by a worker of this role. */
+size_t pool_many(struct hsm *h, enum protocol_role role);
 
 /* Lines and buffers, before the thread starts.  Errors: TEKD_ENOMEM. */
 int pool_init(struct hsm *h);

@@ -84,23 +84,26 @@ int token_attr_number(struct token *t, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_TYPE typ
     return 0;
 }
 
+#define FIND_SOME 64 /* handles a call: over a network each call is a round trip */
+
 /* Between C_FindObjectsInit and C_FindObjectsFinal. */
 static int collect(struct token *t, CK_OBJECT_HANDLE *objects, size_t max, size_t *ret_n)
 {
     size_t n = 0;
 
     for (;;) {
-        CK_OBJECT_HANDLE o;
+        CK_OBJECT_HANDLE some[FIND_SOME];
         CK_ULONG got = 0;
-        CK_RV rv = t->f->C_FindObjects(t->session, &o, 1, &got);
+        CK_RV rv = t->f->C_FindObjects(t->session, some, FIND_SOME, &got);
 
         if (rv != CKR_OK)
             return token_log(t, "C_FindObjects", rv);
         if (got == 0)
             break;
-        if (n == max)
+        if (got > max - n)
             return token_say(t, TEKD_ETOOBIG, "more than %zu objects agree", max);
-        objects[n++] = o;
+        memcpy(objects + n, some, got * sizeof(some[0]));
+        n += got;
     }
     *ret_n = n;
     return 0;

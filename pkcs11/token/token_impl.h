@@ -197,6 +197,8 @@ int token_key_one(struct token *t, const struct token_query *q, CK_OBJECT_HANDLE
  */
 int token_index_one(struct token *t, const struct token_query *q, CK_OBJECT_HANDLE *ret_o);
 void token_index_forget(struct token *t);
+/* A search found what it did not have. */
+void token_index_is_old(struct token *t);
 
 /* Class of the object that carries a kind's label. */
 CK_OBJECT_CLASS token_key_class(enum token_kind kind);

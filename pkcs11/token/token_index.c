@@ -13,8 +13,10 @@
 
 #include "tekd/clock.h"
 
-#define INDEX_US  INT64_C(10000000) /* how old it may be */
-#define INDEX_MAX 32768             /* objects: 5 MB; of more than these none is kept */
+#define INDEX_US       INT64_C(10000000)  /* how old it may be */
+#define INDEX_READ_US  INT64_C(250000)    /* how long reading it may take: a part of one call */
+#define INDEX_AGAIN_US INT64_C(600000000) /* when that is tried again after it failed */
+#define INDEX_MAX      32768              /* objects: 5 MB; of more than these none is kept */
 
 struct entry {
     CK_OBJECT_HANDLE object;
@@ -25,7 +27,8 @@ struct entry {
 };
 
 struct token_index {
-    int64_t read_us;
+    int64_t good_until_us;
+    bool complete; /* false: the token is too big or too slow for one; it is empty */
     size_t n;
     struct entry entry[];
 };
@@ -36,21 +39,38 @@ void token_index_forget(struct token *t)
     t->index = NULL;
 }
 
-/* Whether it has names that can be ours.  One whose id is too long to be ours has none here: it
- * still counts as another of its label. */
-static bool read_entry(struct token *t, CK_OBJECT_HANDLE o, struct entry *e)
+void token_index_is_old(struct token *t)
 {
+    if (t->index && t->index->complete)
+        token_index_forget(t);
+}
+
+/* Whether a single attribute may be what is missing, and not the answer. */
+static bool is_answer(CK_RV rv)
+{
+    return rv == CKR_OK || rv == CKR_ATTRIBUTE_TYPE_INVALID || rv == CKR_ATTRIBUTE_SENSITIVE ||
+           rv == CKR_BUFFER_TOO_SMALL;
+}
+
+/* One whose names cannot be ours is passed over.  One whose id is too long to be ours has none
+ * here: it still counts as another of its label. */
+static int read_entry(struct token *t, CK_OBJECT_HANDLE o, struct token_index *x)
+{
+    struct entry *e = &x->entry[x->n];
     CK_ATTRIBUTE a[] = {{CKA_CLASS, &e->class, sizeof(e->class)},
                         {CKA_LABEL, e->label, sizeof(e->label)},
                         {CKA_ID, e->id, sizeof(e->id)}};
+    CK_RV rv = t->f->C_GetAttributeValue(t->session, o, a, ARRAY_SIZE(a));
 
-    (void)t->f->C_GetAttributeValue(t->session, o, a, ARRAY_SIZE(a));
+    if (!is_answer(rv))
+        return token_log(t, "C_GetAttributeValue", rv);
     if (a[0].ulValueLen != sizeof(e->class) || a[1].ulValueLen > sizeof(e->label))
-        return false;
+        return 0;
     e->object = o;
     e->label_len = (uint8_t)a[1].ulValueLen;
     e->id_len = a[2].ulValueLen <= sizeof(e->id) ? (uint8_t)a[2].ulValueLen : 0;
-    return true;
+    x->n++;
+    return 0;
 }
 
 static int list_objects(struct token *t, CK_OBJECT_HANDLE **ret_objects, size_t *ret_n)
@@ -71,25 +91,39 @@ static int list_objects(struct token *t, CK_OBJECT_HANDLE **ret_objects, size_t 
     return 0;
 }
 
-static int read_index(struct token *t)
+/* Errors: of the token; TEKD_ETOOBIG; TEKD_ETIMEDOUT. */
+static int read_all(struct token *t, int64_t until_us, struct token_index **ret_index)
 {
     AUTO_MEM CK_OBJECT_HANDLE *objects = NULL;
-    struct token_index *x;
+    AUTO_MEM struct token_index *x = NULL;
     size_t n = 0;
     int r = list_objects(t, &objects, &n);
 
-    if (r < 0 && r != TEKD_ETOOBIG)
+    if (r < 0)
         return r;
-    if (r == TEKD_ETOOBIG)
-        n = 0; /* an empty one, not read again for every key */
     x = calloc(1, sizeof(*x) + n * sizeof(x->entry[0]));
     if (!x)
         return TEKD_ENOMEM;
-    for (size_t i = 0; i < n; i++) {
-        if (read_entry(t, objects[i], &x->entry[x->n]))
-            x->n++;
-    }
-    x->read_us = clock_mono_us();
+    for (size_t i = 0; i < n && r == 0; i++)
+        r = clock_mono_us() < until_us ? read_entry(t, objects[i], x) : TEKD_ETIMEDOUT;
+    x->complete = true;
+    if (r == 0)
+        *ret_index = TAKE(x);
+    return r;
+}
+
+/* What cannot be read is remembered as an empty one, so that not each key costs the attempt. */
+static int read_index(struct token *t)
+{
+    int64_t now = clock_mono_us();
+    struct token_index *x = NULL;
+    int r = read_all(t, now + INDEX_READ_US, &x);
+
+    if (r < 0)
+        x = calloc(1, sizeof(*x));
+    if (!x)
+        return TEKD_ENOMEM;
+    x->good_until_us = now + (x->complete ? INDEX_US : INDEX_AGAIN_US);
     token_index_forget(t);
     t->index = x;
     return 0;
@@ -107,7 +141,7 @@ int token_index_one(struct token *t, const struct token_query *q, CK_OBJECT_HAND
     const struct entry *found = NULL;
     int r = 0;
 
-    if (!t->index || clock_mono_us() - t->index->read_us > INDEX_US)
+    if (!t->index || clock_mono_us() > t->index->good_until_us)
         r = read_index(t);
     if (r < 0)
         return r;

@@ -154,15 +154,18 @@ static int find(struct token *t, const struct hsm_kek *want, find_one *one,
     return 0;
 }
 
-/* What is refused was searched for: what was read before may be of a key that has gone. */
+/* What is refused was searched for: what was read before may be of a key that has gone.  The
+ * fingerprint of an RSA key is that of its label, not of a handle: it is always searched for. */
 int token_kek_find(struct token *t, const struct hsm_kek *want, struct token_kek **ret_kek)
 {
-    int r = find(t, want, token_index_one, ret_kek);
+    int r;
 
-    if (r == 0)
+    if (!is_rsa(want->wrap) && find(t, want, token_index_one, ret_kek) == 0)
         return 0;
-    token_index_forget(t);
-    return find(t, want, token_key_one, ret_kek);
+    r = find(t, want, token_key_one, ret_kek);
+    if (r == 0 && !is_rsa(want->wrap))
+        token_index_is_old(t);
+    return r;
 }
 
 /* What is known of a KEK that was found: its names first, so that a weak one is reported too. */

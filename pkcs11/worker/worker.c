@@ -43,12 +43,18 @@ struct worker {
 
 /* ---------------------------------------------------------------- verbs ------------ */
 
-/* The TEK goes whatever happened to it; one that stays behind is a failure of its own. */
+static bool ends_worker(int r)
+{
+    return r == TEKD_EHSM || r == TEKD_ENOMEM;
+}
+
+/* The TEK goes whatever happened to it; one that stays behind ends the worker, and goes with its
+ * session. */
 static int destroyed(struct worker *w, struct token_tek *tek, int r)
 {
     int d = token_tek_destroy(w->token, tek);
 
-    return r < 0 ? r : d;
+    return d < 0 && !ends_worker(r) ? d : r;
 }
 
 static int do_issue(struct worker *w, const struct protocol_request *rq,
@@ -103,7 +109,7 @@ static int do_export(struct worker *w, const struct protocol_request *rq,
         r = token_tek_unwrap(w->token, storage, &in->stored, in->bits, &tek);
     if (r == 0)
         r = token_tek_wrap(w->token, bsa, &tek, &reply->data);
-    if (r == TEKD_EHSM || !next_is_of_the_same(w, rq, storage))
+    if (ends_worker(r) || !next_is_of_the_same(w, rq, storage))
         return destroyed(w, &tek, r);
     w->held = tek;
     return r;
@@ -219,7 +225,7 @@ static void answer(struct worker *w, const struct protocol_request *rq, int r,
     else
         r = verbs[rq->verb](w, rq, reply);
     reply->error = r;
-    reply->leaving = r == TEKD_EHSM || r == TEKD_ENOMEM;
+    reply->leaving = ends_worker(r);
 }
 
 /* One datagram.  What stands behind a request that ends the worker gets no reply.  Returns whether

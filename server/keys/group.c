@@ -121,7 +121,7 @@ static size_t collect(struct group *g, const struct store_kek *storage, size_t i
                       struct draft *ret_of[static HSM_MANY_MAX],
                       struct hsm_order ret_orders[static HSM_MANY_MAX], size_t *ret_n)
 {
-    size_t n = 0;
+    size_t n = 0, max = hsm_many(g->k->hsm);
 
     for (; i < g->n && n < HSM_MANY_MAX; i++) {
         struct draft *d = &g->draft[i];

@@ -234,10 +234,11 @@ enum line_place { LINE_INSIDE, LINE_WAITS, LINE_FULL };
 enum line_place line_enter(struct line *l, struct keys_work *w);
 /*
  * The next ones in the line, which the caller's thread, still inside, takes: its share of those
- * that wait, so that all inside are busy.  Returns how many; 0: it has left.
+ * that wait, so that all inside are busy, and max (1..LINE_MANY_MAX) at most.  Returns how many; 0:
+ * it has left.
  */
 #define LINE_MANY_MAX HSM_MANY_MAX
-size_t line_leave(struct line *l, struct keys_work *ret_works[static LINE_MANY_MAX]);
+size_t line_leave(struct line *l, size_t max, struct keys_work *ret_works[]);
 
 /* ---- lazy.c: the records of every answer that nobody waits for ------------------------------- */
 

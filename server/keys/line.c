@@ -68,11 +68,11 @@ enum line_place line_enter(struct line *l, struct keys_work *w)
 }
 
 /* As many for each that is inside, as far as one may take. */
-static size_t share_locked(const struct line *l)
+static size_t share_locked(const struct line *l, size_t max)
 {
     size_t share = (l->waiting + l->inside - 1) / l->inside;
 
-    return share < LINE_MANY_MAX ? share : LINE_MANY_MAX;
+    return share < max ? share : max;
 }
 
 static struct keys_work *next_locked(struct line *l)
@@ -86,12 +86,12 @@ static struct keys_work *next_locked(struct line *l)
     return w;
 }
 
-size_t line_leave(struct line *l, struct keys_work *ret_works[static LINE_MANY_MAX])
+size_t line_leave(struct line *l, size_t max, struct keys_work *ret_works[])
 {
     size_t n;
 
     (void)pthread_mutex_lock(&l->lock);
-    n = share_locked(l);
+    n = share_locked(l, max);
     for (size_t i = 0; i < n; i++)
         ret_works[i] = next_locked(l);
     if (n == 0)

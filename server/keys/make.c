@@ -11,7 +11,10 @@
 /* What one thread makes at a time. */
 struct making {
     struct store_kek storage;
-    struct keys_work *work[LINE_MANY_MAX];
+    struct one {
+        const struct making *m;
+        struct keys_work *work;
+    } one[LINE_MANY_MAX];
     struct hsm_order order[LINE_MANY_MAX];
     size_t n;
     int64_t deadline_us; /* the last of theirs: HTTP keeps each to its own */
@@ -30,18 +33,6 @@ static int check(const struct making *m, const struct keys_work *w)
     return w->made.new_tek || w->made.key.storage_kek == m->storage.row ? 0 : TEKD_EINTERNAL;
 }
 
-static void add(struct making *m, struct keys_work *w)
-{
-    m->work[m->n] = w;
-    m->order[m->n] = (struct hsm_order){.bits = w->made.key.bits,
-                                        .storage = &m->storage.kek,
-                                        .bsa = &w->bsa->row->kek.kek,
-                                        .stored = w->made.new_tek ? NULL : &w->made.key.stored};
-    m->n++;
-    if (w->r->deadline_us > m->deadline_us)
-        m->deadline_us = w->r->deadline_us;
-}
-
 static int take(const struct making *m, struct keys_work *w, const struct hsm_order *o)
 {
     struct key_material *made = &w->made;
@@ -57,19 +48,30 @@ static int take(const struct making *m, struct keys_work *w, const struct hsm_or
     return enc_uuidv7(clock_utc_us(), made->key.key_id);
 }
 
-static void ask(struct keys *k, struct making *m)
+/* At once: the others of its message may have to wait. */
+static void order_done(struct hsm_order *o)
 {
-    keys_waits(k, true);
-    hsm_make_many(k->hsm, m->order, m->n, m->deadline_us);
-    keys_waits(k, false);
-    for (size_t i = 0; i < m->n; i++) {
-        int r = take(m, m->work[i], &m->order[i]);
+    const struct one *one = o->arg;
+    int r = take(one->m, one->work, o);
 
-        if (r < 0)
-            fail(m->work[i], r);
-        else
-            work_answer(m->work[i]);
-    }
+    if (r < 0)
+        fail(one->work, r);
+    else
+        work_answer(one->work);
+}
+
+static void add(struct making *m, struct keys_work *w)
+{
+    m->one[m->n] = (struct one){.m = m, .work = w};
+    m->order[m->n] = (struct hsm_order){.bits = w->made.key.bits,
+                                        .storage = &m->storage.kek,
+                                        .bsa = &w->bsa->row->kek.kek,
+                                        .stored = w->made.new_tek ? NULL : &w->made.key.stored,
+                                        .done = order_done,
+                                        .arg = &m->one[m->n]};
+    m->n++;
+    if (w->r->deadline_us > m->deadline_us)
+        m->deadline_us = w->r->deadline_us;
 }
 
 static void make(struct keys *k, struct keys_work *const works[], size_t n)
@@ -85,8 +87,11 @@ static void make(struct keys *k, struct keys_work *const works[], size_t n)
         else
             add(&m, works[i]);
     }
-    if (m.n > 0)
-        ask(k, &m);
+    if (m.n == 0)
+        return;
+    keys_waits(k, true);
+    hsm_make_many(k->hsm, m.order, m.n, m.deadline_us);
+    keys_waits(k, false);
 }
 
 void work_make(struct keys_work *w)
@@ -104,6 +109,6 @@ void work_make(struct keys_work *w)
     case LINE_INSIDE:
         break;
     }
-    for (; n > 0; n = line_leave(k->line, works))
+    for (; n > 0; n = line_leave(k->line, hsm_many(k->hsm), works))
         make(k, works, n);
 }

@@ -109,9 +109,13 @@ static void all_back(struct errand *e)
         p->lane[i]->look = true;
     for (size_t i = 0; i < k->n && e->result == 0; i++) {
         struct lane *l = lane_get(p, k->rows[i].bsa);
-        if (l && !l->look)
+        if (!l)
+            p->look_all = true; /* without memory: again */
+        else if (!l->look)
             l->rows = k->rows[i];
     }
+    if (p->look_all)
+        look_pause(p);
     p->sweep_us = 0;
     if (e->result < 0) { /* again, when the store can */
         p->look_all = true;

@@ -5,6 +5,8 @@
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <p11-kit/pkcs11.h>
 
@@ -72,6 +74,10 @@ static CK_RV generate_key(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_ATTRIBUTE *t,
 
     if (mode_is("fails-at-192-bits") && length_of(t, n) == 24)
         return CKR_DEVICE_ERROR;
+    while (mode_is("hangs-at-192-bits") && length_of(t, n) == 24)
+        (void)pause();
+    if (mode_is("is-slow"))
+        (void)nanosleep(&(struct timespec){.tv_nsec = 30000000}, NULL);
     for (CK_ULONG i = 0; i < n && i < 64; i++) {
         int drop = 0;
 

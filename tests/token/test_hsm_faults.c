@@ -128,23 +128,74 @@ static void pool__survives_killed_workers_that_do_many_things(void **state)
     survive_killed_workers(*state, true);
 }
 
-/* One order that no worker survives costs a worker or two, and none of the others its answer. */
-static void pool__makes_alone_what_stands_with_a_deadly_one(void **state)
+/* Eight orders of which one is deadly: the others get their answers, and it costs two workers. */
+static void make_with_a_deadly_one(struct fixture *f, const char *mode, int error)
 {
-    struct fixture *f = *state;
     struct hsm_order o[HSM_MANY_MAX];
     struct hsm_status st;
 
-    fixture_shim(f, "fails-at-192-bits");
+    fixture_shim(f, mode);
+    f->options.timeout_ms = 500;
     fixture_start(f);
     for (size_t i = 0; i < HSM_MANY_MAX; i++)
         o[i] = (struct hsm_order){
             .bits = i == 3 ? 192 : 128, .storage = &f->storage, .bsa = &f->bsa, .error = 1};
     hsm_make_many(f->hsm, o, HSM_MANY_MAX, fixture_in(30));
     for (size_t i = 0; i < HSM_MANY_MAX; i++)
-        assert_int_equal(o[i].error, i == 3 ? TEKD_EHSM : 0);
+        assert_int_equal(o[i].error, i == 3 ? error : 0);
     hsm_status_get(f->hsm, &st);
     assert_int_equal(st.worker[0].failures + st.worker[1].failures, 2);
+}
+
+static void pool__makes_alone_what_stands_with_a_deadly_one(void **state)
+{
+    make_with_a_deadly_one(*state, "fails-at-192-bits", TEKD_EHSM);
+}
+
+static void pool__makes_alone_what_stands_with_one_that_hangs(void **state)
+{
+    make_with_a_deadly_one(*state, "hangs-at-192-bits", TEKD_ETIMEDOUT);
+}
+
+/* Who was answered does not wait for one that needs another worker. */
+static void count_done(struct hsm_order *self)
+{
+    unsigned *n = self->arg;
+
+    if (self->bits == 192)
+        assert_int_equal(*n, 3); /* those before it; what stands behind it is made alone */
+    (*n)++;
+}
+
+static void pool__says_at_once_what_was_answered(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_order o[HSM_MANY_MAX];
+    unsigned n = 0;
+
+    fixture_shim(f, "fails-at-192-bits");
+    fixture_start(f);
+    for (size_t i = 0; i < HSM_MANY_MAX; i++)
+        o[i] = (struct hsm_order){.bits = i == 3 ? 192 : 128,
+                                  .storage = &f->storage,
+                                  .bsa = &f->bsa,
+                                  .done = count_done,
+                                  .arg = &n};
+    hsm_make_many(f->hsm, o, HSM_MANY_MAX, fixture_in(30));
+    assert_int_equal(n, HSM_MANY_MAX);
+}
+
+/* A message takes as long as its orders: of a slow token there is one in each. */
+static void hsm_many__follows_the_speed_of_the_token(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_issued got;
+
+    fixture_shim(f, "is-slow");
+    fixture_start(f);
+    for (size_t i = 0; i < 5; i++)
+        assert_int_equal(hsm_issue(f->hsm, 128, &f->storage, &f->bsa, fixture_in(10), &got), 0);
+    assert_int_equal(hsm_many(f->hsm), 1);
 }
 
 static void pool__kills_a_stopped_worker_and_repeats_the_call(void **state)
@@ -171,7 +222,7 @@ static void survive_stopped_workers(struct fixture *f, bool many)
 {
     struct load l;
 
-    f->options.timeout_ms = many ? 150 : 300; /* that for each of them */
+    f->options.timeout_ms = 300;
     fixture_start(f);
     load_start(&l, f, many);
     for (size_t i = 0; i < 4; i++) {
@@ -390,6 +441,9 @@ int main(void)
         TEST(pool__survives_killed_workers_under_load),
         TEST(pool__survives_killed_workers_that_do_many_things),
         TEST(pool__makes_alone_what_stands_with_a_deadly_one),
+        TEST(pool__makes_alone_what_stands_with_one_that_hangs),
+        TEST(pool__says_at_once_what_was_answered),
+        TEST(hsm_many__follows_the_speed_of_the_token),
         TEST(pool__kills_a_stopped_worker_and_repeats_the_call),
         TEST(pool__survives_stopped_workers_under_load),
         TEST(pool__survives_stopped_workers_that_do_many_things),

@@ -385,7 +385,15 @@ void hsm_make_many(struct hsm *h, struct hsm_order *orders, size_t n, int64_t de
 
         o->error = o->stored ? hsm_export(h, &export, deadline_us, &o->issued.data)
                              : hsm_issue(h, o->bits, o->storage, o->bsa, deadline_us, &o->issued);
+        if (o->done)
+            o->done(o);
     }
+}
+
+size_t hsm_many(struct hsm *h)
+{
+    (void)h;
+    return HSM_MANY_MAX;
 }
 
 static int describe_locked(struct hsm *h, const char *label, enum hsm_kek_use use,

@@ -173,6 +173,7 @@ void service_free(struct service *s)
 {
     if (!s)
         return;
+    store_signer_release(s->signer); /* a test that failed may hold it */
     service_stop(s);
     fake_hsm_free(s->hsm);
     store_signer_free(s->signer);

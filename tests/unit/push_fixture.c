@@ -317,6 +317,7 @@ int courier_tear_down(void **state)
 {
     struct courier *c = *state;
 
+    store_signer_release(c->s->signer); /* a test that failed may hold it */
     courier_stop(c);
     for (unsigned i = 0; i < PUSH_BSAS; i++) {
         push_server_stop(&c->bsa[i].server);
@@ -347,11 +348,17 @@ void until_state(struct courier *c, const char *mid, enum store_delivery_state s
     UNTIL(is_state(c, mid, state));
 }
 
+/* An earlier attempt may have failed by something else. */
+static bool has_failed(struct courier *c, const char *mid, const char *why)
+{
+    struct store_delivery d = delivery_row(c->s, mid);
+
+    return d.state == STORE_DELIVERY_PREPARED && strcmp(d.why, why) == 0;
+}
+
 void until_failed(struct courier *c, const char *mid, const char *why)
 {
-    UNTIL(delivery_row(c->s, mid).why[0] != '\0');
-    assert_string_equal(delivery_row(c->s, mid).why, why);
-    assert_true(is_state(c, mid, STORE_DELIVERY_PREPARED));
+    UNTIL(has_failed(c, mid, why));
 }
 
 uint64_t confirmed(struct courier *c)

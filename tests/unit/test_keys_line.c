@@ -17,7 +17,7 @@ static void leave(struct line *l, struct keys_work *const expected[], size_t n)
 {
     struct keys_work *got[LINE_MANY_MAX];
 
-    assert_int_equal(line_leave(l, got), n);
+    assert_int_equal(line_leave(l, LINE_MANY_MAX, got), n);
     for (size_t i = 0; i < n; i++)
         assert_ptr_equal(got[i], expected[i]);
 }
@@ -57,10 +57,11 @@ static void line_leave__takes_so_many_at_most(void **state)
     assert_int_equal(line_new(1, ARRAY_SIZE(w), &l), 0);
     for (size_t i = 0; i < ARRAY_SIZE(w); i++)
         assert_int_equal(line_enter(l, &w[i]), i == 0 ? LINE_INSIDE : LINE_WAITS);
-    assert_int_equal(line_leave(l, got), LINE_MANY_MAX);
+    assert_int_equal(line_leave(l, LINE_MANY_MAX, got), LINE_MANY_MAX);
     assert_ptr_equal(got[LINE_MANY_MAX - 1], &w[LINE_MANY_MAX]);
-    assert_int_equal(line_leave(l, got), 3);
-    assert_int_equal(line_leave(l, got), 0);
+    assert_int_equal(line_leave(l, 1, got), 1);
+    assert_int_equal(line_leave(l, LINE_MANY_MAX, got), 2);
+    assert_int_equal(line_leave(l, LINE_MANY_MAX, got), 0);
     line_free(l);
 }
 
@@ -105,7 +106,7 @@ static void *work(void *arg)
 
         if (line_enter(shared, w[0]) != LINE_INSIDE)
             continue;
-        for (size_t n = 1; n > 0; n = line_leave(shared, w))
+        for (size_t n = 1; n > 0; n = line_leave(shared, LINE_MANY_MAX, w))
             do_works(w, n);
     }
     return NULL;

@@ -310,6 +310,7 @@ static bool all_is_signed(const struct courier *c)
 static void push__puts_back_what_the_hsm_did_not_sign(void **state)
 {
     struct courier *c = *state;
+    unsigned entered;
     char mid[MID_SIZE];
 
     push_server_stop(&c->bsa[0].server);
@@ -319,10 +320,12 @@ static void push__puts_back_what_the_hsm_did_not_sign(void **state)
     /* No signature is under way that the claim would wait for, in a time that stands still. */
     store_checkpoint_soon(c->s->store);
     UNTIL(all_is_signed(c));
+    entered = store_signer_entered(c->s->signer);
     store_signer_hold(c->s->signer);
     fake_clock_advance(S);
     until_state(c, mid, STORE_DELIVERY_IN_FLIGHT);
-    fake_clock_advance(3 * S); /* longer than a signature may take */
+    store_signer_wait_entered(c->s->signer, entered + 1); /* its time has begun */
+    fake_clock_advance(3 * S);                            /* longer than a signature may take */
     until_failed(c, mid, "the HSM did not sign the record of the attempt");
     assert_int_equal(bsa_seen(&c->bsa[0]), 0);
     store_signer_release(c->s->signer);
