@@ -286,10 +286,13 @@ int store_tx_tek_insert(struct store_tx *tx, struct store_tek *t);
 /* Removes the wrapped octets and every export of it; the row stays. */
 int store_tx_tek_destroy(struct store_tx *tx, int64_t row);
 
-/* The TEK as wrapped for a BSA.  Insert: unique (tek, kek). */
+/*
+ * The TEK as wrapped for a BSA.  Insert: unique (tek, kek); *ret_holder says whether it is the
+ * first TEK of its content that this BSA is given.
+ */
 int store_tx_export_find(struct store_tx *tx, int64_t tek, int64_t kek, struct hsm_blob *ret_data);
 int store_tx_export_insert(struct store_tx *tx, int64_t tek, int64_t kek,
-                           const struct hsm_blob *data);
+                           const struct hsm_blob *data, bool *ret_holder);
 
 /* Unique: (bsa, id). */
 int store_tx_message_find(struct store_tx *tx, int64_t bsa, const char *id, size_t len,
@@ -455,6 +458,8 @@ struct store_fanout {
     int64_t after_bsa; /* up to this row all is done */
 };
 int store_tx_fanout_insert(struct store_tx *tx, struct store_fanout *f); /* unique: tek */
+/* Begun again, or set back, so that it goes on behind after_bsa at the latest; row is not used. */
+int store_tx_fanout_reach(struct store_tx *tx, const struct store_fanout *f);
 int store_tx_fanout_advance(struct store_tx *tx, int64_t row, int64_t after_bsa);
 int store_tx_fanout_delete(struct store_tx *tx, int64_t row);
 int store_tx_fanout_walk(struct store_tx *tx, const struct store_walk *w,

@@ -62,7 +62,11 @@ static int read_holders(struct step *x, struct store_tx *tx)
     x->cursor = x->fanout.after_bsa;
     r = store_tx_holders_walk(tx, x->fanout.content, x->fanout.tek, &w, take_holder);
     x->last = r == 0 && x->looked < LOOK_MAX;
-    return r < 0 ? r : group_read(x->g, tx);
+    if (r >= 0)
+        r = group_read(x->g, tx);
+    if (r == 0)
+        group_drop_given(x->g);
+    return r;
 }
 
 static int read_step(void *arg, struct store_tx *tx)

@@ -116,6 +116,18 @@ static int export(const struct group *g, const struct store_kek *storage, struct
     return hsm_export(g->k->hsm, &in, clock_mono_us() + KEYS_HSM_US, &d->made.data);
 }
 
+void group_drop_given(struct group *g)
+{
+    size_t i = 0;
+
+    while (i < g->n) {
+        if (g->draft[i].made.new_export)
+            i++;
+        else
+            drop(g, i);
+    }
+}
+
 /* As many as one message to a worker takes, from draft i on.  Returns behind the last of them. */
 static size_t collect(struct group *g, const struct store_kek *storage, size_t i,
                       struct draft *ret_of[static HSM_MANY_MAX],
@@ -123,7 +135,7 @@ static size_t collect(struct group *g, const struct store_kek *storage, size_t i
 {
     size_t n = 0, max = hsm_many(g->k->hsm);
 
-    for (; i < g->n && n < HSM_MANY_MAX; i++) {
+    for (; i < g->n && n < max; i++) {
         struct draft *d = &g->draft[i];
 
         if (!d->made.new_export)
@@ -379,12 +391,24 @@ static int record_prepared(const struct group *g, struct draft *d, struct store_
     return store_tx_record(tx, rec, &d->row.seq);
 }
 
+static int put_export(const struct group *g, const struct draft *d, struct store_tx *tx)
+{
+    const struct tek_given given = {.bsa = d->bsa->row->row,
+                                    .content = g->content.row,
+                                    .tek = g->tek.row,
+                                    .kek = d->made.kek,
+                                    .period = &g->period,
+                                    .data = &d->made.data};
+
+    return tek_put_export(g->k, tx, &given);
+}
+
 static int apply_draft(const struct group *g, struct draft *d, struct store_tx *tx)
 {
     int r = bsa_state_current(d->bsa) ? 0 : TEKD_ESTALE;
 
     if (r == 0 && d->made.new_export)
-        r = tek_put_export(g->k, tx, g->tek.row, d->made.kek, &d->made.data);
+        r = put_export(g, d, tx);
     if (r == 0)
         r = record_prepared(g, d, tx);
     return r < 0 ? r

@@ -118,10 +118,16 @@ void tek_changed(struct keys *k, const char *content_id);
 /*
  * Inserts the TEK as wrapped for a KEK.  Somebody else may have done so meanwhile: with AES key
  * wrap it is the same; RSA-OAEP gives others each time, and the stored one is what repeats will
- * give.  Errors: TEKD_ESTALE (it is another one, which is in the cache now).
+ * give.  A BSA that holds the content from now on is sent the TEK of the next crypto-period too, if
+ * that has gone to the others already.  Errors: TEKD_ESTALE (it is another one, which is in the
+ * cache now).
  */
-int tek_put_export(struct keys *k, struct store_tx *tx, int64_t tek, int64_t kek,
-                   const struct hsm_blob *data);
+struct tek_given {
+    int64_t bsa, content, tek, kek; /* rows */
+    const struct period *period;    /* of the TEK */
+    const struct hsm_blob *data;
+};
+int tek_put_export(struct keys *k, struct store_tx *tx, const struct tek_given *g);
 /* KeyInfo of Tags 2 and 3. */
 struct key_material;
 void tek_set_key_info(const struct key_material *made, struct cp3_message *m);
@@ -510,6 +516,8 @@ void group_clear(struct group *g);
 void group_add(struct group *g, struct bsa_state *take_bsa);
 /* Finds wraps that are in the store; the last thing of a read that chose members and TEK. */
 int group_read(struct group *g, struct store_tx *tx);
+/* Drops those that were given this TEK before, by whatever way. */
+void group_drop_given(struct group *g);
 /*
  * Wraps what was not found, and writes the messages.  A BSA whose own KEK is what fails is dropped
  * (n_failed), so that it is in nobody's way.  Errors: TEKD_EHSM and the like: the HSM fails, for

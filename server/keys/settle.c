@@ -301,6 +301,18 @@ static int apply_repeat(struct keys_work *w, struct store_tx *tx, const struct s
     return 0;
 }
 
+static int put_export(struct keys_work *w, struct store_tx *tx)
+{
+    const struct tek_given given = {.bsa = w->bsa->row->row,
+                                    .content = w->made.key.content,
+                                    .tek = w->made.key.tek,
+                                    .kek = w->made.kek,
+                                    .period = &w->made.key.period,
+                                    .data = &w->made.data};
+
+    return tek_put_export(w->k, tx, &given);
+}
+
 static int apply_new_rows(struct keys_work *w, struct store_tx *tx)
 {
     int r = 0;
@@ -310,7 +322,7 @@ static int apply_new_rows(struct keys_work *w, struct store_tx *tx)
     if (r == 0 && w->made.new_tek)
         r = insert_tek(w, tx);
     if (r == 0 && w->made.new_export)
-        r = tek_put_export(w->k, tx, w->made.key.tek, w->made.kek, &w->made.data);
+        r = put_export(w, tx);
     return r;
 }
 

@@ -83,21 +83,46 @@ void tek_changed(struct keys *k, const char *content_id)
     atomic_fetch_add(&k->tek_generation, 1);
 }
 
-int tek_put_export(struct keys *k, struct store_tx *tx, int64_t tek, int64_t kek,
-                   const struct hsm_blob *data)
+/* The fan-out of the next period's TEK may have gone by. */
+static int reach_new_holder(struct keys *k, struct store_tx *tx, const struct tek_given *g)
+{
+    struct store_fanout f = {.content = g->content, .after_bsa = g->bsa - 1};
+    struct store_tek next;
+    int r;
+
+    if (g->period->until_us == 0)
+        return 0;
+    r = store_tx_tek_current(tx, g->content, g->period->index + 1, &next);
+    if (r < 0)
+        return r == TEKD_ENOTFOUND ? 0 : r;
+    f.tek = next.row;
+    r = store_tx_fanout_reach(tx, &f);
+    if (r == 0)
+        delivery_changed(k, 0); /* who looks now waits for this transaction */
+    return r;
+}
+
+static int check_stored(struct keys *k, struct store_tx *tx, const struct tek_given *g)
 {
     struct hsm_blob stored = {.len = 0};
-    int r = store_tx_export_insert(tx, tek, kek, data);
+    int r = store_tx_export_find(tx, g->tek, g->kek, &stored);
 
-    if (r != TEKD_EEXIST)
-        return r;
-    r = store_tx_export_find(tx, tek, kek, &stored);
     if (r < 0)
         return r;
-    if (stored.len == data->len && memcmp(stored.octets, data->octets, stored.len) == 0)
+    if (stored.len == g->data->len && memcmp(stored.octets, g->data->octets, stored.len) == 0)
         return 0;
-    cache_put_export(k->cache, tek, kek, &stored);
+    cache_put_export(k->cache, g->tek, g->kek, &stored);
     return TEKD_ESTALE;
+}
+
+int tek_put_export(struct keys *k, struct store_tx *tx, const struct tek_given *g)
+{
+    bool is_holder;
+    int r = store_tx_export_insert(tx, g->tek, g->kek, g->data, &is_holder);
+
+    if (r == TEKD_EEXIST)
+        return check_stored(k, tx, g);
+    return r == 0 && is_holder ? reach_new_holder(k, tx, g) : r;
 }
 
 static void set_period(const struct period *p, struct cp3_key_info *info)

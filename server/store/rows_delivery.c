@@ -292,6 +292,14 @@ int store_tx_fanout_insert(struct store_tx *tx, struct store_fanout *f)
                   DB_VALUES(db_int(f->tek), db_int(f->content), db_int(f->after_bsa)), &f->row));
 }
 
+int store_tx_fanout_reach(struct store_tx *tx, const struct store_fanout *f)
+{
+    assert(tx->writes);
+    return rows_result(
+        tx, db_run(tx->db, DB_FANOUT_REACH,
+                   DB_VALUES(db_int(f->tek), db_int(f->content), db_int(f->after_bsa)), NULL));
+}
+
 static int change_fanout(struct store_tx *tx, enum db_statement st, const struct db_value *v,
                          size_t n)
 {

@@ -254,15 +254,17 @@ int store_tx_export_find(struct store_tx *tx, int64_t tek, int64_t kek, struct h
 }
 
 int store_tx_export_insert(struct store_tx *tx, int64_t tek, int64_t kek,
-                           const struct hsm_blob *data)
+                           const struct hsm_blob *data, bool *ret_holder)
 {
+    int64_t holders = 0;
     int r = may_write(tx);
 
     if (r == 0)
         r = db_insert(tx->db, DB_EXPORT_INSERT,
                       DB_VALUES(db_int(tek), db_int(kek), db_blob(data->octets, data->len)), NULL);
     if (r == 0)
-        r = db_run(tx->db, DB_HOLDER_INSERT, DB_VALUES(db_int(tek), db_int(kek)), NULL);
+        r = db_run(tx->db, DB_HOLDER_INSERT, DB_VALUES(db_int(tek), db_int(kek)), &holders);
+    *ret_holder = r == 0 && holders > 0;
     return rows_result(tx, r);
 }
 

@@ -139,7 +139,7 @@ static int put_content(struct slot *slot, struct store_tx *tx, struct store_cont
     if (r == 0)
         r = store_tx_tek_insert(tx, t);
     if (r == 0)
-        r = store_tx_export_insert(tx, t->row, 2, &data);
+        r = store_tx_export_insert(tx, t->row, 2, &data, &(bool){false});
     if (r == 0)
         r = store_tx_record(tx, make_generated(slot), NULL);
     return r;

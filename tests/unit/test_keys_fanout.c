@@ -581,6 +581,31 @@ static void period__that_is_over_is_not_fanned_out_any_more(void **state)
     assert_int_equal(delivery_count(s, NULL), KEYS_FANOUT_GROUP);
 }
 
+/* Whoever comes to hold the content when the next TEK has gone to the others gets it too, once. */
+static void period__reaches_who_comes_late(void **state)
+{
+    struct service *s = *state;
+
+    service_add_periods(s, NEWS, 600, 60);
+    pull(s, BSA(s, 1), NEWS);
+    fanout_run(s); /* of the first period, which a request made */
+    fake_clock_set_utc(EPOCH + 550 * SECOND);
+    assert_int_equal(make(s, 1), 0);
+    fanout_run(s);
+    assert_int_equal(delivery_count(s, NULL), 1);
+    assert_int_equal(fanout_count(s), 0);
+    pull(s, BSA(s, 2), NEWS);
+    assert_int_equal(fanout_count(s), 1);
+    fanout_run(s);
+    assert_int_equal(delivery_count(s, BSA(s, 1)), 1);
+    assert_int_equal(delivery_count(s, BSA(s, 2)), 1);
+    /* One that was passed over because of its place in the order, and one that holds it already. */
+    pull(s, BSA(s, 3), NEWS);
+    pull(s, BSA(s, 2), "urn:x:other");
+    fanout_run(s);
+    assert_int_equal(delivery_count(s, NULL), 3);
+}
+
 static _Atomic unsigned begun, changed;
 
 static void on_change(void *arg, int64_t bsa)
@@ -636,6 +661,7 @@ int main(void)
         FANOUT_TEST(period__to_come_is_fanned_out_when_it_is_made),
         FANOUT_TEST(period__made_by_a_request_is_fanned_out_too),
         FANOUT_TEST(period__that_is_over_is_not_fanned_out_any_more),
+        FANOUT_TEST(period__reaches_who_comes_late),
         FANOUT_TEST(fanout__is_said_to_the_push_service),
     };
 

@@ -150,7 +150,8 @@ static int ask_holders(void *arg, struct store_tx *tx)
     put_teks(tx);
     assert_string_equal(ASK(.content = 1, .tek = 3), "");
     for (size_t i = 0; i < ARRAY_SIZE(exports); i++)
-        assert_int_equal(store_tx_export_insert(tx, exports[i][0], exports[i][1], &data), 0);
+        assert_int_equal(
+            store_tx_export_insert(tx, exports[i][0], exports[i][1], &data, &(bool){false}), 0);
     assert_string_equal(ASK(.content = 1, .tek = 3), "234"); /* 6 has only that one */
     assert_string_equal(ASK(.content = 2, .tek = 3), "5");
     assert_string_equal(ASK(.content = 3, .tek = 3), "");
@@ -158,7 +159,7 @@ static int ask_holders(void *arg, struct store_tx *tx)
     assert_string_equal(ASK(.content = 1, .tek = 3, .limit = 2), "23");
     assert_string_equal(ASK(.content = 1, .tek = 3, .stop_at = 1), "2");
     /* The new one of it was fetched already: it is a holder all the same. */
-    assert_int_equal(store_tx_export_insert(tx, 3, 2, &data), 0);
+    assert_int_equal(store_tx_export_insert(tx, 3, 2, &data, &(bool){false}), 0);
     assert_string_equal(ASK(.content = 1, .tek = 3), "234");
     /* What was given stays given, though it is destroyed. */
     assert_int_equal(store_tx_tek_destroy(tx, 1), 0);

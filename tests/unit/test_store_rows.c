@@ -169,10 +169,10 @@ static int destroy(void *arg, struct store_tx *tx)
     uint32_t version = 0;
 
     (void)arg;
-    assert_int_equal(store_tx_export_insert(tx, 2, 4, &data), 0);
-    assert_int_equal(store_tx_export_insert(tx, 2, 4, &data), TEKD_EEXIST);
-    assert_int_equal(store_tx_export_insert(tx, 2, 5, &data), 0);
-    assert_int_equal(store_tx_export_insert(tx, 1, 4, &data), 0);
+    assert_int_equal(store_tx_export_insert(tx, 2, 4, &data, &(bool){false}), 0);
+    assert_int_equal(store_tx_export_insert(tx, 2, 4, &data, &(bool){false}), TEKD_EEXIST);
+    assert_int_equal(store_tx_export_insert(tx, 2, 5, &data, &(bool){false}), 0);
+    assert_int_equal(store_tx_export_insert(tx, 1, 4, &data, &(bool){false}), 0);
     assert_int_equal(store_tx_export_find(tx, 2, 5, &back), 0);
     assert_int_equal(back.len, 24);
     assert_memory_equal(back.octets, data.octets, 24);

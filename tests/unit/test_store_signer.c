@@ -599,7 +599,7 @@ static int put_exports(void *arg, struct store_tx *tx)
         k.kek.fingerprint[0] = (uint8_t)kek;
         r = store_tx_kek_insert(tx, &k);
         for (int tek = 1; tek <= TEKS && r == 0; tek++)
-            r = store_tx_export_insert(tx, tek, kek, &data);
+            r = store_tx_export_insert(tx, tek, kek, &data, &(bool){false});
     }
     return r;
 }

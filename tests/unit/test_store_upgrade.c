@@ -45,7 +45,8 @@ static int put_rows(void *arg, struct store_tx *tx)
     assert_int_equal(put_tek(tx, 1, 2, 2), 0);
     assert_int_equal(put_tek(tx, 2, 1, 3), 0);
     for (size_t i = 0; i < ARRAY_SIZE(exports); i++)
-        assert_int_equal(store_tx_export_insert(tx, exports[i][0], exports[i][1], &data), 0);
+        assert_int_equal(
+            store_tx_export_insert(tx, exports[i][0], exports[i][1], &data, &(bool){false}), 0);
     return store_tx_message_insert(tx, &m);
 }
 
