@@ -138,7 +138,7 @@ static int apply_rotate(void *arg, struct store_tx *tx)
     period_at(&x->order.content, store_tx_utc_us(tx), &x->order.period);
     r = tek_insert(&x->order, tx);
     if (r == 0)
-        r = tek_fan_out(tx, &x->order.tek);
+        r = tek_fan_out(tx, &x->order.period, &x->order.tek);
     if (r == 0)
         r = admin_record(tx, x->actor, "key rotate", x->content_id);
     if (r == 0)

@@ -110,8 +110,10 @@ int tek_insert(struct tek_order *o, struct store_tx *tx);
 /* A TEK of known version, with tek.generated.  Errors: TEKD_EEXIST (the version is taken). */
 int tek_put(struct keys *k, struct store_tx *tx, const char *content_id, const struct period *p,
             struct store_tek *t);
-/* Has it delivered to the BSAs that hold the content. */
-int tek_fan_out(struct store_tx *tx, const struct store_tek *t);
+/* Whether nobody can hold the content: it had no TEK before this one. */
+bool tek_is_first(const struct period *p, uint32_t version);
+/* Has it delivered to the BSAs that hold the content, if any can. */
+int tek_fan_out(struct store_tx *tx, const struct period *p, const struct store_tek *t);
 /* From here on the old TEK of the content is not current: what was decided on it is decided again.
  */
 void tek_changed(struct keys *k, const char *content_id);

@@ -70,7 +70,7 @@ static int apply_making(void *arg, struct store_tx *tx)
     if (period_is_over(&m->order.period, store_tx_utc_us(tx)))
         return TEKD_ESTALE;
     r = tek_insert(&m->order, tx);
-    return r == 0 && m->order.period.until_us != 0 ? tek_fan_out(tx, &m->order.tek) : r;
+    return r < 0 ? r : tek_fan_out(tx, &m->order.period, &m->order.tek);
 }
 
 int keys_period_make(struct keys *k, int64_t content, int64_t period, int64_t deadline_us)

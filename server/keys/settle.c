@@ -262,8 +262,8 @@ static int insert_tek(struct keys_work *w, struct store_tx *tx)
     memcpy(t.key_id, w->made.key.key_id, sizeof(t.key_id));
     r = tek_put(w->k, tx, w->request.content_id, &w->made.key.period, &t);
     w->made.key.tek = t.row;
-    /* Who held the TEK of the period before gets this one, too, as if it had been made in time. */
-    return r == 0 && w->made.key.period.until_us != 0 ? tek_fan_out(tx, &t) : r;
+    /* Who held the one before gets this one, too, as if it had been made in time. */
+    return r < 0 ? r : tek_fan_out(tx, &w->made.key.period, &t);
 }
 
 static int insert_message(struct keys_work *w, struct store_tx *tx, uint64_t seq)
@@ -421,7 +421,7 @@ static void tell_what_is_new(struct keys_work *w, int result)
         return;
     if (w->made.new_content && w->made.key.content != 0)
         atomic_fetch_add(&w->bsa->bsa->auto_contents, 1);
-    if (w->made.new_tek && w->made.key.period.until_us != 0)
+    if (w->made.new_tek && !tek_is_first(&w->made.key.period, w->made.version))
         delivery_changed(w->k, 0); /* its fan-out */
 }
 

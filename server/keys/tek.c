@@ -68,11 +68,16 @@ int tek_insert(struct tek_order *o, struct store_tx *tx)
     return tek_put(o->k, tx, o->content.id, &o->period, &o->tek);
 }
 
-int tek_fan_out(struct store_tx *tx, const struct store_tek *t)
+bool tek_is_first(const struct period *p, uint32_t version)
+{
+    return p->until_us == 0 && version == 1;
+}
+
+int tek_fan_out(struct store_tx *tx, const struct period *p, const struct store_tek *t)
 {
     struct store_fanout f = {.tek = t->row, .content = t->content};
 
-    return store_tx_fanout_insert(tx, &f);
+    return tek_is_first(p, t->version) ? 0 : store_tx_fanout_insert(tx, &f);
 }
 
 /* In this order: who takes the new generation before it asks the cache cannot find the old TEK

@@ -115,6 +115,8 @@ static void rotate__of_a_content_that_nobody_holds_reaches_nobody(void **state)
 
     assert_int_equal(service_add_content(s, NEWS, 128), 0);
     service_rotate(s, NEWS);
+    assert_int_equal(fanout_count(s), 0); /* it had none before */
+    service_rotate(s, NEWS);
     pull(s, BSA(s, 1), NEWS); /* has the new one already */
     assert_int_equal(step(s, &done), 0);
     assert_true(done);
@@ -581,6 +583,22 @@ static void period__that_is_over_is_not_fanned_out_any_more(void **state)
     assert_int_equal(delivery_count(s, NULL), KEYS_FANOUT_GROUP);
 }
 
+/* Who was given a TEK that is destroyed needs the next one all the more. */
+static void destroy__then_a_new_tek_reaches_those_that_held_it(void **state)
+{
+    struct service *s = *state;
+
+    pull(s, BSA(s, 1), NEWS);
+    pull(s, BSA(s, 2), NEWS);
+    destroy_current(s);
+    assert_int_equal(fanout_count(s), 0);
+    pull(s, BSA(s, 2), NEWS); /* makes it, and has it */
+    assert_int_equal(fanout_count(s), 1);
+    fanout_run(s);
+    assert_int_equal(delivery_count(s, BSA(s, 1)), 1);
+    assert_int_equal(delivery_count(s, NULL), 1);
+}
+
 /* Whoever comes to hold the content when the next TEK has gone to the others gets it too, once. */
 static void period__reaches_who_comes_late(void **state)
 {
@@ -661,6 +679,7 @@ int main(void)
         FANOUT_TEST(period__to_come_is_fanned_out_when_it_is_made),
         FANOUT_TEST(period__made_by_a_request_is_fanned_out_too),
         FANOUT_TEST(period__that_is_over_is_not_fanned_out_any_more),
+        FANOUT_TEST(destroy__then_a_new_tek_reaches_those_that_held_it),
         FANOUT_TEST(period__reaches_who_comes_late),
         FANOUT_TEST(fanout__is_said_to_the_push_service),
     };
