@@ -112,7 +112,7 @@ struct push {
     bool started;
     _Atomic bool stop;
     _Atomic unsigned n_polls; /* accepted and not answered */
-    _Atomic uint64_t under_way_now, attempts, confirmed, rejected, failed;
+    _Atomic uint64_t under_way_now, attempts, failed;
 
     pthread_mutex_t lock; /* guards these: */
     struct errand *returned, **last_returned;

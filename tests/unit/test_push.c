@@ -127,6 +127,28 @@ static void push__is_rejected_and_tries_again(void **state)
     assert_true(bsa_saw_same(&c->bsa[0], 0, 1));
 }
 
+/* A Status 1 that is POSTed behind a 202 is as loud, and counts as much. */
+static void push__is_rejected_by_post(void **state)
+{
+    struct courier *c = *state;
+    struct push_status status;
+    struct cp3_message m;
+    char mid[MID_SIZE];
+
+    bsa_set_mode(&c->bsa[0], BSA_TAKES);
+    send_to(c, &c->bsa[0], mid);
+    UNTIL(bsa_seen(&c->bsa[0]) == 1);
+    m = confirm_message(c->bsa[0].peer, mid, NEWS, CP3_STATUS_REFUSED);
+    assert_int_equal(confirm(c->s, c->bsa[0].peer, &m, NULL), 204);
+    assert_true(courier_logged("warn push event=rejected", mid));
+    assert_int_equal(push_status_get(c->push, &status), 0);
+    assert_int_equal(status.rejected, 1);
+    m.status = CP3_STATUS_OK;
+    assert_int_equal(confirm(c->s, c->bsa[0].peer, &m, NULL), 204);
+    assert_int_equal(push_status_get(c->push, &status), 0);
+    assert_int_equal(status.confirmed, 1);
+}
+
 /* What is in the row and the log for each of these; and the next attempt, of the same octets, is
  * confirmed. */
 static void fails_by(struct courier *c, enum bsa_mode mode, const char *why)
@@ -592,6 +614,7 @@ int main(void)
         COURIER_TEST(push__waits_for_a_confirmation_by_post),
         COURIER_TEST(push__sends_again_what_was_taken_and_not_confirmed),
         COURIER_TEST(push__is_rejected_and_tries_again),
+        COURIER_TEST(push__is_rejected_by_post),
         COURIER_TEST(push__fails_by_an_http_error),
         COURIER_TEST(push__fails_by_html),
         COURIER_TEST(push__fails_by_a_redirect),
