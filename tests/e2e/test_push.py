@@ -213,14 +213,15 @@ def test_an_answer_to_one_delivery_does_not_confirm_another(stage, bsa, content)
 
 
 def test_confirmations_that_match_nothing_cost_only_the_records_they_may(stage, bsa):
+    earlier = len(unmatched(stage, bsa))
     before = stage.tekd.ctl("status")["store"]["records"]
     with stage.tekd.connect(bsa.name) as c:
         for i in range(200):
             m = confirmation(given_to(bsa, f"none-{i}", "urn:x"))
             problem(c.ask(m, bsa.media), 409, "unknown-message")
-    mine = unmatched(stage, bsa)
-    assert mine.count("unknown-message") <= 21
-    assert stage.tekd.ctl("status")["store"]["records"] - before <= 30
+    # 200 may take longer than a minute: two windows of ten, and the summary of the first.
+    assert 10 <= unmatched(stage, bsa)[earlier:].count("unknown-message") <= 21
+    assert 10 <= stage.tekd.ctl("status")["store"]["records"] - before <= 30
 
 
 # ---- answers that are failed attempts --------------------------------------------------------------
