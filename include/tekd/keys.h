@@ -221,8 +221,9 @@ int keys_content_add(struct keys *k, const struct keys_actor *a, const struct ke
 
 /*
  * Called when deliveries of this BSA were prepared and are signed, or changed by a confirmation or
- * an operator, or when its enrolment changed (it may have a URL now, or be enabled); bsa 0: a fan-out was begun, or a content with crypto-periods was added.  From any
- * thread; must not block.  Set before the first request.
+ * an operator, or when its enrolment changed (it may have a URL now, or be enabled); bsa 0: a
+ * fan-out was begun, or a content with crypto-periods was added.  From any thread; must not block.
+ * Set before the first request.
  */
 void keys_on_delivery(struct keys *k, void (*changed)(void *arg, int64_t bsa), void *arg);
 

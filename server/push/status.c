@@ -36,11 +36,11 @@ int push_status_get(struct push *p, struct push_status *ret_status)
 
     keys_status_get(p->keys, &keys);
     s = (struct push_status){.under_way = atomic_load(&p->under_way_now),
-                            .attempts = atomic_load(&p->attempts),
-                            .confirmed = keys.confirmed,
-                            .rejected = keys.rejected,
-                            .failed = atomic_load(&p->failed),
-                            .late_periods = jobs_late(p->jobs)};
+                             .attempts = atomic_load(&p->attempts),
+                             .confirmed = keys.confirmed,
+                             .rejected = keys.rejected,
+                             .failed = atomic_load(&p->failed),
+                             .late_periods = jobs_late(p->jobs)};
     r = store_call(p->store, STORE_READ, read_rows, &s);
     if (r == 0)
         *ret_status = s;
