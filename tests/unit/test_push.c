@@ -415,6 +415,25 @@ static void push__warns_of_a_deadline_once(void **state)
     assert_false(courier_logged("seconds_left=199", first));
 }
 
+/* However many are near already, who comes near next is told of, and all are counted. */
+static void push__warns_of_a_deadline_behind_many(void **state)
+{
+    enum { MANY = 300, SAID = 16 };
+    struct courier *c = *state;
+    char mid[MID_SIZE], next[MID_SIZE], more[32];
+
+    bsa_set_url(c, &c->bsa[0], "");
+    for (unsigned i = 0; i < MANY; i++)
+        send_to(c, &c->bsa[0], mid);
+    fake_clock_advance(100 * S);
+    send_to(c, &c->bsa[0], next);
+    fake_clock_advance((DELIVERY_DEADLINE_S - 400) * S + 1);
+    (void)snprintf(more, sizeof(more), "deliveries=%d", MANY - SAID);
+    UNTIL(courier_logged("event=more-deadlines-near", more));
+    fake_clock_advance(100 * S);
+    UNTIL(courier_logged("event=deadline-near", next));
+}
+
 static void push__lets_a_disabled_bsa_stand(void **state)
 {
     struct courier *c = *state;
@@ -632,6 +651,7 @@ int main(void)
         COURIER_TEST(push__pauses_longer_with_each_failure),
         COURIER_TEST(push__ends_at_the_deadline),
         COURIER_TEST(push__warns_of_a_deadline_once),
+        COURIER_TEST(push__warns_of_a_deadline_behind_many),
         COURIER_TEST(push__lets_a_disabled_bsa_stand),
         COURIER_TEST(push__makes_no_attempt_without_a_url),
         COURIER_TEST(push__sends_to_nobody_what_was_abandoned),
