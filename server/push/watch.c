@@ -67,6 +67,8 @@ static int expire_one(struct expiry *x, struct store_tx *tx, size_t i)
     struct store_delivery *d = &x->d[i];
     int r;
 
+    if (d->state == STORE_DELIVERY_IN_FLIGHT)
+        memcpy(d->why, PUSH_WHY_SILENT, sizeof(PUSH_WHY_SILENT));
     d->state = STORE_DELIVERY_UNCONFIRMED;
     r = store_tx_delivery_update(tx, d);
     if (r == 0)

@@ -99,12 +99,18 @@ static void push__sends_again_what_was_taken_and_not_confirmed(void **state)
     until_quiet(c);
     lease = delivery_row(c->s, mid).next_us - clock_utc_us();
     assert_true(lease > ATTEMPT_S * S && lease <= (ATTEMPT_S + 1) * S);
-    bsa_set_mode(&c->bsa[0], BSA_CONFIRMS);
+    assert_string_equal(delivery_row(c->s, mid).why, "");
     fake_clock_advance(lease);
+    UNTIL(bsa_seen(&c->bsa[0]) == 2);
+    assert_string_equal(delivery_row(c->s, mid).why, "no confirmation came");
+    until_quiet(c);
+    bsa_set_mode(&c->bsa[0], BSA_CONFIRMS);
+    fake_clock_advance(delivery_row(c->s, mid).next_us - clock_utc_us());
     until_state(c, mid, STORE_DELIVERY_CONFIRMED);
-    assert_int_equal(delivery_row(c->s, mid).attempts, 2);
-    assert_int_equal(bsa_seen(&c->bsa[0]), 2);
-    assert_true(bsa_saw_same(&c->bsa[0], 0, 1));
+    assert_string_equal(delivery_row(c->s, mid).why, "");
+    assert_int_equal(delivery_row(c->s, mid).attempts, 3);
+    assert_int_equal(bsa_seen(&c->bsa[0]), 3);
+    assert_true(bsa_saw_same(&c->bsa[0], 0, 1) && bsa_saw_same(&c->bsa[0], 1, 2));
 }
 
 /* ---- not confirmed -----------------------------------------------------------------------------
@@ -385,9 +391,12 @@ static void push__ends_at_the_deadline(void **state)
     until_quiet(c);
     fake_clock_advance((DELIVERY_DEADLINE_S - 300) * S);
     UNTIL(courier_logged("event=deadline-near", mid));
+    UNTIL(bsa_seen(&c->bsa[0]) == 2);
+    until_quiet(c);
     assert_true(is_state(c, mid, STORE_DELIVERY_IN_FLIGHT));
     fake_clock_advance(300 * S);
     until_state(c, mid, STORE_DELIVERY_UNCONFIRMED);
+    assert_string_equal(delivery_row(c->s, mid).why, "no confirmation came");
     UNTIL(courier_logged("event=unconfirmed", mid));
     assert_int_equal(service_count(c->s, "delivery.unconfirmed", "mid", mid), 1);
     /* A confirmation counts all the same. */
