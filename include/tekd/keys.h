@@ -270,8 +270,8 @@ int keys_delivery_abandon(struct keys *k, const struct keys_actor *a, const char
  * Judged on the store thread by the row; records delivery.confirmed, delivery.rejected,
  * confirm.duplicate or confirm.unmatched.  What the caller fills stays alive until done, which runs
  * on the store thread when the outcome is durable, or at once on the caller's when the store takes
- * nothing.  After a rejection the delivery is due when the claim said, or retry_us from now if that
- * is sooner.
+ * nothing.  A rejection is a warning in the log, unless it repeats one.  After it the delivery is
+ * due when the claim said, or retry_us from now if that is sooner.
  */
 enum keys_confirmation {
     KEYS_CONFIRMED,  /* now, or (duplicate) before */
@@ -298,7 +298,8 @@ struct keys_confirm {
     struct store_item item;
     struct keys *keys;
     struct record *note;
-    bool changed;
+    uint32_t attempt;
+    bool changed, news;
 };
 void keys_confirm(struct keys *k, struct keys_confirm *c);
 
@@ -355,6 +356,7 @@ void keys_flush(struct keys *k);
 struct keys_status {
     uint64_t answered, refused, repeated, busy, failed;
     uint64_t tek_hits, tek_misses;
+    uint64_t confirmed, rejected; /* outcomes of deliveries, however they came; no duplicates */
     size_t bsas;
     bool bound; /* the storage KEK was found and agrees */
     char reason[HSM_TEXT_MAX];

@@ -96,7 +96,7 @@ int push_collect(struct push *p, struct push_poll *poll);
 struct push_status {
     uint64_t count[STORE_DELIVERY_STATES];
     uint64_t under_way; /* attempts at this moment */
-    /* Since the start: claims, and what was answered to a push (not what came by POST later). */
+    /* Since the start: claims, what BSAs said however it came, and pushes that failed. */
     uint64_t attempts, confirmed, rejected, failed;
     uint64_t fanouts;       /* that are not through */
     int64_t oldest_open_us; /* UTC; 0: none */

@@ -430,6 +430,18 @@ int store_tx_delivery_walk_confirmed(struct store_tx *tx, uint64_t from, const s
 int store_tx_delivery_expired(struct store_tx *tx, int64_t now_us, const struct store_walk *w,
                               int (*each)(void *arg, const struct store_delivery *d));
 /*
+ * Open ones that came near their deadline after since_us and until now_us, and are not past it, in
+ * the order of their deadlines; w->after is not looked at.  Near is the last near_us before it, or
+ * the last quarter of the time between its making and it if that is less.  Who was near before is
+ * gone over in the database but costs little.
+ */
+struct store_near {
+    int64_t near_us, since_us, now_us;
+};
+int store_tx_delivery_near(struct store_tx *tx, const struct store_near *n,
+                           const struct store_walk *w,
+                           int (*each)(void *arg, const struct store_delivery *d));
+/*
  * Of each BSA with open deliveries: how many, the earliest next_us and the earliest deadline.  It
  * reads an entry of an index for each open one.
  */

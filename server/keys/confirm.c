@@ -5,10 +5,13 @@
  *     prepared, in flight, rejected,      confirmed          rejected: tried again
  *       unknown
  *     confirmed                           once more: 204     contradicts: 409
- *     unconfirmed, abandoned              confirmed, late    recorded; stays as it is
+ *     unconfirmed, abandoned              confirmed, late    recorded; the state stays
  *
  * What says something else than its delivery, or was never asked for, is no confirmation.  Only
  * what changes a row is waited for; all else costs the peer's own time, not a sync.
+ *
+ * What is news is counted, and Status 1 is a warning in the log, however it came.  A confirmation
+ * that says once more what the row says already is no news.
  */
 #include "internal.h"
 
@@ -18,6 +21,9 @@
 #include <string.h>
 
 #include "tekd/err.h"
+#include "tekd/log.h"
+
+#define REFUSED_BY_BSA "Status 1" /* as last error */
 
 enum verdict { CONFIRMS, REPEATS, REJECTS, REJECTS_LATE, CONTRADICTS };
 
@@ -101,6 +107,7 @@ static int confirm(struct keys_confirm *c, struct store_tx *tx, struct store_del
     d->why[0] = '\0';
     c->outcome = KEYS_CONFIRMED;
     c->changed = true;
+    c->news = true;
     return store_tx_delivery_update(tx, d);
 }
 
@@ -116,6 +123,7 @@ static void retry_sooner(const struct keys_confirm *c, struct store_tx *tx,
 
 static int reject(struct keys_confirm *c, struct store_tx *tx, struct store_delivery *d)
 {
+    bool is_open = store_delivery_is_open(d->state);
     struct record *rec = NULL;
     int r = record_new_of(c, "delivery.rejected", d, &rec);
 
@@ -124,13 +132,15 @@ static int reject(struct keys_confirm *c, struct store_tx *tx, struct store_deli
     if (r < 0)
         return r;
     c->outcome = KEYS_REJECTED;
-    if (!store_delivery_is_open(d->state))
-        return 0;
-    d->state = STORE_DELIVERY_REJECTED;
-    memcpy(d->why, "Status 1", sizeof("Status 1"));
-    retry_sooner(c, tx, d);
-    c->changed = true;
-    return store_tx_delivery_update(tx, d);
+    c->attempt = d->attempts;
+    c->news = is_open ? d->state != STORE_DELIVERY_REJECTED : strcmp(d->why, REFUSED_BY_BSA) != 0;
+    memcpy(d->why, REFUSED_BY_BSA, sizeof(REFUSED_BY_BSA));
+    if (is_open) {
+        d->state = STORE_DELIVERY_REJECTED;
+        retry_sooner(c, tx, d);
+        c->changed = true;
+    }
+    return is_open || c->news ? store_tx_delivery_update(tx, d) : 0;
 }
 
 static int judge(struct keys_confirm *c, struct store_tx *tx, struct store_delivery *d)
@@ -185,6 +195,18 @@ static void record_unmatched(const struct keys_confirm *c)
     keys_record_refusal(c->keys, &what, LIMIT_REFUSED_PER_MINUTE);
 }
 
+static void tell(const struct keys_confirm *c)
+{
+    if (c->outcome == KEYS_CONFIRMED) {
+        atomic_fetch_add(&c->keys->confirmed, 1);
+        return;
+    }
+    atomic_fetch_add(&c->keys->rejected, 1);
+    log_event(LOG_WARN, "push", "rejected", LOG_STR("bsa", c->peer),
+              LOG_STR("mid", c->message->message_id), LOG_INT("attempt", c->attempt),
+              LOG_STR("addr", c->addr));
+}
+
 static void done_confirm(struct store_item *item, int result)
 {
     struct keys_confirm *c = confirm_of(item);
@@ -199,6 +221,8 @@ static void done_confirm(struct store_item *item, int result)
     }
     if (c->note)
         keys_note(c->keys, TAKE(c->note));
+    if (result == 0 && c->news)
+        tell(c);
     if (result == 0 && c->changed)
         delivery_changed(c->keys, c->bsa);
     c->done(c);
@@ -215,6 +239,7 @@ void keys_confirm(struct keys *k, struct keys_confirm *c)
     c->error = 0;
     c->note = NULL;
     c->changed = false;
+    c->news = false;
     r = store_submit(k->store, &c->item);
     if (r < 0)
         done_confirm(&c->item, r);

@@ -308,6 +308,7 @@ struct keys {
     char reason[HSM_TEXT_MAX]; /* why not bound */
 
     _Atomic uint64_t answered, refused, repeated, busy, failed, tek_hits, tek_misses;
+    _Atomic uint64_t confirmed, rejected; /* deliveries */
 };
 
 /* Around a wait in keys_handle(). */

@@ -256,6 +256,8 @@ void keys_status_get(struct keys *k, struct keys_status *ret_status)
                                        .failed = atomic_load(&k->failed),
                                        .tek_hits = atomic_load(&k->tek_hits),
                                        .tek_misses = atomic_load(&k->tek_misses),
+                                       .confirmed = atomic_load(&k->confirmed),
+                                       .rejected = atomic_load(&k->rejected),
                                        .bsas = registry_count(k->registry)};
     (void)pthread_mutex_lock(&k->lock);
     ret_status->bound = k->bound;

@@ -92,6 +92,8 @@ static int claim_one(struct claim *c, struct store_tx *tx, struct store_delivery
 {
     int r;
 
+    if (d->state == STORE_DELIVERY_IN_FLIGHT)
+        memcpy(d->why, PUSH_WHY_SILENT, sizeof(PUSH_WHY_SILENT));
     d->state = STORE_DELIVERY_IN_FLIGHT;
     d->attempts++;
     d->next_us = store_tx_utc_us(tx) + c->lease_us +

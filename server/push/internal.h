@@ -93,6 +93,10 @@ struct attempt {
 void attempt_free(struct attempt *a);
 AUTO_DEFINE(attempt)
 
+/* The last error of a delivery that is in flight and that nobody spoke of until its lease, or its
+ * time, was over. */
+#define PUSH_WHY_SILENT "no confirmation came"
+
 /* Lanes that wait for room, in the order they came. */
 struct lane_list {
     struct lane *first, *last;
@@ -112,7 +116,7 @@ struct push {
     bool started;
     _Atomic bool stop;
     _Atomic unsigned n_polls; /* accepted and not answered */
-    _Atomic uint64_t under_way_now, attempts, confirmed, rejected, failed;
+    _Atomic uint64_t under_way_now, attempts, failed;
 
     pthread_mutex_t lock; /* guards these: */
     struct errand *returned, **last_returned;

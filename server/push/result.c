@@ -113,20 +113,6 @@ static void judged(struct keys_confirm *self)
     errand_return(&j->e, self->outcome == KEYS_NOT_JUDGED ? self->error : 0);
 }
 
-/* That it was judged at all shows in the counters; the record has the rest. */
-static void judging_settled(struct push *p, struct judging *j)
-{
-    if (j->c.outcome == KEYS_CONFIRMED)
-        atomic_fetch_add(&p->confirmed, 1);
-    if (j->c.outcome == KEYS_REJECTED) {
-        atomic_fetch_add(&p->rejected, 1);
-        log_event(LOG_WARN, "push", "rejected", LOG_STR("bsa", j->attempt->peer),
-                  LOG_STR("mid", j->attempt->mid), LOG_INT("attempt", j->attempt->number));
-    }
-    lane_leave(p, j->lane, 1);
-    j->lane->look = true;
-}
-
 static void judging_back(struct errand *e)
 {
     struct judging *j = (struct judging *)e;
@@ -137,7 +123,8 @@ static void judging_back(struct errand *e)
         (void)snprintf(why, sizeof(why), "not a confirmation: %s", cp3_reason_name(j->c.reason));
         failed(e->push, j->lane, TAKE(j->attempt), why);
     } else {
-        judging_settled(e->push, j);
+        lane_leave(e->push, j->lane, 1);
+        j->lane->look = true;
     }
     lane_work(e->push, j->lane, &now);
     attempt_free(j->attempt);

@@ -30,14 +30,18 @@ static int read_rows(void *arg, struct store_tx *tx)
 
 int push_status_get(struct push *p, struct push_status *ret_status)
 {
-    struct push_status s = {.under_way = atomic_load(&p->under_way_now),
-                            .attempts = atomic_load(&p->attempts),
-                            .confirmed = atomic_load(&p->confirmed),
-                            .rejected = atomic_load(&p->rejected),
-                            .failed = atomic_load(&p->failed),
-                            .late_periods = jobs_late(p->jobs)};
-    int r = store_call(p->store, STORE_READ, read_rows, &s);
+    struct keys_status keys;
+    struct push_status s;
+    int r;
 
+    keys_status_get(p->keys, &keys);
+    s = (struct push_status){.under_way = atomic_load(&p->under_way_now),
+                             .attempts = atomic_load(&p->attempts),
+                             .confirmed = keys.confirmed,
+                             .rejected = keys.rejected,
+                             .failed = atomic_load(&p->failed),
+                             .late_periods = jobs_late(p->jobs)};
+    r = store_call(p->store, STORE_READ, read_rows, &s);
     if (r == 0)
         *ret_status = s;
     return r;

@@ -2,8 +2,7 @@
  * Deadlines.  A delivery that comes near its own is a warning in the log, once; one that has passed
  * it is unconfirmed and not sent any more, though a confirmation that comes later still counts.
  *
- * Near means: within a quarter of the usual time for a delivery, but not more than five minutes.
- * A delivery comes near when that time begins, or when it is made later than that.
+ * Near means: within the last quarter of the delivery's own time, but not more than five minutes.
  */
 #include "internal.h"
 
@@ -15,9 +14,8 @@
 #include "tekd/log.h"
 
 #define NEAR_MAX_US  (300 * SECOND_US)
-#define NEAR_ROWS    256 /* that one look goes through */
-#define WARNINGS_MAX 16  /* of one look */
-#define GROUP        32  /* rows of one transaction, each with a record */
+#define WARNINGS_MAX 16 /* of one look; the rest is counted */
+#define GROUP        32 /* rows of one transaction, each with a record */
 
 /* What is said of one of them. */
 struct late {
@@ -69,6 +67,8 @@ static int expire_one(struct expiry *x, struct store_tx *tx, size_t i)
     struct store_delivery *d = &x->d[i];
     int r;
 
+    if (d->state == STORE_DELIVERY_IN_FLIGHT)
+        memcpy(d->why, PUSH_WHY_SILENT, sizeof(PUSH_WHY_SILENT));
     d->state = STORE_DELIVERY_UNCONFIRMED;
     r = store_tx_delivery_update(tx, d);
     if (r == 0)
@@ -128,9 +128,8 @@ static void expire(struct push *p)
 
 struct watch {
     struct errand e; /* first */
-    int64_t near_us;
-    int64_t since_us, now_us; /* who came near between these is told of */
-    bool expired;             /* and somebody is past it */
+    struct store_near near;
+    bool expired; /* and somebody is past it */
     size_t n, more;
     struct late late[WARNINGS_MAX];
 };
@@ -138,27 +137,31 @@ struct watch {
 static int take_late(void *arg, const struct store_delivery *d)
 {
     struct watch *w = arg;
-    int64_t came_near_us = d->deadline_us - w->near_us;
 
-    if (d->created_us > came_near_us)
-        came_near_us = d->created_us;
-    if (d->deadline_us <= w->now_us)
-        w->expired = true;
-    else if (came_near_us <= w->since_us)
-        return 0; /* was told of */
-    else if (w->n < WARNINGS_MAX)
+    if (w->n < WARNINGS_MAX)
         note_late(&w->late[w->n++], d);
     else
         w->more++;
     return 0;
 }
 
+static int take_expired(void *arg, const struct store_delivery *d)
+{
+    struct watch *w = arg;
+
+    (void)d;
+    w->expired = true;
+    return 0;
+}
+
 static int apply_watch(struct store_item *self, struct store_tx *tx)
 {
     struct watch *w = (struct watch *)self;
-    const struct store_walk walk = {.limit = NEAR_ROWS, .arg = w};
-    int r = store_tx_delivery_expired(tx, w->now_us + w->near_us, &walk, take_late);
+    const struct store_walk all = {.limit = SIZE_MAX, .arg = w}, one = {.limit = 1, .arg = w};
+    int r = store_tx_delivery_near(tx, &w->near, &all, take_late);
 
+    if (r == 0)
+        r = store_tx_delivery_expired(tx, w->near.now_us, &one, take_expired);
     for (size_t i = 0; i < w->n && r == 0; i++)
         r = recover_peer(tx, w->late[i].bsa, w->late[i].peer);
     return r;
@@ -172,9 +175,9 @@ static void watch_back(struct errand *e)
     p->watching = false;
     p->watch_again_us = moment_now().mono_us + SECOND_US;
     if (e->result == 0) {
-        p->watched_us = w->now_us;
+        p->watched_us = w->near.now_us;
         for (size_t i = 0; i < w->n; i++)
-            say_late("deadline-near", &w->late[i], w->now_us);
+            say_late("deadline-near", &w->late[i], w->near.now_us);
         if (w->more > 0)
             log_event(LOG_WARN, "push", "more-deadlines-near", LOG_INT("deliveries", w->more));
         if (w->expired && p->cut_us == 0)
@@ -185,21 +188,17 @@ static void watch_back(struct errand *e)
 
 int64_t watch_turn(struct push *p, const struct moment *now)
 {
-    int64_t near_us = p->deadline_s * SECOND_US / 4;
     struct watch *w;
 
-    if (near_us > NEAR_MAX_US)
-        near_us = NEAR_MAX_US;
-    if (p->watching || p->cut_us != 0 || p->earliest_deadline_us - near_us > now->utc_us)
+    if (p->watching || p->cut_us != 0 || p->earliest_deadline_us - NEAR_MAX_US > now->utc_us)
         return INT64_MAX; /* until the lanes are looked over again */
     if (p->watch_again_us > now->mono_us)
         return p->watch_again_us - now->mono_us;
     w = calloc(1, sizeof(*w));
     if (!w)
         return SECOND_US;
-    w->near_us = near_us;
-    w->since_us = p->watched_us;
-    w->now_us = now->utc_us;
+    w->near = (struct store_near){
+        .near_us = NEAR_MAX_US, .since_us = p->watched_us, .now_us = now->utc_us};
     w->e.item.apply = apply_watch;
     w->e.back = watch_back;
     p->watching = true;

@@ -216,6 +216,17 @@ int store_tx_delivery_expired(struct store_tx *tx, int64_t now_us, const struct 
     return walk(tx, &(struct delivery_walk){DB_DELIVERY_EXPIRED, values, 2, w->arg, each});
 }
 
+int store_tx_delivery_near(struct store_tx *tx, const struct store_near *n,
+                           const struct store_walk *w,
+                           int (*each)(void *arg, const struct store_delivery *d))
+{
+    const struct db_value values[] = {db_int(n->now_us), db_int(n->now_us + n->near_us),
+                                      db_int(n->since_us), db_int(n->since_us + n->near_us),
+                                      db_int(rows_limit(w))};
+
+    return walk(tx, &(struct delivery_walk){DB_DELIVERY_NEAR, values, 5, w->arg, each});
+}
+
 /* ---- sums ------------------------------------------------------------------------------------ */
 
 static void read_lane(struct db *db, enum db_statement st, struct store_lane *ret_lane)

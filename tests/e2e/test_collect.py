@@ -127,12 +127,17 @@ def test_what_is_ignored_or_rejected_does_not_stand_before_the_next(stage):
     with stage.tekd.connect(bsa.name) as c:
         assert bsa.collect(0, c).mid == ignored
         m = bsa.collect(0, c)
-        assert m.mid == rejected and bsa.confirm(m, 1) == 204
+        assert m.mid == rejected
+        assert [bsa.confirm(m, 1) for _ in range(2)] == [204, 204]  # the second is no news
         for mid in others:
             m = bsa.collect(0, c)
             assert m.mid == mid and bsa.confirm(m) == 204
     assert all(stage.show(mid)["state"] == "confirmed" for mid in others)
     assert stage.show(rejected)["state"] == "rejected"
+    assert sum("warn push event=rejected" in line and rejected in line
+               for line in stage.tekd.log().splitlines()) == 1
+    counted = stage.tekd.ctl("status")["deliveries"]
+    assert (counted["confirmed"], counted["rejected"]) == (len(others), 1)
     # Both come again, and may be ignored again.
     for _ in range(2):
         again = {bsa.collect(20).mid for _ in range(2)}
@@ -143,7 +148,7 @@ def test_what_is_ignored_or_rejected_does_not_stand_before_the_next(stage):
         m = bsa.collect(0)
     assert bsa.confirm(m) == 204
     log = stage.verify()
-    assert log.deliveries[rejected].events()[:3] == ["prepared", "attempt", "rejected"]
+    assert log.deliveries[rejected].events()[:4] == ["prepared", "attempt", "rejected", "rejected"]
     assert log.deliveries[ignored].events()[:3] == ["prepared", "attempt", "attempt"]
 
 

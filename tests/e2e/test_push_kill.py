@@ -91,8 +91,10 @@ class Run:
 
 def kill_many(stage, runs, seed, capsys):
     run = Run(stage, seed)
+    all_under_way = 0
     for n in range(runs):
         under_way = run.once()
+        all_under_way += under_way
         with capsys.disabled():
             print(f"\nrun {n + 1} of {runs}, seed {seed}: {under_way} of "
                   f"{CONTENTS * 10} under way at the kill", end="")
@@ -104,6 +106,7 @@ def kill_many(stage, runs, seed, capsys):
               f"{events['delivery.attempt']} attempts, {events['delivery.unknown']} unknown, "
               f"{events['confirm.duplicate']} duplicates, {len(log.unattested)} unattested records")
     assert events["delivery.unknown"] > 0
+    assert all_under_way >= 10 * runs, "too few were under way at the kills to show anything"
     stage.tekd.stop()
 
 

@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #define PUSH_SERVER_SEEN_MAX   16384
-#define PUSH_SERVER_ANSWER_MAX 1024
+#define PUSH_SERVER_ANSWER_MAX 66560 /* more than an answer may have, and a header */
 #define PUSH_SERVER_CONNS_MAX  64
 
 /* What becomes of a request. */

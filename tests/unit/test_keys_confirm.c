@@ -136,6 +136,46 @@ static void confirm__after_a_rejection_is_final(void **state)
     assert_int_equal(service_count(f->s, "delivery.confirmed", NULL, NULL), 1);
 }
 
+static struct keys_status counts(struct fixture *f)
+{
+    struct keys_status st;
+
+    keys_status_get(f->s->keys, &st);
+    return st;
+}
+
+/* Once for each outcome; what only repeats one is recorded and not counted. */
+static void confirm__is_counted_once(void **state)
+{
+    struct fixture *f = *state;
+
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(say(f, REFUSED, NULL), 204);
+    assert_int_equal(counts(f).rejected, 1);
+    assert_int_equal(service_count(f->s, "delivery.rejected", NULL, NULL), 3);
+    delivery_force(f->s, f->mid, STORE_DELIVERY_IN_FLIGHT); /* the next attempt */
+    assert_int_equal(say(f, REFUSED, NULL), 204);
+    assert_int_equal(counts(f).rejected, 2);
+    assert_int_equal(counts(f).confirmed, 0);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(say(f, OK, NULL), 204);
+    assert_int_equal(say(f, REFUSED, "already-confirmed"), 409);
+    assert_int_equal(counts(f).confirmed, 1);
+    assert_int_equal(counts(f).rejected, 2);
+}
+
+static void reject__that_comes_late_is_counted_once(void **state)
+{
+    struct fixture *f = *state;
+
+    delivery_force(f->s, f->mid, STORE_DELIVERY_UNCONFIRMED);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(say(f, REFUSED, NULL), 204);
+    assert_int_equal(counts(f).rejected, 1);
+    assert_string_equal(delivery_row(f->s, f->mid).why, "Status 1");
+    assert_int_equal(state_of(f), STORE_DELIVERY_UNCONFIRMED);
+}
+
 /* When it is tried again is the push service's. */
 static void reject__leaves_the_time_of_the_next_attempt(void **state)
 {
@@ -574,6 +614,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CONFIRM_TEST(confirm__is_judged_by_the_table),
         CONFIRM_TEST(confirm__after_a_rejection_is_final),
+        CONFIRM_TEST(confirm__is_counted_once),
+        CONFIRM_TEST(reject__that_comes_late_is_counted_once),
         CONFIRM_TEST(reject__leaves_the_time_of_the_next_attempt),
         CONFIRM_TEST(confirm__that_matches_nothing_changes_nothing),
         CONFIRM_TEST(confirm__of_anothers_is_unknown),

@@ -99,12 +99,18 @@ static void push__sends_again_what_was_taken_and_not_confirmed(void **state)
     until_quiet(c);
     lease = delivery_row(c->s, mid).next_us - clock_utc_us();
     assert_true(lease > ATTEMPT_S * S && lease <= (ATTEMPT_S + 1) * S);
-    bsa_set_mode(&c->bsa[0], BSA_CONFIRMS);
+    assert_string_equal(delivery_row(c->s, mid).why, "");
     fake_clock_advance(lease);
+    UNTIL(bsa_seen(&c->bsa[0]) == 2);
+    assert_string_equal(delivery_row(c->s, mid).why, "no confirmation came");
+    until_quiet(c);
+    bsa_set_mode(&c->bsa[0], BSA_CONFIRMS);
+    fake_clock_advance(delivery_row(c->s, mid).next_us - clock_utc_us());
     until_state(c, mid, STORE_DELIVERY_CONFIRMED);
-    assert_int_equal(delivery_row(c->s, mid).attempts, 2);
-    assert_int_equal(bsa_seen(&c->bsa[0]), 2);
-    assert_true(bsa_saw_same(&c->bsa[0], 0, 1));
+    assert_string_equal(delivery_row(c->s, mid).why, "");
+    assert_int_equal(delivery_row(c->s, mid).attempts, 3);
+    assert_int_equal(bsa_seen(&c->bsa[0]), 3);
+    assert_true(bsa_saw_same(&c->bsa[0], 0, 1) && bsa_saw_same(&c->bsa[0], 1, 2));
 }
 
 /* ---- not confirmed -----------------------------------------------------------------------------
@@ -125,6 +131,28 @@ static void push__is_rejected_and_tries_again(void **state)
     fake_clock_advance(S); /* the rest of its lease is not waited for */
     until_state(c, mid, STORE_DELIVERY_CONFIRMED);
     assert_true(bsa_saw_same(&c->bsa[0], 0, 1));
+}
+
+/* A Status 1 that is POSTed behind a 202 is as loud, and counts as much. */
+static void push__is_rejected_by_post(void **state)
+{
+    struct courier *c = *state;
+    struct push_status status;
+    struct cp3_message m;
+    char mid[MID_SIZE];
+
+    bsa_set_mode(&c->bsa[0], BSA_TAKES);
+    send_to(c, &c->bsa[0], mid);
+    UNTIL(bsa_seen(&c->bsa[0]) == 1);
+    m = confirm_message(c->bsa[0].peer, mid, NEWS, CP3_STATUS_REFUSED);
+    assert_int_equal(confirm(c->s, c->bsa[0].peer, &m, NULL), 204);
+    assert_true(courier_logged("warn push event=rejected", mid));
+    assert_int_equal(push_status_get(c->push, &status), 0);
+    assert_int_equal(status.rejected, 1);
+    m.status = CP3_STATUS_OK;
+    assert_int_equal(confirm(c->s, c->bsa[0].peer, &m, NULL), 204);
+    assert_int_equal(push_status_get(c->push, &status), 0);
+    assert_int_equal(status.confirmed, 1);
 }
 
 /* What is in the row and the log for each of these; and the next attempt, of the same octets, is
@@ -307,6 +335,17 @@ static bool all_is_signed(const struct courier *c)
     return st.signed_size == st.records;
 }
 
+/* The store may take some tries until it has its signer back, and each some time. */
+static bool is_state_a_little_later(struct courier *c, const char *mid,
+                                    enum store_delivery_state state)
+{
+    const struct timespec pause = {.tv_nsec = 10000000};
+
+    fake_clock_advance(S / 10);
+    (void)nanosleep(&pause, NULL);
+    return is_state(c, mid, state);
+}
+
 static void push__puts_back_what_the_hsm_did_not_sign(void **state)
 {
     struct courier *c = *state;
@@ -329,9 +368,7 @@ static void push__puts_back_what_the_hsm_did_not_sign(void **state)
     until_failed(c, mid, "the HSM did not sign the record of the attempt");
     assert_int_equal(bsa_seen(&c->bsa[0]), 0);
     store_signer_release(c->s->signer);
-    for (unsigned i = 0; i < 10 && !is_state(c, mid, STORE_DELIVERY_CONFIRMED); i++)
-        fake_clock_advance(S);
-    until_state(c, mid, STORE_DELIVERY_CONFIRMED);
+    UNTIL(is_state_a_little_later(c, mid, STORE_DELIVERY_CONFIRMED));
     assert_int_equal(service_count(c->s, "delivery.unknown", NULL, NULL), 0);
 }
 
@@ -366,9 +403,12 @@ static void push__ends_at_the_deadline(void **state)
     until_quiet(c);
     fake_clock_advance((DELIVERY_DEADLINE_S - 300) * S);
     UNTIL(courier_logged("event=deadline-near", mid));
+    UNTIL(bsa_seen(&c->bsa[0]) == 2);
+    until_quiet(c);
     assert_true(is_state(c, mid, STORE_DELIVERY_IN_FLIGHT));
     fake_clock_advance(300 * S);
     until_state(c, mid, STORE_DELIVERY_UNCONFIRMED);
+    assert_string_equal(delivery_row(c->s, mid).why, "no confirmation came");
     UNTIL(courier_logged("event=unconfirmed", mid));
     assert_int_equal(service_count(c->s, "delivery.unconfirmed", "mid", mid), 1);
     /* A confirmation counts all the same. */
@@ -394,6 +434,25 @@ static void push__warns_of_a_deadline_once(void **state)
     fake_clock_advance(100 * S);
     UNTIL(courier_logged("event=deadline-near", second));
     assert_false(courier_logged("seconds_left=199", first));
+}
+
+/* However many are near already, who comes near next is told of, and all are counted. */
+static void push__warns_of_a_deadline_behind_many(void **state)
+{
+    enum { MANY = 300, SAID = 16 };
+    struct courier *c = *state;
+    char mid[MID_SIZE], next[MID_SIZE], more[32];
+
+    bsa_set_url(c, &c->bsa[0], "");
+    for (unsigned i = 0; i < MANY; i++)
+        send_to(c, &c->bsa[0], mid);
+    fake_clock_advance(100 * S);
+    send_to(c, &c->bsa[0], next);
+    fake_clock_advance((DELIVERY_DEADLINE_S - 400) * S + 1);
+    (void)snprintf(more, sizeof(more), "deliveries=%d", MANY - SAID);
+    UNTIL(courier_logged("event=more-deadlines-near", more));
+    fake_clock_advance(100 * S);
+    UNTIL(courier_logged("event=deadline-near", next));
 }
 
 static void push__lets_a_disabled_bsa_stand(void **state)
@@ -595,6 +654,7 @@ int main(void)
         COURIER_TEST(push__waits_for_a_confirmation_by_post),
         COURIER_TEST(push__sends_again_what_was_taken_and_not_confirmed),
         COURIER_TEST(push__is_rejected_and_tries_again),
+        COURIER_TEST(push__is_rejected_by_post),
         COURIER_TEST(push__fails_by_an_http_error),
         COURIER_TEST(push__fails_by_html),
         COURIER_TEST(push__fails_by_a_redirect),
@@ -612,6 +672,7 @@ int main(void)
         COURIER_TEST(push__pauses_longer_with_each_failure),
         COURIER_TEST(push__ends_at_the_deadline),
         COURIER_TEST(push__warns_of_a_deadline_once),
+        COURIER_TEST(push__warns_of_a_deadline_behind_many),
         COURIER_TEST(push__lets_a_disabled_bsa_stand),
         COURIER_TEST(push__makes_no_attempt_without_a_url),
         COURIER_TEST(push__sends_to_nobody_what_was_abandoned),

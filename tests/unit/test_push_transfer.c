@@ -376,6 +376,26 @@ static void transfer_start__reads_no_more_than_an_answer_may_have(void **state)
     fails_by(*state, WAY_TEN_MB, "answer longer than 65536 octets", true);
 }
 
+/* To the octet. */
+static void transfer_start__reads_all_that_an_answer_may_have(void **state)
+{
+    static char body[PUSH_ANSWER_MAX + 2];
+    struct wire *w = *state;
+
+    memset(body, 'x', PUSH_ANSWER_MAX);
+    w->body = body;
+    wire_serve(w, "server");
+    wire_run(w);
+    assert_int_equal(w->last.status, 200);
+    assert_string_equal(w->last.why, "");
+    assert_int_equal(w->last_len, PUSH_ANSWER_MAX);
+    assert_int_equal(PUSH_ANSWER_MAX, 65536);
+    body[PUSH_ANSWER_MAX] = 'x';
+    fails(w, "answer longer than 65536 octets");
+    assert_true(w->last.answered);
+    assert_true(w->last_len <= PUSH_ANSWER_MAX);
+}
+
 static void transfer_start__reads_no_header_without_end(void **state)
 {
     fails_by(*state, WAY_HEADERS, "header of the answer longer than 16384 octets", true);
@@ -564,6 +584,7 @@ int main(void)
         WIRE_TEST(transfer_start__sends_nothing_on_a_connection_of_before),
         WIRE_TEST(transfer_start__takes_no_session_up_again),
         WIRE_TEST(transfer_start__reads_no_more_than_an_answer_may_have),
+        WIRE_TEST(transfer_start__reads_all_that_an_answer_may_have),
         WIRE_TEST(transfer_start__reads_no_header_without_end),
         WIRE_TEST(transfer_start__says_that_the_connection_was_cut),
         WIRE_TEST(transfer_start__says_what_is_no_http),

@@ -421,6 +421,14 @@ static int expired(struct store_tx *tx, const struct asked *a, const struct stor
     return store_tx_delivery_expired(tx, a->now_us, w, see);
 }
 
+/* Between .after and .now_us; near is 100 us at most. */
+static int near(struct store_tx *tx, const struct asked *a, const struct store_walk *w)
+{
+    const struct store_near n = {.near_us = 100, .since_us = a->after, .now_us = a->now_us};
+
+    return store_tx_delivery_near(tx, &n, w, see);
+}
+
 static int ask_due(void *arg, struct store_tx *tx)
 {
     struct store_delivery d;
@@ -495,6 +503,41 @@ static void store_tx_delivery_expired__is_in_the_order_of_deadlines(void **state
 {
     (void)state;
     assert_int_equal(in_tx(ask_expired, NULL), 0);
+}
+
+static int ask_near(void *arg, struct store_tx *tx)
+{
+    static const int64_t lives[] = {1000, 400, 80}; /* near for 100, 100 and 20 of it */
+    struct store_delivery d;
+    int64_t t = 0;
+
+    (void)arg;
+    for (unsigned n = 1; n <= 3; n++) {
+        put_delivery(tx, &d, n, 5);
+        t = d.created_us - n; /* rows differ by that */
+        d.deadline_us = d.created_us + lives[n - 1];
+        assert_int_equal(store_tx_delivery_update(tx, &d), 0);
+    }
+    assert_string_equal(ASK(near, .after = 0, .now_us = t + 62), "");
+    assert_string_equal(ASK(near, .after = 0, .now_us = t + 63), "3");
+    assert_string_equal(ASK(near, .after = t + 62, .now_us = t + 82), "3");
+    assert_string_equal(ASK(near, .after = t + 63, .now_us = t + 82), "");
+    assert_string_equal(ASK(near, .after = 0, .now_us = t + 83), ""); /* past it */
+    assert_string_equal(ASK(near, .after = 0, .now_us = t + 301), "");
+    assert_string_equal(ASK(near, .after = t + 301, .now_us = t + 302), "2");
+    assert_string_equal(ASK(near, .after = t + 302, .now_us = t + 401), "");
+    assert_string_equal(ASK(near, .after = t + 300, .now_us = t + 900), "");
+    assert_string_equal(ASK(near, .after = t + 900, .now_us = t + 901), "1");
+    d.state = STORE_DELIVERY_UNCONFIRMED;
+    assert_int_equal(store_tx_delivery_update(tx, &d), 0);
+    assert_string_equal(ASK(near, .after = 0, .now_us = t + 63), "");
+    return 0;
+}
+
+static void store_tx_delivery_near__gives_who_came_near_meanwhile(void **state)
+{
+    (void)state;
+    assert_int_equal(in_tx(ask_near, NULL), 0);
 }
 
 /* ---- sums ------------------------------------------------------------------------------------ */
@@ -635,6 +678,7 @@ static void statements__use_the_indexes_made_for_them(void **state)
         {DB_DELIVERY_CONFIRMED, "INDEX delivery_confirmed (confirmed_seq>?); "},
         {DB_DELIVERY_REOPEN, "INDEX delivery_confirmed (confirmed_seq>?); "},
         {DB_DELIVERY_EXPIRED, "INDEX delivery_deadline (deadline_us<?); "},
+        {DB_DELIVERY_NEAR, "INDEX delivery_deadline (deadline_us>? AND deadline_us<?); "},
         {DB_DELIVERY_LANES, "SCAN delivery USING INDEX delivery_of_bsa; "},
         {DB_DELIVERY_LANE, "INDEX delivery_of_bsa (bsa=?); "},
         {DB_DELIVERY_MESSAGE_FORGET, "INDEX delivery_confirmed (confirmed_seq>? AND"},
@@ -670,6 +714,7 @@ int main(void)
         TEST(store_tx_delivery_due__gives_the_oldest_of_a_bsa),
         TEST(store_tx_delivery_walk__gives_all_open_or_confirmed),
         TEST(store_tx_delivery_expired__is_in_the_order_of_deadlines),
+        TEST(store_tx_delivery_near__gives_who_came_near_meanwhile),
         TEST(store_tx_delivery_lane__sums_up_what_is_open),
         TEST(store_tx_delivery_counts__follow_every_change),
         TEST(store_delivery_state_name__knows_all),
