@@ -458,8 +458,10 @@ def describe():
     model = "unknown processor"
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as f:
         model = next((line.split(":", 1)[1].strip() for line in f if "model name" in line), model)
-    revision = subprocess.run(["git", "-C", TOP, "describe", "--always", "--dirty"],
-                              capture_output=True, text=True, check=False).stdout.strip()
+    revision = ""
+    with contextlib.suppress(OSError):  # a copy of the sources does not need git
+        revision = subprocess.run(["git", "-C", TOP, "describe", "--always", "--dirty"],
+                                  capture_output=True, text=True, check=False).stdout.strip()
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"time": now, "revision": revision or "unknown", "processors": os.cpu_count(),
             "processor": model, "kernel": platform.release()}
