@@ -83,11 +83,13 @@ static int do_issue(struct worker *w, const struct protocol_request *rq,
 static bool next_is_of_the_same(struct worker *w, const struct protocol_request *rq,
                                 const struct token_kek *storage)
 {
-    const struct protocol_export *in = &rq->export, *next = &rq[1].export;
+    const struct protocol_export *in = &rq->export, *next;
     const struct token_kek *kek;
 
-    return rq + 1 < w->rq + w->n_rq && rq[1].verb == PROTOCOL_EXPORT && next->bits == in->bits &&
-           next->stored.len == in->stored.len &&
+    if (rq + 1 == w->rq + w->n_rq || rq[1].verb != PROTOCOL_EXPORT)
+        return false;
+    next = &rq[1].export;
+    return next->bits == in->bits && next->stored.len == in->stored.len &&
            memcmp(next->stored.octets, in->stored.octets, in->stored.len) == 0 &&
            keks_get(w->keks, &next->storage, &kek) == 0 && kek == storage;
 }
