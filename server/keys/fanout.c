@@ -62,11 +62,7 @@ static int read_holders(struct step *x, struct store_tx *tx)
     x->cursor = x->fanout.after_bsa;
     r = store_tx_holders_walk(tx, x->fanout.content, x->fanout.tek, &w, take_holder);
     x->last = r == 0 && x->looked < LOOK_MAX;
-    if (r >= 0)
-        r = group_read(x->g, tx);
-    if (r == 0)
-        group_drop_given(x->g);
-    return r;
+    return r < 0 ? r : group_read(x->g, tx);
 }
 
 static int read_step(void *arg, struct store_tx *tx)
@@ -131,6 +127,7 @@ int keys_fanout_step(struct keys *k, const struct store_fanout *f, int64_t deadl
 
     if (r < 0)
         return r;
+    g->new_only = true;
     x.g = g;
     r = TEKD_ESTALE;
     for (int i = 0; i < KEYS_ATTEMPTS_MAX && r == TEKD_ESTALE; i++)

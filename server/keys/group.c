@@ -89,19 +89,28 @@ static void fill_material(const struct group *g, struct draft *d)
     memcpy(m->kek_name, kek->name, sizeof(m->kek_name));
 }
 
+static int read_draft(const struct group *g, struct draft *d, struct store_tx *tx)
+{
+    int r;
+
+    fill_material(g, d);
+    r = store_tx_export_find(tx, d->made.key.tek, d->made.kek, &d->made.data);
+    d->made.new_export = r == TEKD_ENOTFOUND;
+    return d->made.new_export ? 0 : r;
+}
+
 int group_read(struct group *g, struct store_tx *tx)
 {
+    size_t i = 0;
     int r = 0;
 
     period_get(&g->content, g->tek.period, &g->period);
-    for (size_t i = 0; i < g->n && r == 0; i++) {
-        struct draft *d = &g->draft[i];
-
-        fill_material(g, d);
-        r = store_tx_export_find(tx, d->made.key.tek, d->made.kek, &d->made.data);
-        d->made.new_export = r == TEKD_ENOTFOUND;
-        if (d->made.new_export)
-            r = 0;
+    while (i < g->n && r == 0) {
+        r = read_draft(g, &g->draft[i], tx);
+        if (r == 0 && g->new_only && !g->draft[i].made.new_export)
+            drop(g, i);
+        else
+            i++;
     }
     return r;
 }
@@ -114,18 +123,6 @@ static int export(const struct group *g, const struct store_kek *storage, struct
                                   .bsa = &d->bsa->row->kek.kek};
 
     return hsm_export(g->k->hsm, &in, clock_mono_us() + KEYS_HSM_US, &d->made.data);
-}
-
-void group_drop_given(struct group *g)
-{
-    size_t i = 0;
-
-    while (i < g->n) {
-        if (g->draft[i].made.new_export)
-            i++;
-        else
-            drop(g, i);
-    }
 }
 
 /* As many as one message to a worker takes, from draft i on.  Returns behind the last of them. */
@@ -415,10 +412,33 @@ static int apply_draft(const struct group *g, struct draft *d, struct store_tx *
                  : store_tx_delivery_insert(tx, &d->row, buf_data(d->message), buf_len(d->message));
 }
 
+/* Those that have asked for the TEK since group_read(): a step that began anew for each of them
+ * would not end while they ask. */
+static int drop_given(struct group *g, struct store_tx *tx)
+{
+    struct hsm_blob unused;
+    size_t i = 0;
+
+    while (i < g->n) {
+        const struct key_material *m = &g->draft[i].made;
+        int r = store_tx_export_find(tx, m->key.tek, m->kek, &unused);
+
+        if (r < 0 && r != TEKD_ENOTFOUND)
+            return r;
+        if (r == TEKD_ENOTFOUND)
+            i++;
+        else
+            drop(g, i);
+    }
+    return 0;
+}
+
 int group_apply(struct group *g, struct store_tx *tx)
 {
     int r = check_tek(g, tx);
 
+    if (r == 0 && g->new_only)
+        r = drop_given(g, tx);
     for (size_t i = 0; i < g->n && r == 0; i++)
         r = apply_draft(g, &g->draft[i], tx);
     return r;

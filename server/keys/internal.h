@@ -505,6 +505,7 @@ struct group {
     struct period period;
     int64_t deadline_s;
     bool current; /* not if the TEK is not the content's current one any more */
+    bool new_only; /* not to whom the TEK was given before, by whatever way */
     size_t n;
     struct draft draft[KEYS_FANOUT_GROUP];
     size_t n_failed; /* BSAs for which the TEK could not be wrapped; they are no drafts any more */
@@ -519,8 +520,6 @@ void group_clear(struct group *g);
 void group_add(struct group *g, struct bsa_state *take_bsa);
 /* Finds wraps that are in the store; the last thing of a read that chose members and TEK. */
 int group_read(struct group *g, struct store_tx *tx);
-/* Drops those that were given this TEK before, by whatever way. */
-void group_drop_given(struct group *g);
 /*
  * Wraps what was not found, and writes the messages.  A BSA whose own KEK is what fails is dropped
  * (n_failed), so that it is in nobody's way.  Errors: TEKD_EHSM and the like: the HSM fails, for
