@@ -111,10 +111,26 @@ class Periods:
         assert set(seen.values()) == {1}
         assert {len(k) for k in keys.values()} == {1}
         log = self.stage.verify()
+        self.check_log(log, periods)
         made = Counter((r["content"], r["period"]) for r in log.of("tek.generated"))
         assert set(made.values()) == {1}, "a period was made twice"
         assert {(c, p) for c in self.contents for p in periods} <= set(made)
         return log, made
+
+
+    def check_log(self, log, periods):
+        """The same of all BSAs: some of them are not told which period it is."""
+        told = Counter()
+        for d in log.deliveries.values():
+            content, period = d.prepared["content"], d.prepared["period"]
+            if period not in periods:
+                continue
+            told[content, period, d.peer] += 1
+            begin = self.epoch[content] + period * PERIOD_S * US
+            assert d.confirmed and micros(d.confirmed["t"]) < begin, f"{d.mid}: {d.confirmed}"
+        wanted = {(c, p, b.name) for c in self.contents for p in periods for b in self.stage.fleet}
+        assert set(told) == wanted, f"missing: {sorted(wanted - set(told))[:5]}"
+        assert set(told.values()) == {1}
 
 
 def live(new_stage, folder, minutes, capsys):

@@ -10,6 +10,7 @@ import re
 import pytest
 
 from cp3py.messages import confirmation, request
+from harness import pki
 from harness.answers import given, problem
 from harness.procs import wait_until
 
@@ -226,6 +227,19 @@ def test_confirmations_that_match_nothing_cost_only_the_records_they_may(stage, 
     assert least <= stage.tekd.ctl("status")["store"]["records"] - before <= 30
 
 
+def test_the_summary_of_confirmations_that_match_nothing_tells_all_of_them(new_stage):
+    """At the latest a stop writes it; the verifiers of both sides take it."""
+    stage = new_stage(["p-0"]).start()
+    with stage.tekd.connect("p-0") as c:
+        for i in range(50):
+            m = confirmation(given_to(stage["p-0"], f"none-{i}", "urn:x"))
+            problem(c.ask(m, stage["p-0"].media), 409, "unknown-message")
+    stage.tekd.restart()
+    told = stage.verify().of("confirm.unmatched")
+    assert sum(r.get("count", 1) for r in told) == 50
+    assert [r["reason"] for r in told] == ["unknown-message"] * len(told) and len(told) <= 21
+
+
 # ---- answers that are failed attempts --------------------------------------------------------------
 
 NOT = "not a confirmation"
@@ -335,6 +349,21 @@ def test_the_next_certificate_serves_as_well(stage, bsa, content):
     finally:
         bsa.wears(bsa.name)
         stage.tekd.tekctl("bsa", "set", bsa.name, "--cert", own)
+
+
+def test_the_push_clients_key_may_be_in_the_hsm(new_stage, content):
+    """Every BSA of the fleet looks whose certificate it is that delivers."""
+    stage = new_stage(["p-0", "p-1"], tls={"certificate": "pki/tekd-tls.crt",
+                                           "key": "pkcs11:object=tekd-tls"})
+    stage.fleet.tekd_cert = pki.fingerprint(stage.tekd.path("pki", "tekd-tls.crt"))
+    stage.start()
+    for i in range(3):
+        for mid in stage.deliver(f"{content}-{i}"):
+            stage.wait(mid)
+        stage["p-1"].listens()  # its connection ends: the next one is another handshake
+    assert [b.server.connections for b in stage.fleet] == [1, 3]
+    assert not re.search("key-in-hsm|error", stage.tekd.log())
+    stage.verify()
 
 
 # ---- what is in flight when tekd goes --------------------------------------------------------------
@@ -448,20 +477,28 @@ def test_deliveries_of_a_destroyed_key_are_abandoned(new_stage, content):
 
 
 def test_nothing_goes_to_a_disabled_bsa(new_stage, content):
-    stage = new_stage(["p-0"]).start()
-    bsa = stage["p-0"]
-    bsa.plays("500")
-    mid, = stage.deliver(content, "p-0")
+    stage = new_stage(["p-0", "p-1"]).start()
+    bsa, other = stage["p-0"], stage["p-1"]
+    for b in (bsa, other):
+        b.plays("500")
+    mid, others = stage.deliver(content, "p-0", "p-1")
     wait_until(lambda: len(bsa.received(mid)) >= 2, "two attempts")
     stage.tekd.tekctl("bsa", "disable", "p-0")
     bsa.plays("confirm")
+    # The other one, whose back-off is the same, is tried again and again meanwhile.
+    attempts, tried = len(bsa.received(mid)), len(other.received(others))
+    wait_until(lambda: len(other.received(others)) >= tried + 3, "attempts at the other BSA")
+    assert len(bsa.received(mid)) <= attempts + 1  # one may have been on its way
+    attempts = len(bsa.received(mid))
+    other.plays("confirm")
+    stage.wait(others)
     # Another delivery to another BSA's name would be refused as well.
     done = stage.tekd.tekctl("deliver", content, "--bsa", "p-0", check=False)
     assert done.returncode == 1, done
     with stage.tekd.connect("p-0") as c:
         problem(c.request("GET", "/cp3/deliveries?wait=3"), 403)
     assert stage.show(mid)["state"] in ("prepared", "in-flight")
-    attempts = len(bsa.received(mid))
+    assert len(bsa.received(mid)) == attempts
     stage.tekd.tekctl("bsa", "enable", "p-0")
     stage.wait(mid)
     assert len(bsa.received(mid)) <= attempts + 2
