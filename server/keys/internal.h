@@ -504,7 +504,7 @@ struct group {
     struct store_tek tek;
     struct period period;
     int64_t deadline_s;
-    bool current; /* not if the TEK is not the content's current one any more */
+    bool current;  /* not if the TEK is not the content's current one any more */
     bool new_only; /* not to whom the TEK was given before, by whatever way */
     size_t n;
     struct draft draft[KEYS_FANOUT_GROUP];
