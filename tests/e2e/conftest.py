@@ -22,6 +22,18 @@ from harness.programs import TOP  # noqa: E402
 from harness.tekd import Tekd  # noqa: E402
 
 
+@pytest.fixture
+def tell(record_property):
+    """tell(text): a figure of this test, printed at the end of the run and kept in its report."""
+    return lambda text: record_property("figure", text)
+
+
+def pytest_terminal_summary(terminalreporter):
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for text in (v for k, v in report.user_properties if k == "figure" and report.when == "call"):
+            terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {text}")
+
+
 @pytest.fixture(scope="session")
 def workdir():
     """Of this test process; everything is in it, and it goes at the end."""
