@@ -3,6 +3,7 @@
 import re
 
 from cp3py.auditlog import Log
+from reader import verifier
 
 from . import state
 from .bsa import Fleet
@@ -94,9 +95,12 @@ class Stage:
     # ---- the log ----
 
     def verify(self):
-        """The log as the tests' own verifier reads it, after the product's has had its say."""
+        """The log as the tests' own verifier reads it, after the product's has had its say and that
+        of a reader of the documentation."""
         folder, key = self.tekd.export(), self.tekd.path("checkpoint.pem")
         run([program("tek-audit"), "verify", folder, "--key", key, "--first"])
+        with open(key, "rb") as f:
+            verifier.verify(folder, f.read())
         return Log(folder, key)
 
     def events(self, mid):
