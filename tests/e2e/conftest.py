@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position
-from harness import hold, state  # noqa: E402
+from harness import hold, shim, state  # noqa: E402
 from harness.bsm import Bsm  # noqa: E402
 from harness.stage import Stage  # noqa: E402
 from harness.tekbsa import Bsa  # noqa: E402
@@ -194,7 +194,7 @@ def start_bsa(bsm):
 @pytest.fixture
 def held(folder):
     """Holds syncs of a tek-bsa that gets held.env."""
-    page = hold.Hold(hold.build(folder), folder)
+    page = hold.Hold(shim.build(folder, "hold"), folder)
     yield page
     page.close()
 

@@ -89,8 +89,11 @@ class Stage:
 
     def wait_all(self, seconds=60):
         """Until no delivery is open."""
-        wait_until(lambda: self.tekd.ctl("delivery", "list", "--pending") == [],
-                   "every delivery to be through", seconds, PAUSE_S)
+        try:
+            wait_until(lambda: self.tekd.ctl("delivery", "list", "--pending") == [],
+                       "every delivery to be through", seconds, PAUSE_S)
+        except AssertionError as e:
+            raise AssertionError(f"{e}\n{self.tekd.log()[-3000:]}") from None
 
     # ---- the log ----
 
