@@ -137,6 +137,8 @@ void token_unload(struct token *t)
     t->dl = NULL;
     for (size_t i = 0; i < ARRAY_SIZE(t->mechanism); i++)
         t->mechanism[i] = (struct token_mechanism){.asked = false};
+    EVP_PKEY_free(t->probe_key);
+    t->probe_key = NULL;
 }
 
 void token_free(struct token *t)

@@ -43,6 +43,7 @@ struct token {
 
     struct token_index *index; /* NULL: none was read, or it was forgotten */
     struct token_mechanism mechanism[HSM_WRAP_OAEP_SHA1 + 1];
+    EVP_PKEY *probe_key; /* what OAEP is tried with; NULL: it was not tried */
     char reason[TOKEN_REASON_MAX];
 };
 
