@@ -72,7 +72,7 @@ def test_status(tekd, mid, content):
 
 
 def anchor_of(tekd):
-    return tekd.ctl("status")["store"]["anchor"]
+    return tekd.look("status")["store"]["anchor"]
 
 
 def test_status_says_how_far_the_anchor_is(new_tekd, mid, content):
@@ -535,7 +535,7 @@ def test_sigterm_with_everything_hung_takes_at_most_ten_seconds(tekd, mid):
         procs.kill(pid, signal.SIGSTOP)
     with tekd.connect() as waiting:
         waiting.send_message(request(mid, "urn:x", "bsa-1"))
-        wait_until(lambda: tekd.ctl("status")["http"]["requests"] >= 1, "the request")
+        wait_until(lambda: tekd.look("status")["http"]["requests"] >= 1, "the request")
         tekd.stop()
         answer = waiting.read_response()
         assert (answer.status, answer.header("cp3-reason")) == (503, "busy")

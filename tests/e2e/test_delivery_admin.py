@@ -294,13 +294,13 @@ def test_other_methods(behind_nat, method):
 def test_a_client_that_goes_away_frees_its_connection(behind_nat):
     before = behind_nat.tekd.ctl("status")["http"]["connections"]
     polls = [Poll(behind_nat, "p-0", 60) for _ in range(8)]
-    wait_until(lambda: behind_nat.tekd.ctl("status")["http"]["connections"] == before + 8, "polls")
+    wait_until(lambda: behind_nat.tekd.look("status")["http"]["connections"] == before + 8, "polls")
     for i, poll in enumerate(polls):
         if i % 2:
             poll.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
                                             b"\1\0\0\0\0\0\0\0")  # ends by a reset
         poll.close()
-    wait_until(lambda: behind_nat.tekd.ctl("status")["http"]["connections"] == before,
+    wait_until(lambda: behind_nat.tekd.look("status")["http"]["connections"] == before,
                "connections to end", QUICK_S)
     # And nothing was spent on who had gone.
     mid, = behind_nat.deliver("urn:a", "p-0")

@@ -218,11 +218,11 @@ def test_a_failing_anchor_is_told_and_stops_no_key(stage, fail, error):
     tekd.start()
     fail.arm(ANCHOR, 1, error, FOREVER)
     assert script.ask("one", "urn:x") == 200
-    wait_until(lambda: tekd.ctl("status")["store"]["anchor"]["failing"], "an anchor that fails")
+    wait_until(lambda: tekd.look("status")["store"]["anchor"]["failing"], "an anchor that fails")
     assert_said(tekd, f"warn store event=anchor-failed .*errno={errno.errorcode[error]}")
     assert script.ask("two", "urn:y") == 200
     fail.heal(ANCHOR)
     assert script.ask("three", "urn:z") == 200
-    wait_until(lambda: not tekd.ctl("status")["store"]["anchor"]["failing"], "an anchor again")
+    wait_until(lambda: not tekd.look("status")["store"]["anchor"]["failing"], "an anchor again")
     script.check()
     tekd.stop()

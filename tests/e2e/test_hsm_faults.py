@@ -22,13 +22,13 @@ RECOVERY_S = 45  # a few starts of workers, with back-off
 
 
 def workers(tekd, role):
-    found = [w["pid"] for w in tekd.ctl("hsm", "status")["workers"] if w["role"] == role]
+    found = [w["pid"] for w in tekd.look("hsm status")["workers"] if w["role"] == role]
     assert found and all(found), found
     return found
 
 
 def ready_workers(tekd):
-    return {w["pid"] for w in tekd.ctl("hsm", "status")["workers"] if w["ready"]}
+    return {w["pid"] for w in tekd.look("hsm status")["workers"] if w["ready"]}
 
 
 def ask_until_given(tekd, prefix, seconds=RECOVERY_S):
@@ -96,7 +96,7 @@ def test_killed_workers_cost_at_most_503s(tekd, mid):
     load.stop()
     assert assert_only_keys_and_503(tekd, load)[200] > 100
     assert tekd.pid == pid
-    status = tekd.ctl("hsm", "status")
+    status = tekd.look("hsm status")
     assert sum(w["restarts"] for w in status["workers"]) >= 6
     log = tekd.audit()
     answered = {(m.source, m.mid) for _, m, _, r in load.answered if r.status == 200}
@@ -273,7 +273,7 @@ def write_pin(tekd, pin):
 def assert_pin_refused(tekd, mid):
     tekd.wait_for("/healthz")
     status, why = tekd.wait_for("/readyz", 503)
-    wait_until(lambda: tekd.ctl("hsm", "status")["state"] == "pin-refused", "pin-refused")
+    wait_until(lambda: tekd.look("hsm status")["state"] == "pin-refused", "pin-refused")
     assert "PIN" in tekd.probe("/readyz")[1]
     with tekd.connect() as c:
         m = request(mid, "urn:x", "bsa-1")
@@ -399,7 +399,7 @@ def test_pin_from_a_descriptor(new_tekd, mid):
     ask_until_given(tekd, mid)
     parent, _ = tekd.hsm_processes()
     procs.kill(parent)
-    wait_until(lambda: "PIN" in tekd.ctl("hsm", "status")["reason"], "a PIN is asked for",
+    wait_until(lambda: "PIN" in tekd.look("hsm status")["reason"], "a PIN is asked for",
                RECOVERY_S)
     assert tekd.probe("/readyz")[0] == 503
 

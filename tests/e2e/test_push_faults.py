@@ -38,7 +38,7 @@ def p99(values):
 def deliver_all(stage, label, is_through):
     """CONTENTS contents to all BSAs; the MessageIDs, when those that are looked at are through."""
     mids = [m for i in range(CONTENTS) for m in stage.deliver(f"urn:faults:{label}:{i}")]
-    wait_until(lambda: is_through(stage.tekd.ctl("delivery", "list", "--pending")),
+    wait_until(lambda: is_through(stage.tekd.look("delivery list", pending=True)),
                "the deliveries to be confirmed", 120)
     return mids
 
@@ -75,7 +75,7 @@ def test_bad_bsas_are_noticed_by_nobody_else_and_catch_up_when_healed(new_stage,
     undisturbed = deliver_all(stage, "good", lambda pending: pending == [])
     misbehave(stage)
     mids = deliver_all(stage, "bad", lambda pending: not good & {d["bsa"] for d in pending})
-    pending = stage.tekd.ctl("delivery", "list", "--pending")
+    pending = stage.tekd.look("delivery list", pending=True)
     assert {d["bsa"] for d in pending} == set(BAD), "somebody bad confirmed"
     heal(stage)
     stage.wait_all(120)

@@ -56,7 +56,7 @@ def quiet(tekd, hold):
     state = {"count": None, "since": 0}
 
     def settled():
-        store = tekd.ctl("status")["store"]
+        store = tekd.look("status")["store"]
         now = (hold.count(SYNC), hold.count(REPLY), store["records"], store["signed"])
         if now != state["count"]:
             state.update(count=now, since=time.monotonic())

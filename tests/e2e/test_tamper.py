@@ -52,7 +52,7 @@ def ended(workdir, push_template):
             stage.start() if not folders else stage.tekd.start()
             use(stage, how)
             # What the anchor does not cover yet may be cut off, and status says how much that is.
-            wait_until(lambda: stage.tekd.ctl("status")["store"]["anchor"]["beyond"] == 0,
+            wait_until(lambda: stage.tekd.look("status")["store"]["anchor"]["beyond"] == 0,
                        "the anchor")
             end()
             if os.path.exists(stage.tekd.path("tekd.sock")):  # of the one that was killed
@@ -398,7 +398,7 @@ def test_a_confirmation_forged_after_a_crash_is_unattested_and_counts_for_nothin
         stage[BSA].plays("taken")
         mid, = stage.deliver("urn:forged", BSA)
         wait_until(lambda: stage[BSA].received(mid), "the delivery")
-        wait_until(lambda: is_signed(stage.tekd.ctl("status")["store"]), "a signed log")
+        wait_until(lambda: is_signed(stage.tekd.look("status")["store"]), "a signed log")
         stage.tekd.kill()
         prepared = next(x for x in leaves(stage.tekd) if mid.encode() in x[1])
         true = find(stage.tekd, "delivery.confirmed", -1)[1]
@@ -427,4 +427,4 @@ def test_database_of_another_bsm_is_refused(revived):
     assert "event=database-of-another what=bsm_id" in tekd.log()
     tekd.configure(bsm_id=state.BSM)
     tekd.start()
-    wait_until(lambda: tekd.ctl("status")["ready"], "it is ready again")
+    wait_until(lambda: tekd.look("status")["ready"], "it is ready again")

@@ -17,7 +17,7 @@ STATES = set("prepared in-flight confirmed rejected unconfirmed abandoned unknow
 # So that what fails is tried again soon, and who hangs is given up soon.
 QUICK = {"retry_initial_s": 1, "retry_max_s": 1, "attempt_timeout_s": 5}
 
-PAUSE_S = 0.05  # between two looks: each is a tekctl
+PAUSE_S = 0.05  # between two looks
 
 
 class Stage:
@@ -70,7 +70,7 @@ class Stage:
         return mids
 
     def show(self, mid):
-        d = self.tekd.ctl("delivery", "show", mid)
+        d = self.tekd.look("delivery show", message=mid)
         assert d["message_id"] == mid and d["state"] in STATES, d
         return d
 
@@ -90,7 +90,7 @@ class Stage:
     def wait_all(self, seconds=60):
         """Until no delivery is open."""
         try:
-            wait_until(lambda: self.tekd.ctl("delivery", "list", "--pending") == [],
+            wait_until(lambda: self.tekd.look("delivery list", pending=True) == [],
                        "every delivery to be through", seconds, PAUSE_S)
         except AssertionError as e:
             raise AssertionError(f"{e}\n{self.tekd.log()[-3000:]}") from None
