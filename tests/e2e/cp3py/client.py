@@ -23,6 +23,7 @@ class Response:
         self.status = status
         self.headers = headers  # [(lower-case name, value)]
         self.body = body
+        self.at = None  # monotonic ns: all of it had come by then
 
     def header(self, name):
         values = [v for n, v in self.headers if n == name.lower()]
@@ -136,6 +137,7 @@ class Connection:
             headers.append((name.strip().lower(), value.strip()))
         response = Response(int(status), headers, b"")
         response.body = self._read_body(response)
+        response.at = time.monotonic_ns()
         return response
 
     def _read_body(self, response):

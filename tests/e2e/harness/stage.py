@@ -32,9 +32,9 @@ class Stage:
         self.fleet = Fleet(self.tekd, names, clock)
         self.contents = set()
 
-    def start(self, url=True):
-        """url False: none is enrolled with one; they collect."""
-        self.tekd.start()
+    def start(self, url=True, **how):
+        """url False: none is enrolled with one; they collect.  how: of Tekd.start()."""
+        self.tekd.start(**how)
         for bsa in self.fleet:
             options = ("--url", bsa.url) if url else ()
             if not self.all:
