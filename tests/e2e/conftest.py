@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position
-from harness import hold, shim, state  # noqa: E402
+from harness import hold, once, shim, state  # noqa: E402
 from harness.bsm import Bsm  # noqa: E402
 from harness.stage import Stage  # noqa: E402
 from harness.tekbsa import Bsa  # noqa: E402
@@ -34,6 +34,16 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {text}")
 
 
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        once.begin()
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):
+        once.end()
+
+
 @pytest.fixture(scope="session")
 def workdir():
     """Of this test process; everything is in it, and it goes at the end."""
@@ -44,24 +54,29 @@ def workdir():
 
 
 @pytest.fixture(scope="session")
-def template(workdir):
+def template():
     """Token, keys and certificates; nobody is enrolled."""
-    return state.Template(os.path.join(workdir, "template"))
+    return once.once("template", state.Template)
 
 
-@pytest.fixture(scope="session")
-def enrolled(workdir, template):
-    """The folder of a server that enrolled the four BSAs and stopped."""
-    folder = state.copy(template.folder, os.path.join(workdir, "enrolled"))
-    server = Tekd(folder, template)
+def enrol(folder, template, bsas):
+    """`folder` is that of a server that enrolled them and stopped."""
+    server = Tekd(state.copy(template.folder, folder), template)
     try:
         server.start()
-        server.enrol_all()
+        for bsa in bsas:
+            server.enrol(bsa)
         server.stop()
     finally:
         server.close()
     os.unlink(server.log_path)
     return folder
+
+
+@pytest.fixture(scope="session")
+def enrolled(template):
+    """The folder of a server that enrolled the four BSAs and stopped."""
+    return once.once("enrolled", lambda folder: enrol(folder, template, template.bsas.values()))
 
 
 @pytest.fixture
@@ -109,20 +124,12 @@ def shared(workdir, template, enrolled):
 
 
 @pytest.fixture(scope="session")
-def push_template(workdir, template):
+def push_template(template):
     """The template with ten more BSAs, for the push case; .enrolled is the folder of a server that
     enrolled them, without URLs, and stopped."""
-    push = state.PushTemplate(template, os.path.join(workdir, "push-template"))
-    push.enrolled = state.copy(push.folder, os.path.join(workdir, "push-enrolled"))
-    server = Tekd(push.enrolled, push)
-    try:
-        server.start()
-        for peer in push.peers.values():
-            server.enrol(peer)
-        server.stop()
-    finally:
-        server.close()
-    os.unlink(server.log_path)
+    push = once.once("push", lambda folder: state.PushTemplate(template, folder))
+    push.enrolled = once.once("push-enrolled",
+                              lambda folder: enrol(folder, push, push.peers.values()))
     return push
 
 

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cp3py import messages
 from cp3py.note import Note, split
 from harness.pki import new_key
+from harness.once import once
 from harness.procs import run
 from harness.programs import program, tool
 from harness.stage import Stage
@@ -31,13 +32,18 @@ SAMPLES = 16  # as in gocheck
 # ---- the checker ---------------------------------------------------------------------------------
 
 @pytest.fixture(scope="session")
-def gocheck(workdir):
-    """gocheck(folder, key..., proofs=()): the finished process.  Built once a test process."""
-    path = os.path.join(workdir, "gocheck")
-    env = {"PATH": os.environ["PATH"], "HOME": workdir, "GO111MODULE": "off", "GOPATH": GOCODE,
-           "GOCACHE": os.path.join(workdir, "go-cache"), "GOENV": "off", "GOFLAGS": "-p=1",
-           "GOPROXY": "off", "GOTOOLCHAIN": "local"}
-    run([tool("go"), "build", "-o", path, "."], timeout=300, env=env, cwd=SOURCE)
+def gocheck():
+    """gocheck(folder, key..., proofs=()): the finished process."""
+    def build(folder):
+        path = os.path.join(folder, "gocheck")
+        env = {"PATH": os.environ["PATH"], "HOME": folder, "GO111MODULE": "off", "GOPATH": GOCODE,
+               "GOCACHE": os.path.join(folder, "go-cache"), "GOENV": "off", "GOFLAGS": "-p=1",
+               "GOPROXY": "off", "GOTOOLCHAIN": "local"}
+        os.mkdir(folder)
+        run([tool("go"), "build", "-o", path, "."], timeout=300, env=env, cwd=SOURCE)
+        return path
+
+    path = once("gocheck", build)
 
     def check(folder, *keys, proofs=()):
         words = [w for proof in proofs for w in ("--proof", proof)]
@@ -91,9 +97,13 @@ class Exported:
 
 
 @pytest.fixture(scope="module")
-def exported(workdir, push_template):
+def exported(push_template):
+    return once("audit-go", lambda folder: make_exports(folder, push_template))
+
+
+def make_exports(folder, push_template):
     """Pulls and a push, a restart, and the same again."""
-    stage = Stage(os.path.join(workdir, "audit-go"), push_template, ["p-0", "p-1"])
+    stage = Stage(folder, push_template, ["p-0", "p-1"])
     try:
         stage.start()
         tekd, pulled = stage.tekd, [f"m-{n}" for n in range(12)]
@@ -105,9 +115,9 @@ def exported(workdir, push_template):
         ask(tekd, pulled[:2])
         mid = stage.deliver("urn:push", "p-1")[0]
         stage.wait(mid)
-        folder = tekd.export()
+        last = tekd.export()
         tekd.stop()
-        yield Exported(early, folder, tekd.path("checkpoint.pem"), tuple(pulled), mid)
+        return Exported(early, last, tekd.path("checkpoint.pem"), tuple(pulled), mid)
     finally:
         stage.close()
 

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cp3py.messages import request
 from harness import state
 from harness.pki import new_key
+from harness.once import once
 from harness.procs import wait_until
 from harness.programs import is_sanitized
 from harness.stage import Stage
@@ -42,9 +43,12 @@ def use(stage, prefix):
 
 
 @pytest.fixture(scope="module")
-def ended(workdir, push_template):
-    """Folders of a server that was stopped, and of one that was killed; made once."""
-    top = os.path.join(workdir, "ended")
+def ended(push_template):
+    """Folders of a server that was stopped, and of one that was killed."""
+    return once("ended", lambda folder: stop_and_kill(folder, push_template))
+
+
+def stop_and_kill(top, push_template):
     stage = Stage(os.path.join(top, "server"), push_template, [BSA])
     folders = {}
     try:
@@ -58,10 +62,9 @@ def ended(workdir, push_template):
             if os.path.exists(stage.tekd.path("tekd.sock")):  # of the one that was killed
                 os.unlink(stage.tekd.path("tekd.sock"))
             folders[how] = state.copy(stage.tekd.folder, os.path.join(top, how))
+        return folders
     finally:
         stage.close()
-    yield folders
-    shutil.rmtree(top)
 
 
 @pytest.fixture

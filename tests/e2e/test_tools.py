@@ -19,8 +19,11 @@ from cp3py.client import start_tls
 from cp3py.messages import Message, MessageError, decode, request
 from cp3py.note import Note, NoteError, split
 from cp3py.unwrap import unwrap
+from harness import state
+from harness.once import once
 from harness.procs import run
 from harness.programs import TOP, program
+from harness.tekd import Tekd
 
 DATA = bytes.fromhex("1FA68B0A8112B447AEF34BD8FB5A7B829D3E862371D2CFE5")
 TEK = bytes.fromhex("00112233445566778899AABBCCDDEEFF")
@@ -120,11 +123,13 @@ def test_a_connection_that_is_reset_before_its_handshake_leaves_no_socket():
 # ---- the verifier against forged exports ----------------------------------------------------------
 
 @pytest.fixture(scope="module")
-def exported(workdir, template, enrolled):
+def exported(template, enrolled):
     """An export of a log with a bit of everything, and its key."""
-    from harness import state
-    from harness.tekd import Tekd
-    tekd = Tekd(state.copy(enrolled, os.path.join(workdir, "exported")), template)
+    return once("exported", lambda folder: make_export(folder, template, enrolled))
+
+
+def make_export(folder, template, enrolled):
+    tekd = Tekd(state.copy(enrolled, folder), template)
     try:
         tekd.start()
         for n in range(6):
@@ -133,9 +138,9 @@ def exported(workdir, template, enrolled):
         tekd.audit()
         for n in range(3):
             assert tekd.ask(f"r-{n}", "urn:0", "bsa-1").status == 200
-        folder = tekd.export()
+        export = tekd.export()
         tekd.stop()
-        yield folder, tekd.path("checkpoint.pem")
+        return export, tekd.path("checkpoint.pem")
     finally:
         tekd.close()
 

@@ -294,6 +294,10 @@ class Fleet:
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
+            # A connection in its handshake is in no list but this one.
+            for transport in list(self._loop._transports.values()):  # pylint: disable=protected-access
+                transport.abort()
+            await asyncio.sleep(0)  # each is closed in a call of its own
         self.run(end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)

@@ -63,6 +63,23 @@ class Ca:
         write_cert(self.path(f"{name}.crt"), self.cert)
         write_key(self.path(f"{name}.key"), self.key)
 
+    def __getstate__(self):
+        return {"folder": self.folder, "file": self.file, "revoked": self.revoked}
+
+    def __setstate__(self, kept):
+        self.__dict__.update(kept)
+        with open(self.path(f"{self.file}.key"), "rb") as f:
+            self.key = serialization.load_pem_private_key(f.read(), None)
+        with open(self.path(f"{self.file}.crt"), "rb") as f:
+            self.cert = x509.load_pem_x509_certificate(f.read())
+        self.name = self.cert.subject
+
+    def copied_to(self, folder):
+        """The same CA, whose files somebody copied there."""
+        other = Ca.__new__(Ca)
+        other.__setstate__({**self.__getstate__(), "folder": folder})
+        return other
+
     def path(self, name):
         return os.path.join(self.folder, name)
 

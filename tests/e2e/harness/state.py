@@ -1,6 +1,6 @@
 """The folder a server lives in: token, KEKs whose clear value is known, certificates, enrolments.
 
-Made once for each test process by the project's own tools, and copied for each test.
+Made once by the project's own tools, and copied for each test.
 """
 
 import os
@@ -136,11 +136,12 @@ class PushTemplate(Template):
     PEERS = 10
 
     def __init__(self, base, folder):  # pylint: disable=super-init-not-called
-        self.ca, self.bsas, self.pin = base.ca, base.bsas, base.pin
+        self.bsas, self.pin = base.bsas, base.pin
+        self.folder = copy(base.folder, folder)
+        self.ca = base.ca.copied_to(self.path("pki"))
         for i in range(self.PEERS):
             self.ca.issue(f"p-{i}")
         self.ca.issue("elsewhere", hosts=("elsewhere.example", "p-0"))
-        self.folder = copy(base.folder, folder)
         self.conf = os.path.join(folder, "softhsm2.conf")
         pki.Ca(self.path("other-pki")).issue("p-other")
         self.peers = {b.name: b for b in map(self._make_peer, range(self.PEERS))}
