@@ -93,6 +93,7 @@ static int record_new_of(const struct keys_confirm *c, const char *event,
 static int confirm(struct keys_confirm *c, struct store_tx *tx, struct store_delivery *d)
 {
     struct record *rec = NULL;
+    uint64_t seq;
     int r = record_new_of(c, "delivery.confirmed", d, &rec);
 
     if (r < 0)
@@ -100,9 +101,10 @@ static int confirm(struct keys_confirm *c, struct store_tx *tx, struct store_del
     record_hex(rec, "out", d->out_sha256, 32);
     record_bool(rec, "late",
                 !store_delivery_is_open(d->state) || store_tx_utc_us(tx) >= d->deadline_us);
-    r = store_tx_record(tx, rec, &d->confirmed_seq);
+    r = store_tx_record(tx, rec, &seq);
     if (r < 0)
         return r;
+    d->confirmed_seq = (uint64_t)store_place_pack(store_tx_epoch(tx), seq);
     d->state = STORE_DELIVERY_CONFIRMED;
     d->why[0] = '\0';
     c->outcome = KEYS_CONFIRMED;

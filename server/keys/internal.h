@@ -436,8 +436,8 @@ struct keys_work {
     bool joined;           /* entered the flight of its MessageID, or waited for it */
     bool announced;        /* known() was called */
     bool gave_key;         /* replied with Status 0: answer.sent may follow */
-    uint64_t answered_seq; /* of request.answered */
-    uint64_t epoch;
+    uint64_t answered_seq; /* of request.answered ... */
+    uint64_t epoch;        /* ... in this epoch */
     struct store_place after; /* of a repeat: the newest record when it was decided */
 };
 

@@ -116,8 +116,9 @@ void tick_run(struct store *s, int64_t now)
         s->heartbeat_us = now + (int64_t)s->o.heartbeat_s * 1000000;
         beat(s);
     }
+    epoch_tick(s, clock_utc_us());
     if (now >= s->anchor_us && s->tree.note_committed) {
         s->anchor_us = now + (int64_t)s->o.anchor_interval_s * 1000000;
-        anchor_write(s, &s->tree.note);
+        anchor_write(s);
     }
 }
