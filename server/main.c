@@ -10,7 +10,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <stdnoreturn.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -135,15 +134,17 @@ static void block_signals(sigset_t *ret_set)
 /* ---- serving -----------------------------------------------------------------------------------
  */
 
-/* The store failed under us: nothing more can be recorded, so nothing is finished either. */
-static noreturn void end_at_once(struct tekd *t)
+/* The exit status when the store has failed under us; else the one that is given. */
+static int final_status(struct tekd *t, int status)
 {
     int error = atomic_load(&t->fatal);
-    int status = exit_status(error);
 
+    if (error == 0)
+        return status;
+    status = exit_status(error);
     log_event(LOG_ERROR, "tekd", "ended", LOG_STR("error", tekd_errname(error)),
               LOG_INT("status", status));
-    _exit(status);
+    return status;
 }
 
 static int serve(struct tekd *t, const sigset_t *set)
@@ -163,8 +164,9 @@ static int serve(struct tekd *t, const sigset_t *set)
             (void)http_reload(t->http);
             (void)push_reload(t->push);
         }
+        /* Nothing more can be recorded, so nothing is finished either. */
         if (atomic_load(&t->fatal))
-            end_at_once(t);
+            _exit(final_status(t, EXIT_IO));
     }
 }
 
@@ -311,5 +313,6 @@ int main(int argc, char **argv)
         return EXIT_FAILED;
     status = args.check ? check(&t) : run(&t, &set);
     setup_undo(&t);
-    return status;
+    /* A stop writes to the store, too: one that could not is no clean one. */
+    return final_status(&t, status);
 }

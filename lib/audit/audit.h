@@ -16,7 +16,16 @@ enum event_id {
     EVENT_COUNT
 };
 
-enum field_kind { FIELD_STR, FIELD_INT, FIELD_BOOL, FIELD_HASH, FIELD_REF };
+enum field_kind {
+    FIELD_STR,
+    FIELD_INT,
+    FIELD_BOOL,
+    FIELD_HASH,
+    FIELD_HASHES, /* one or more, with commas between them */
+    FIELD_REF,
+    FIELD_TIME, /* as t */
+    FIELD_DELTA /* decimal digits, "-" in front when negative */
+};
 
 struct field_rule {
     const char *key;

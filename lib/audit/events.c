@@ -2,34 +2,26 @@
 
 #include "audit.h"
 #include "tekd/auto.h"
+#include "tekd/enc.h"
 #include "tekd/err.h"
 #include "tekd/merkle.h"
 #include "tekd/record.h"
 
-#define STR(k)                                                                                     \
+#define HEX "0123456789abcdef"
+
+#define FIELD(kind, k, optional)                                                                   \
     {                                                                                              \
-#k, FIELD_STR, false                                                                       \
+#k, FIELD_##kind, optional                                                                 \
     }
-#define INT(k)                                                                                     \
-    {                                                                                              \
-#k, FIELD_INT, false                                                                       \
-    }
-#define BOOL(k)                                                                                    \
-    {                                                                                              \
-#k, FIELD_BOOL, false                                                                      \
-    }
-#define HASH(k)                                                                                    \
-    {                                                                                              \
-#k, FIELD_HASH, false                                                                      \
-    }
-#define REF(k)                                                                                     \
-    {                                                                                              \
-#k, FIELD_REF, false                                                                       \
-    }
-#define OPT(kind, k)                                                                               \
-    {                                                                                              \
-#k, FIELD_##kind, true                                                                     \
-    }
+#define STR(k)       FIELD(STR, k, false)
+#define INT(k)       FIELD(INT, k, false)
+#define BOOL(k)      FIELD(BOOL, k, false)
+#define HASH(k)      FIELD(HASH, k, false)
+#define HASHES(k)    FIELD(HASHES, k, false)
+#define REF(k)       FIELD(REF, k, false)
+#define TIME(k)      FIELD(TIME, k, false)
+#define DELTA(k)     FIELD(DELTA, k, false)
+#define OPT(kind, k) FIELD(kind, k, true)
 
 /* One array of rules an event; the first element stands for the event that has none. */
 #define EVENT(symbol, name, ...)                                                                   \
@@ -59,7 +51,7 @@ bool record_event_known(const char *event)
 
 static bool is_hash(const char *s)
 {
-    return strlen(s) == 2 * (size_t)MERKLE_HASH_LEN && strspn(s, "0123456789abcdef") == strlen(s);
+    return strlen(s) == 2 * (size_t)MERKLE_HASH_LEN && strspn(s, HEX) == strlen(s);
 }
 
 int decimal_read(const char *s, size_t len, uint64_t *ret_value)
@@ -90,6 +82,30 @@ int ref_read(const char *s, uint64_t *ret_epoch, uint64_t *ret_seq)
     return 0;
 }
 
+static bool is_hashes(const char *s)
+{
+    size_t len = 2 * (size_t)MERKLE_HASH_LEN;
+
+    while (strspn(s, HEX) == len && s[len] == ',')
+        s += len + 1;
+    return is_hash(s);
+}
+
+static bool is_time(const char *s)
+{
+    int64_t utc_us;
+
+    return enc_time_read(s, strlen(s), &utc_us) == 0;
+}
+
+static bool is_delta(const char *s)
+{
+    uint64_t value;
+
+    s += s[0] == '-';
+    return decimal_read(s, strlen(s), &value) == 0;
+}
+
 static bool is_of_kind(const struct record *r, const char *key, enum field_kind kind)
 {
     const char *str = record_get_str(r, key);
@@ -105,8 +121,14 @@ static bool is_of_kind(const struct record *r, const char *key, enum field_kind 
         return record_get_bool(r, key, &flag);
     case FIELD_HASH:
         return str && is_hash(str);
+    case FIELD_HASHES:
+        return str && is_hashes(str);
     case FIELD_REF:
         return str && ref_read(str, &a, &b) == 0;
+    case FIELD_TIME:
+        return str && is_time(str);
+    case FIELD_DELTA:
+        return str && is_delta(str);
     }
     return false;
 }
@@ -135,8 +157,14 @@ const char *field_kind_text(enum field_kind kind)
         return "true or false";
     case FIELD_HASH:
         return "a SHA-256 of 64 lower-case hexadecimal digits";
+    case FIELD_HASHES:
+        return "SHA-256 of 64 lower-case hexadecimal digits, with commas between them";
     case FIELD_REF:
         return "a record epoch/seq";
+    case FIELD_TIME:
+        return "a time like t";
+    case FIELD_DELTA:
+        return "a decimal number";
     }
     return "";
 }

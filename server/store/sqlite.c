@@ -88,10 +88,25 @@ static void rollback(struct db *db)
         (void)sqlite3_exec(sqlite_of(db)->handle, "ROLLBACK", NULL, NULL, NULL);
 }
 
+/* A file without a name can be written and synced, and is gone with this process. */
+static int check_place(struct sqlite *d)
+{
+    int moved = 0;
+
+    (void)sqlite3_file_control(d->handle, NULL, SQLITE_FCNTL_HAS_MOVED, &moved);
+    if (moved == 0)
+        return 0;
+    log_event(LOG_ERROR, "store", "database-gone", LOG_STR("path", d->path),
+              LOG_STR("what", "the file was deleted or moved, or another one stands in its place"));
+    return TEKD_EIO;
+}
+
 static int commit(struct db *db)
 {
-    int r = run(sqlite_of(db), sqlite_of(db)->commit);
+    int r = check_place(sqlite_of(db));
 
+    if (r == 0)
+        r = run(sqlite_of(db), sqlite_of(db)->commit);
     if (r < 0)
         rollback(db);
     return r;

@@ -14,12 +14,24 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position
-from harness import hold, state  # noqa: E402
+from harness import hold, shim, state  # noqa: E402
 from harness.bsm import Bsm  # noqa: E402
 from harness.stage import Stage  # noqa: E402
 from harness.tekbsa import Bsa  # noqa: E402
 from harness.programs import TOP  # noqa: E402
 from harness.tekd import Tekd  # noqa: E402
+
+
+@pytest.fixture
+def tell(record_property):
+    """tell(text): a figure of this test, printed at the end of the run and kept in its report."""
+    return lambda text: record_property("figure", text)
+
+
+def pytest_terminal_summary(terminalreporter):
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for text in (v for k, v in report.user_properties if k == "figure" and report.when == "call"):
+            terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {text}")
 
 
 @pytest.fixture(scope="session")
@@ -182,7 +194,7 @@ def start_bsa(bsm):
 @pytest.fixture
 def held(folder):
     """Holds syncs of a tek-bsa that gets held.env."""
-    page = hold.Hold(hold.build(folder), folder)
+    page = hold.Hold(shim.build(folder, "hold"), folder)
     yield page
     page.close()
 

@@ -126,7 +126,7 @@ class History:
             assert rows[key] == m.content
 
 
-def kill_many(tekd, runs, seed):
+def kill_many(tekd, runs, seed, tell):
     history = History(tekd, seed)
     key_path = key_from_token(tekd)
     for n in range(runs):
@@ -134,26 +134,26 @@ def kill_many(tekd, runs, seed):
         answered, in_flight = history.one_run(offset)
         new = [k for k in history.answers if k[1].startswith(f"k-{history.turn}-")]
         history.check_repeats(new)
-        print(f"run {n + 1} of {runs}, seed {seed}: killed after {offset * 1000:.0f} ms, "
-              f"{answered} answered / {in_flight} in flight")
+        tell(f"run {n + 1} of {runs}, seed {seed}: killed after {offset * 1000:.0f} ms, "
+             f"{answered} answered / {in_flight} in flight")
         if n % 10 == 9 or n + 1 == runs:
             log = history.check_log(key_path)
     history.check_repeats(history.answers)
     assert len(log.of("log.recovered")) <= runs
     tekd.stop()
     history.check_store()
-    print(f"{runs} runs, {len(history.answers)} answers, {len(log.records)} records, "
-          f"{len(log.unattested)} unattested")
+    tell(f"{runs} runs, {len(history.answers)} answers, {len(log.records)} records, "
+         f"{len(log.unattested)} unattested")
 
 
 @pytest.mark.smoke
-def test_what_was_answered_survives_kill_9(tekd):
-    kill_many(tekd, 5, seed=random.randrange(2 ** 32))
+def test_what_was_answered_survives_kill_9(tekd, tell):
+    kill_many(tekd, 5, random.randrange(2 ** 32), tell)
 
 
 @pytest.mark.soak
-def test_what_was_answered_survives_50_kills(tekd):
-    kill_many(tekd, 50, seed=random.randrange(2 ** 32))
+def test_what_was_answered_survives_50_kills(tekd, tell):
+    kill_many(tekd, 50, random.randrange(2 ** 32), tell)
 
 
 def test_kill_9_during_the_start_leaves_log_and_token_whole(tekd, mid, content):

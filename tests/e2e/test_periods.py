@@ -133,7 +133,7 @@ class Periods:
         assert set(told.values()) == {1}
 
 
-def live(new_stage, folder, minutes, capsys):
+def live(new_stage, folder, minutes, tell):
     p = Periods(new_stage, folder)
     first = p.period_now() + 1
     p.play(minutes * 60 // PERIOD_S)
@@ -143,21 +143,20 @@ def live(new_stage, folder, minutes, capsys):
     log, made = p.check(periods)
     early = sorted((p.epoch[e["content"]] + e["period"] * PERIOD_S * US - e["t"]) / US
                    for e in p.received() if e["period"] in periods)
-    with capsys.disabled():
-        print(f"\n{len(periods)} periods of {CONTENTS} contents for {len(p.stage.fleet.bsas)} BSAs: "
-              f"{len(made)} TEKs, {len(log.deliveries)} deliveries; before their start: "
-              f"{early[0]:.1f} s at least, {early[len(early) // 2]:.1f} s in the middle")
+    tell(f"{len(periods)} periods of {CONTENTS} contents for {len(p.stage.fleet.bsas)} BSAs: "
+         f"{len(made)} TEKs, {len(log.deliveries)} deliveries; before their start: "
+         f"{early[0]:.1f} s at least, {early[len(early) // 2]:.1f} s in the middle")
     assert all(d.state == "confirmed" for d in log.deliveries.values())
     p.tekd.stop()
 
 
-def test_half_an_hour_of_periods(new_stage, folder, capsys):
-    live(new_stage, folder, 30, capsys)
+def test_half_an_hour_of_periods(new_stage, folder, tell):
+    live(new_stage, folder, 30, tell)
 
 
 @pytest.mark.soak
-def test_six_hours_of_periods(new_stage, folder, capsys):
-    live(new_stage, folder, 360, capsys)
+def test_six_hours_of_periods(new_stage, folder, tell):
+    live(new_stage, folder, 360, tell)
 
 
 def test_a_stop_over_several_periods_is_followed_by_no_storm(new_stage, folder):

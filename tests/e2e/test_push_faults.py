@@ -69,7 +69,7 @@ def check_all_confirmed_once(stage, log, mids):
 
 
 @pytest.mark.smoke
-def test_bad_bsas_are_noticed_by_nobody_else_and_catch_up_when_healed(new_stage, capsys):
+def test_bad_bsas_are_noticed_by_nobody_else_and_catch_up_when_healed(new_stage, tell):
     stage = new_stage(push={"retry_max_s": 2}).start()
     good = set(stage.fleet.bsas) - set(BAD)
     undisturbed = deliver_all(stage, "good", lambda pending: pending == [])
@@ -83,9 +83,8 @@ def test_bad_bsas_are_noticed_by_nobody_else_and_catch_up_when_healed(new_stage,
     check_all_confirmed_once(stage, log, undisturbed + mids)
     before = seconds_to_confirmation(log, undisturbed, good)
     during = seconds_to_confirmation(log, mids, good)
-    with capsys.disabled():
-        print(f"\ngood BSAs, prepared to confirmed: p99 {p99(before):.3f} s undisturbed, "
-              f"{p99(during):.3f} s beside bad ones; worst {before[-1]:.3f} and {during[-1]:.3f} s")
+    tell(f"good BSAs, prepared to confirmed: p99 {p99(before):.3f} s undisturbed, "
+         f"{p99(during):.3f} s beside bad ones; worst {before[-1]:.3f} and {during[-1]:.3f} s")
     # Each at the first attempt, and none waited for a bad one's: those take seconds to time out.
     for mid in undisturbed + [m for m in mids if log.deliveries[m].peer in good]:
         assert log.deliveries[mid].events() == ["prepared", "attempt", "confirmed"]

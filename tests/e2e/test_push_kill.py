@@ -89,31 +89,28 @@ class Run:
         return log
 
 
-def kill_many(stage, runs, seed, capsys):
+def kill_many(stage, runs, seed, tell):
     run = Run(stage, seed)
     all_under_way = 0
     for n in range(runs):
         under_way = run.once()
         all_under_way += under_way
-        with capsys.disabled():
-            print(f"\nrun {n + 1} of {runs}, seed {seed}: {under_way} of "
-                  f"{CONTENTS * 10} under way at the kill", end="")
+        tell(f"run {n + 1} of {runs}, seed {seed}: {under_way} of {CONTENTS * 10} under way at the kill")
     run.kill_inside_an_order()
     log = run.check()
     events = Counter(r["ev"] for r in log.records)
-    with capsys.disabled():
-        print(f"\n{runs} kills: {len(log.deliveries)} deliveries, "
-              f"{events['delivery.attempt']} attempts, {events['delivery.unknown']} unknown, "
-              f"{events['confirm.duplicate']} duplicates, {len(log.unattested)} unattested records")
+    tell(f"{runs} kills: {len(log.deliveries)} deliveries, "
+         f"{events['delivery.attempt']} attempts, {events['delivery.unknown']} unknown, "
+         f"{events['confirm.duplicate']} duplicates, {len(log.unattested)} unattested records")
     assert events["delivery.unknown"] > 0
     assert all_under_way >= 10 * runs, "too few were under way at the kills to show anything"
     stage.tekd.stop()
 
 
-def test_deliveries_survive_kill_9(new_stage, capsys):
-    kill_many(new_stage(push=PUSH).start(), 5, random.randrange(2 ** 32), capsys)
+def test_deliveries_survive_kill_9(new_stage, tell):
+    kill_many(new_stage(push=PUSH).start(), 5, random.randrange(2 ** 32), tell)
 
 
 @pytest.mark.soak
-def test_deliveries_survive_50_kills(new_stage, capsys):
-    kill_many(new_stage(push=PUSH).start(), 50, random.randrange(2 ** 32), capsys)
+def test_deliveries_survive_50_kills(new_stage, tell):
+    kill_many(new_stage(push=PUSH).start(), 50, random.randrange(2 ** 32), tell)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import pytest
 
 from cp3py.messages import request
-from harness import hold as holding
+from harness import shim
 from harness.answers import given
 from harness.hold import REPLY, SYNC, Hold
 from harness.procs import run, wait_until
@@ -24,7 +24,7 @@ SIGNER_S = 1.9  # after 2 s a signature counts as failed
 
 @pytest.fixture(scope="session")
 def library(workdir):
-    return holding.build(workdir)
+    return shim.build(workdir, "hold")
 
 
 @pytest.fixture

@@ -1,49 +1,92 @@
-"""Who changes the database while the server is down: the next start, or its background check, tells.
+"""Who changes the database or the anchor while the server is down: the next start, or its
+background check, tells, each with a word of its own.
 
-The tests play the database's administrator: Python's own sqlite3 on the file of a stopped server.
+The tests play the database's administrator: Python's own sqlite3 on the file of a server that was
+stopped, or killed.  What can be done to an export stands in test_audit_reader.py.
 """
 
+import base64
 import os
 import shutil
 import sqlite3
+from hashlib import sha256
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cp3py.messages import request
+from harness import state
+from harness.pki import new_key
 from harness.procs import wait_until
 from harness.programs import is_sanitized
+from harness.stage import Stage
+from harness.tekd import Tekd
 
 LIMIT_S = 120 if is_sanitized() else 30
 STORE_FAILED = 74
+BSA = "p-0"
+
+
+# ---- the server that is tampered with --------------------------------------------------------------
+
+def use(stage, prefix):
+    """Twenty answers and two confirmed deliveries."""
+    with stage.tekd.connect(BSA) as c:
+        for i in range(20):
+            m = request(f"{prefix}-{i}", f"urn:{i}", BSA)
+            assert c.ask(m, stage[BSA].media).status == 200
+    for i in range(2):
+        stage.wait(stage.deliver(f"urn:push:{prefix}:{i}", BSA)[0])
+
+
+@pytest.fixture(scope="module")
+def ended(workdir, push_template):
+    """Folders of a server that was stopped, and of one that was killed; made once."""
+    top = os.path.join(workdir, "ended")
+    stage = Stage(os.path.join(top, "server"), push_template, [BSA])
+    folders = {}
+    try:
+        for how, end in (("stopped", stage.tekd.stop), ("killed", stage.tekd.kill)):
+            stage.start() if not folders else stage.tekd.start()
+            use(stage, how)
+            # What the anchor does not cover yet may be cut off, and status says how much that is.
+            wait_until(lambda: stage.tekd.ctl("status")["store"]["anchor"]["beyond"] == 0,
+                       "the anchor")
+            end()
+            if os.path.exists(stage.tekd.path("tekd.sock")):  # of the one that was killed
+                os.unlink(stage.tekd.path("tekd.sock"))
+            folders[how] = state.copy(stage.tekd.folder, os.path.join(top, how))
+    finally:
+        stage.close()
+    yield folders
+    shutil.rmtree(top)
 
 
 @pytest.fixture
-def used(tekd):
-    """A stopped server whose log has some answers under an anchored checkpoint."""
-    ask(tekd, "a", 20)
-    tekd.stop()
-    return tekd
+def revived(ended, folder, push_template):
+    """revived(how): a server of its own on a copy of that folder, not started."""
+    made = []
+
+    def make(how="stopped", **settings):
+        made.append(Tekd(state.copy(ended[how], os.path.join(folder, "server")), push_template,
+                         **settings))
+        return made[-1]
+
+    yield make
+    for tekd in made:
+        tekd.close()
 
 
-def ask(tekd, prefix, n):
-    with tekd.connect() as c:
-        for i in range(n):
-            assert c.ask(request(f"{prefix}-{i}", f"urn:{i}", "bsa-1")).status == 200
-
-
-def change(tekd, statement, *values, rows=1):
+def sql(tekd, statement, *values, rows=None):
+    """What it selects; a change is of so many rows."""
     db = sqlite3.connect(tekd.path("tekd.db"))
     try:
         with db:
-            assert db.execute(statement, values).rowcount == rows
-    finally:
-        db.close()
-
-
-def rows(tekd, query):
-    db = sqlite3.connect(tekd.path("tekd.db"))
-    try:
-        return db.execute(query).fetchall()
+            done = db.execute(statement, values)
+            assert rows in (None, done.rowcount), done.rowcount
+            return done.fetchall()
     finally:
         db.close()
 
@@ -55,86 +98,338 @@ def assert_refused(tekd, check):
     assert f"store event=tamper check={check} record=" in tekd.log(), tekd.log()[-2000:]
 
 
-def test_what_nobody_changed_starts(used):
-    used.start()
-    ask(used, "b", 3)
-    used.audit()
+# ---- records ---------------------------------------------------------------------------------------
+
+def leaves(tekd):
+    return [(seq, bytes(octets)) for seq, octets in
+            sql(tekd, "SELECT seq, octets FROM leaf ORDER BY seq")]
 
 
-@pytest.mark.parametrize("where", ["first", "middle", "last"])
-def test_changed_record_is_found(used, where):
-    leaves = rows(used, "SELECT seq, octets FROM leaf ORDER BY seq")
-    seq, octets = {"first": leaves[1], "middle": leaves[len(leaves) // 2],
-                   "last": leaves[-1]}[where]
-    change(used, "UPDATE leaf SET octets = ? WHERE seq = ?",
-           octets.replace(b'"v":1', b'"v":2'), seq)
-    assert_refused(used, "root")
+def put(tekd, seq, octets):
+    sql(tekd, "UPDATE leaf SET octets = ? WHERE seq = ?", octets, seq, rows=1)
 
 
-def test_deleted_record_is_found(used):
-    change(used, "DELETE FROM leaf WHERE seq = 20")
-    assert_refused(used, "root")
+def find(tekd, event, n=0):
+    """The n-th record of that event; -1: the last."""
+    return [x for x in leaves(tekd) if b'"ev":"%s"' % event.encode() in x[1]][n]
 
 
-def test_truncated_log_is_found(used):
-    """Records and checkpoints of the end gone, the rest whole in itself: the anchor knows."""
-    size = rows(used, "SELECT max(size) FROM checkpoint")[0][0]
-    older = rows(used, f"SELECT max(size) FROM checkpoint WHERE size < {size - 5}")[0][0]
-    gone = len(rows(used, f"SELECT seq FROM leaf WHERE seq >= {older}"))
-    change(used, "DELETE FROM leaf WHERE seq >= ?", older, rows=gone)
-    change(used, "DELETE FROM checkpoint WHERE size > ?", older,
-           rows=len(rows(used, f"SELECT size FROM checkpoint WHERE size > {older}")))
-    assert_refused(used, "anchor-beyond-database")
+def edit(event, old, new, n=0):
+    def change(tekd):
+        seq, octets = find(tekd, event, n)
+        assert old in octets
+        put(tekd, seq, octets.replace(old, new, 1))
+    return change
 
 
-def test_old_backup_is_found(used):
-    shutil.copy(used.path("tekd.db"), used.path("backup.db"))
-    used.start()
-    ask(used, "b", 5)
-    used.stop()
-    for name in ("tekd.db-wal", "tekd.db-shm"):
-        if os.path.exists(used.path(name)):
-            os.unlink(used.path(name))
-    shutil.copy(used.path("backup.db"), used.path("tekd.db"))
-    assert_refused(used, "anchor-beyond-database")
+def edit_at(where, old=b'"v":1', new=b'"v":2'):
+    def change(tekd):
+        all_leaves = leaves(tekd)
+        seq, octets = all_leaves[where if where != "middle" else len(all_leaves) // 2]
+        put(tekd, seq, octets.replace(old, new, 1))
+    return change
 
 
-def test_record_behind_log_stopped_is_found(used):
-    """Whoever appends while the server is down has no signature for it."""
-    seq, octets = rows(used, "SELECT seq, octets FROM leaf ORDER BY seq DESC LIMIT 1")[0]
-    assert b'"ev":"log.stopped"' in octets
-    change(used, "INSERT INTO leaf (seq, octets) VALUES (?, ?)", seq + 1,
-           octets.replace(b"log.stopped", b"log.heartbeat").replace(b'"seq":%d' % seq,
-                                                                    b'"seq":%d' % (seq + 1)))
-    assert_refused(used, "record-after-stop")
+def swap(tekd):
+    (one, a), (other, b) = leaves(tekd)[10:12]
+    put(tekd, one, b.replace(b'"seq":%d' % other, b'"seq":%d' % one))
+    put(tekd, other, a.replace(b'"seq":%d' % one, b'"seq":%d' % other))
 
 
-def test_checkpoint_of_another_key_is_found(used):
-    """Also one that fits the changed records: the signature is made in the HSM only."""
-    size, note = rows(used, "SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1")[0]
-    text, _, signature = bytes(note).rpartition(b" ")
+def insert(tekd):
+    """One more in the middle, the later ones moved and numbered anew."""
+    for seq, octets in reversed(leaves(tekd)[12:]):
+        sql(tekd, "UPDATE leaf SET seq = ?, octets = ? WHERE seq = ?", seq + 1,
+            octets.replace(b'"seq":%d' % seq, b'"seq":%d' % (seq + 1)), seq, rows=1)
+    sql(tekd, "INSERT INTO leaf (seq, octets) VALUES (12, ?)",
+        leaves(tekd)[11][1].replace(b'"seq":11', b'"seq":12'))
+
+
+def delete(where):
+    return lambda tekd: sql(tekd, f"DELETE FROM leaf WHERE seq = {where}", rows=1)
+
+
+def delete_moved(tekd):
+    """Gone from the middle, the later ones numbered anew."""
+    sql(tekd, "DELETE FROM leaf WHERE seq = 12")
+    for seq, octets in leaves(tekd)[12:]:
+        sql(tekd, "UPDATE leaf SET seq = ?, octets = ? WHERE seq = ?", seq - 1,
+            octets.replace(b'"seq":%d' % seq, b'"seq":%d' % (seq - 1)), seq, rows=1)
+
+
+def move_confirmation(tekd):
+    """The confirmation of one delivery becomes that of the other."""
+    seq, octets = find(tekd, "delivery.confirmed")
+    other = find(tekd, "delivery.prepared", 1)[1]
+    mid = [x.split(b'"mid":"')[1].split(b'"')[0] for x in (octets, other)]
+    put(tekd, seq, octets.replace(*mid))
+
+
+def append(event=None, seq_off=1, **changes):
+    """A copy of the last record, or of the last one of an event, behind the log."""
+    def change(tekd):
+        last = leaves(tekd)[-1][0]
+        seq, octets = find(tekd, event, -1) if event else leaves(tekd)[-1]
+        octets = octets.replace(b'"seq":%d' % seq, b'"seq":%d' % (last + seq_off))
+        for old, new in changes.get("octets", ()):
+            assert old in octets
+            octets = octets.replace(old, new, 1)
+        sql(tekd, "INSERT INTO leaf (seq, octets) VALUES (?, ?)", last + changes.get("at", 1),
+            octets)
+    return change
+
+
+# ---- checkpoints -----------------------------------------------------------------------------------
+
+def newest(tekd, n=0):
+    """(size, note, range), n-th from the end."""
+    return sql(tekd, "SELECT size, note, range FROM checkpoint ORDER BY size DESC"
+               " LIMIT 1 OFFSET ?", n)[0]
+
+
+def renote(change):
+    def of(tekd):
+        size, note, _ = newest(tekd)
+        after = change(bytes(note))
+        assert after != note
+        sql(tekd, "UPDATE checkpoint SET note = ? WHERE size = ?", after, size, rows=1)
+    return of
+
+
+def other_signature(note):
+    text, _, signature = note.rpartition(b" ")
     other = b"B" if signature[20:21] == b"A" else b"A"  # still base64
-    forged = text + b" " + signature[:20] + other + signature[21:]
-    change(used, "UPDATE checkpoint SET note = ? WHERE size = ?", forged, size)
-    assert_refused(used, "checkpoint-signature")
+    return text + b" " + signature[:20] + other + signature[21:]
 
 
-def test_anchor_of_the_future_is_found(used):
-    """The anchor file is newer than the database, which is the older backup's case from its side."""
-    with open(used.path("anchor", "checkpoint"), "rb") as f:
-        anchor = f.read()
-    lines = anchor.split(b"\n")
-    lines[1] = str(int(lines[1]) + 1).encode()
-    with open(used.path("anchor", "checkpoint"), "wb") as f:
-        f.write(b"\n".join(lines))
-    assert_refused(used, "anchor-signature")
+def signed_by(key, text, origin):
+    der = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    signature = key.sign(text, ec.ECDSA(hashes.SHA256()))
+    return text + "\n— ".encode() + origin + b" " + base64.b64encode(
+        sha256(der).digest()[:4] + signature) + b"\n"
 
 
-def test_database_of_another_bsm_is_refused(used):
-    used.configure(bsm_id="other.example.net")
-    used.start(wait=None)
-    assert used.wait_end(LIMIT_S) in (1, STORE_FAILED)
-    assert "event=database-of-another what=bsm_id" in used.log()
-    used.configure(bsm_id="bsm.example.net")
-    used.start()
-    wait_until(lambda: used.ctl("status")["ready"], "it is ready again")
+def other_key(note):
+    """The same tree, signed by a key of the administrator's."""
+    text = note[:note.index(b"\n\n") + 1]
+    return signed_by(new_key(), text, text.split(b"\n")[0])
+
+
+def other_origin(note):
+    return note.replace(b"/tekd/audit/1", b"/tekd/audit/9")
+
+
+def other_log(note):
+    return note.replace(b"/tekd/audit/", b"x/tekd/audit/")
+
+
+def re_range(change):
+    def of(tekd):
+        size, _, octets = newest(tekd)
+        sql(tekd, "UPDATE checkpoint SET range = ? WHERE size = ?", change(bytes(octets)), size)
+    return of
+
+
+def older_note(tekd):
+    size = newest(tekd)[0]
+    sql(tekd, "UPDATE checkpoint SET note = ? WHERE size = ?", newest(tekd, 1)[1], size, rows=1)
+
+
+def swap_notes(tekd):
+    (one, a, _), (other, b, _) = newest(tekd), newest(tekd, 1)
+    sql(tekd, "UPDATE checkpoint SET note = ? WHERE size = ?", b, one)
+    sql(tekd, "UPDATE checkpoint SET note = ? WHERE size = ?", a, other)
+
+
+def drop_checkpoints(tekd):
+    sql(tekd, "DELETE FROM checkpoint")
+
+
+def drop_newest(tekd):
+    sql(tekd, "DELETE FROM checkpoint WHERE size = ?", newest(tekd)[0], rows=1)
+
+
+def drop_of_anchor(tekd):
+    """An older anchor whose checkpoint is gone."""
+    size, note, _ = newest(tekd, 3)
+    write_anchor(tekd, bytes(note))
+    sql(tekd, "DELETE FROM checkpoint WHERE size = ?", size, rows=1)
+
+
+def truncate(records_only=False):
+    """The end is gone, what is left is whole in itself: the anchor knows."""
+    def change(tekd):
+        older = newest(tekd, 4)[0]
+        sql(tekd, "DELETE FROM leaf WHERE seq >= ?", older)
+        if not records_only:
+            sql(tekd, "DELETE FROM checkpoint WHERE size > ?", older)
+    return change
+
+
+def store_key(tekd):
+    der = new_key().public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    sql(tekd, "UPDATE meta SET value = ? WHERE name = 'key'", der, rows=1)
+
+
+# ---- the anchor ------------------------------------------------------------------------------------
+
+def read_anchor(tekd):
+    with open(tekd.path("anchor", "checkpoint"), "rb") as f:
+        return f.read()
+
+
+def write_anchor(tekd, octets):
+    with open(tekd.path("anchor", "checkpoint"), "wb") as f:
+        f.write(octets)
+
+
+def re_anchor(change):
+    return lambda tekd: write_anchor(tekd, change(read_anchor(tekd)))
+
+
+def larger(note):
+    lines = note.split(b"\n")
+    lines[1] = b"%d" % (int(lines[1]) + 1)
+    return b"\n".join(lines)
+
+
+# ---- the table -------------------------------------------------------------------------------------
+
+STOPPED = {
+    "record 1, an octet": (edit_at(1), "root"),
+    "a record in the middle, an octet": (edit_at("middle"), "root"),
+    "the last record, an octet": (edit_at(-1), "root"),
+    "another spelling": (edit("log.started", b'"v":1,', b'"v": 1,'), "root"),
+    "a key twice in a line": (edit("log.started", b'"v":1,', b'"v":1,"v":1,'), "root"),
+    "another BSA in an answer": (
+        edit("request.answered", b'"peer":"p-0"', b'"peer":"p-1"'), "root"),
+    "another time": (edit("request.answered", b'"t":"20', b'"t":"19', 3), "root"),
+    "a confirmation moved to another Message ID": (move_confirmation, "root"),
+    "an attempt made a confirmation": (
+        edit("delivery.attempt", b"delivery.attempt", b"delivery.confirmed"), "root"),
+    "two records swapped": (swap, "root"),
+    "a record deleted": (delete(20), "root"),
+    "record 0 deleted": (delete(0), "root"),
+    "the last record deleted": (delete("(SELECT max(seq) FROM leaf)"), "records"),
+    "a record deleted, the rest moved": (delete_moved, "records"),
+    "a record inserted, the rest moved": (insert, "root"),
+    "a record appended": (
+        append(octets=[(b"log.stopped", b"log.heartbeat")]), "record-after-stop"),
+    "a confirmation appended": (append("delivery.confirmed"), "record-after-stop"),
+    "a start appended": (append("log.started"), "record-after-stop"),
+    "truncated to a signed size": (truncate(), "anchor-beyond-database"),
+    "truncated records, whole checkpoints": (truncate(records_only=True), "records"),
+    "the signature of the newest note": (renote(other_signature), "checkpoint-signature"),
+    "a note of another key": (renote(other_key), "checkpoint-signature"),
+    "a note of another origin": (renote(other_origin), "checkpoint-origin"),
+    "a note of another size": (renote(larger), "checkpoint-form"),
+    "a note that is none": (renote(lambda note: b"nothing"), "checkpoint-form"),
+    "an older note in its place": (older_note, "checkpoint-form"),
+    "two notes swapped": (swap_notes, "checkpoint-form"),
+    "the stored range, an octet": (
+        re_range(lambda o: o[:-1] + bytes([o[-1] ^ 1])), "checkpoint-range"),
+    "the stored range cut off": (re_range(lambda o: o[:-32]), "checkpoint-form"),
+    "the newest checkpoint deleted": (drop_newest, "anchor-beyond-database"),
+    "all checkpoints deleted": (drop_checkpoints, "anchor-beyond-database"),
+    "the checkpoint of the anchor deleted": (drop_of_anchor, "anchor-checkpoint"),
+    "the stored public key": (store_key, "checkpoint-key"),
+    "the anchor of the future": (re_anchor(larger), "anchor-signature"),
+    "the anchor of another key": (re_anchor(other_key), "anchor-signature"),
+    "the anchor of another log": (re_anchor(other_log), "anchor-origin"),
+    "the anchor of another epoch": (re_anchor(other_origin), "anchor-signature"),
+    "an anchor that is none": (re_anchor(lambda note: b"nothing"), "anchor-form"),
+}
+
+# A tail that no checkpoint covers is adopted after a crash: if it is whole.
+KILLED = {
+    "a record in the middle, an octet": (edit_at("middle"), "root"),
+    "a record behind a hole": (append(at=2, seq_off=2), "record-missing"),
+    "a record with another number": (append(seq_off=7), "record-number"),
+    "a line that is no record": (append(octets=[(b"{", b"[")]), "record-form"),
+    "truncated to a signed size": (truncate(), "anchor-beyond-database"),
+    "a note of another key": (renote(other_key), "checkpoint-signature"),
+}
+
+
+@pytest.mark.parametrize("what", STOPPED)
+def test_a_stopped_servers_log_that_was_changed_is_refused(revived, what):
+    change, check = STOPPED[what]
+    tekd = revived()
+    change(tekd)
+    assert_refused(tekd, check)
+
+
+@pytest.mark.parametrize("what", KILLED)
+def test_a_killed_servers_log_that_was_changed_is_refused(revived, what):
+    change, check = KILLED[what]
+    tekd = revived("killed")
+    change(tekd)
+    assert_refused(tekd, check)
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_what_nobody_changed_starts(revived, how):
+    tekd = revived(how).start()
+    assert tekd.ctl("status")["ready"]
+    tekd.audit()
+
+
+def test_old_backup_is_found(revived):
+    tekd = revived()
+    shutil.copy(tekd.path("tekd.db"), tekd.path("backup.db"))
+    tekd.start()
+    for i in range(5):
+        with tekd.connect(BSA) as c:
+            assert c.ask(request(f"b-{i}", f"urn:{i}", BSA), "xml").status == 200
+    tekd.stop()
+    for name in ("tekd.db-wal", "tekd.db-shm"):
+        if os.path.exists(tekd.path(name)):
+            os.unlink(tekd.path(name))
+    shutil.copy(tekd.path("backup.db"), tekd.path("tekd.db"))
+    assert_refused(tekd, "anchor-beyond-database")
+
+
+def is_signed(store):
+    return store["records"] == store["signed"]
+
+
+def test_a_confirmation_forged_after_a_crash_is_unattested_and_counts_for_nothing(
+        ended, folder, push_template):
+    """It cannot be told from one of the last moment: so none of them counts."""
+    stage = Stage(os.path.join(folder, "server"), push_template, [BSA])
+    try:
+        stage.start()
+        stage.wait(stage.deliver("urn:forged", BSA)[0])
+        stage[BSA].plays("taken")
+        mid, = stage.deliver("urn:forged", BSA)
+        wait_until(lambda: stage[BSA].received(mid), "the delivery")
+        wait_until(lambda: is_signed(stage.tekd.ctl("status")["store"]), "a signed log")
+        stage.tekd.kill()
+        prepared = next(x for x in leaves(stage.tekd) if mid.encode() in x[1])
+        true = find(stage.tekd, "delivery.confirmed", -1)[1]
+        out = prepared[1].split(b'"out":"')[1][:64]
+        fields = {b"mid": mid.encode(), b"out": out, b"ref": b"1/%d" % prepared[0]}
+        forged = [(b'"%s":"%s"' % (k, true.split(b'"%s":"' % k)[1].split(b'"')[0]),
+                   b'"%s":"%s"' % (k, v)) for k, v in fields.items()]
+        append("delivery.confirmed", octets=forged)(stage.tekd)
+        number = leaves(stage.tekd)[-1][0]
+        stage[BSA].plays("confirm")
+        stage.tekd.start()
+        stage.wait(mid)
+        log = stage.verify()
+        assert number in log.unattested
+        assert [r["seq"] in log.unattested for r in log.deliveries[mid].records
+                if r["ev"] == "delivery.confirmed"] == [True, False]
+        assert len(stage[BSA].received(mid)) >= 2, "it was sent again"
+    finally:
+        stage.close()
+
+
+def test_database_of_another_bsm_is_refused(revived):
+    tekd = revived(bsm_id="other.example.net")
+    tekd.start(wait=None)
+    assert tekd.wait_end(LIMIT_S) in (1, STORE_FAILED)
+    assert "event=database-of-another what=bsm_id" in tekd.log()
+    tekd.configure(bsm_id=state.BSM)
+    tekd.start()
+    wait_until(lambda: tekd.ctl("status")["ready"], "it is ready again")

@@ -1,14 +1,21 @@
 """The tests' own tools: an implementation that accepts everything would prove nothing."""
 
+import gc
 import json
 import os
+import select
 import shutil
+import socket
+import ssl
+import struct
+import warnings
 from hashlib import sha256
 
 import pytest
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap
 
 from cp3py import auditlog, merkle
+from cp3py.client import start_tls
 from cp3py.messages import Message, MessageError, decode, request
 from cp3py.note import Note, NoteError, split
 from cp3py.unwrap import unwrap
@@ -91,6 +98,23 @@ def test_json_that_a_server_may_not_write_is_refused(old, new):
         octets = octets.replace(b'"Tag": 2, ', b"", 1)
     with pytest.raises(MessageError):
         decode("json", octets.replace(old, new, 1))
+
+
+def test_a_connection_that_is_reset_before_its_handshake_leaves_no_socket():
+    with socket.create_server(("127.0.0.1", 0)) as listener, \
+            warnings.catch_warnings(record=True) as leaked:
+        warnings.simplefilter("always")
+        raw = socket.create_connection(listener.getsockname(), timeout=10)
+        peer, _ = listener.accept()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        poll = select.poll()
+        poll.register(raw, select.POLLIN)
+        assert poll.poll(10000)
+        with pytest.raises(OSError):
+            start_tls(ssl.create_default_context(), raw, "localhost", None)
+        gc.collect()
+    assert [str(w.message) for w in leaked] == []
 
 
 # ---- the verifier against forged exports ----------------------------------------------------------

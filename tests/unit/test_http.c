@@ -26,7 +26,7 @@ static void http_exchange__has_peer_address_media_and_body(void **state)
 {
     struct fixture *f = *state;
     struct client *c = fixture_connect(f);
-    struct sockaddr_in local;
+    struct sockaddr_in local = {0};
     socklen_t len = sizeof(local);
     char addr[HTTP_ADDR_MAX];
     struct http_exchange *x;

@@ -460,7 +460,9 @@ static int give_second(void *arg, struct store_tx *tx)
     (void)snprintf(name, sizeof(name), "%s/1", s->more[0].id);
     if (r == 0)
         r = store_tx_kek_find(tx, name, &kek);
-    return r < 0 ? r : store_tx_export_insert(tx, t.row, kek.row, &wrapped, &holder);
+    if (r == 0)
+        r = store_tx_export_insert(tx, t.row, kek.row, &wrapped, &holder);
+    return r;
 }
 
 /* As its own request would, which waits for the HSM, too. */

@@ -1,3 +1,4 @@
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -122,38 +123,75 @@ static void deadline__that_has_passed_is_busy_at_once(void **state)
     assert_int_equal(fake_hsm_made(s->hsm, FAKE_ISSUE), 0);
 }
 
+/* One request that is inside, two that wait in the line, and one for which there is no room. */
+struct line_up {
+    struct ask *inside, *waits, *late, *over;
+    char mid[4][32], content[4][32];
+};
+
+static bool is_refused_soon(struct ask *a)
+{
+    int64_t until_us = clock_mono_us() + 100000;
+
+    while (!ask_is_answered(a) && clock_mono_us() < until_us)
+        (void)sched_yield();
+    return ask_is_answered(a) && a->reply.status == 503;
+}
+
+/* Which of them comes to the line first is the threads' matter: whether it is as it should be. */
+static bool line_up(struct service *s, struct line_up *l, int turn)
+{
+    for (int i = 0; i < 4; i++) {
+        (void)snprintf(l->mid[i], sizeof(l->mid[i]), "m-%d-%d", turn, i);
+        (void)snprintf(l->content[i], sizeof(l->content[i]), "urn:%d-%d", turn, i);
+    }
+    l->inside = send(s, BSA(s, 1), l->mid[0], l->content[0]);
+    fake_hsm_wait_held(s->hsm, FAKE_ISSUE, 1);
+    l->waits = send(s, BSA(s, 1), l->mid[1], l->content[1]);
+    l->late = send_for(s, BSA(s, 1), l->mid[2], l->content[2], 1000000);
+    l->over = send(s, BSA(s, 2), l->mid[3], l->content[3]);
+    return is_refused_soon(l->over) && !ask_is_answered(l->waits) && !ask_is_answered(l->late);
+}
+
+static void line_end(struct service *s, struct line_up *l)
+{
+    fake_hsm_hold(s->hsm, FAKE_ISSUE, false);
+    ask_end(l->inside);
+    ask_end(l->waits);
+    ask_end(l->late);
+    ask_end(l->over);
+}
+
 static void hsm__has_so_many_inside_and_so_many_waiting(void **state)
 {
     struct service *s = *state;
-    struct ask *inside, *waits, *late, *over;
+    struct line_up l;
     uint8_t tek[FAKE_TEK_MAX];
+    unsigned made;
+    int turn = 0;
 
     service_stop(s);
     s->options.hsm_inside = 1;
     s->options.hsm_waiting = 2;
     assert_int_equal(service_start(s), 0);
-    fake_hsm_hold(s->hsm, FAKE_ISSUE, true);
-    inside = send(s, BSA(s, 1), "m-1", "urn:1");
-    fake_hsm_wait_held(s->hsm, FAKE_ISSUE, 1);
-    waits = send(s, BSA(s, 1), "m-2", "urn:2");
-    late = send_for(s, BSA(s, 1), "m-3", "urn:3", 300000);
-    do { /* until both are in the line */
-        over = send(s, BSA(s, 2), "m-4", "urn:4");
-        while (!ask_is_answered(over) && clock_mono_us() < over->r.deadline_us)
-            ;
-        ask_wait(over);
-        assert_int_equal(over->reply.status, 503);
-        ask_end(over);
-    } while (clock_mono_us() < late->r.deadline_us);
-    assert_false(ask_is_answered(inside));
-    assert_false(ask_is_answered(waits));
+    for (;;) {
+        fake_hsm_hold(s->hsm, FAKE_ISSUE, true);
+        made = fake_hsm_made(s->hsm, FAKE_ISSUE);
+        if (line_up(s, &l, turn))
+            break;
+        line_end(s, &l);
+        assert_int_not_equal(++turn, 100);
+    }
+    while (clock_mono_us() < l.late->r.deadline_us)
+        (void)sched_yield();
+    assert_false(ask_is_answered(l.inside));
+    assert_false(ask_is_answered(l.waits));
     fake_hsm_hold(s->hsm, FAKE_ISSUE, false);
-    (void)ask_tek(inside, tek);
-    (void)ask_tek(waits, tek);
-    wants_busy(late); /* its time passed in the line: the HSM is not asked for it */
-    ask_end(inside);
-    ask_end(waits);
-    assert_int_equal(fake_hsm_made(s->hsm, FAKE_ISSUE), 2);
+    (void)ask_tek(l.inside, tek);
+    (void)ask_tek(l.waits, tek);
+    ask_refused(l.late, 503, "busy"); /* its time passed in the line: the HSM is not asked for it */
+    line_end(s, &l);
+    assert_int_equal(fake_hsm_made(s->hsm, FAKE_ISSUE), made + 2);
 }
 
 /* What is stored needs no HSM. */

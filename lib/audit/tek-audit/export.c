@@ -99,6 +99,8 @@ static void read_key(struct audit *a, const char *name)
 {
     AUTO(buf) struct buf *b = read_file(a, name, KEY_FILE_MAX);
     struct known_key *k = &a->candidate[a->n_candidates];
+    char hex[ENC_HEX_LEN(4) + 1];
+    uint8_t id[4];
 
     if (!b)
         return;
@@ -113,8 +115,14 @@ static void read_key(struct audit *a, const char *name)
         return;
     }
     a->n_candidates++;
-    if (key_fingerprint(k->key, &k->fingerprint) < 0)
+    if (key_fingerprint(k->key, &k->fingerprint) < 0 ||
+        note_key_id(a->checkpoint.origin, k->key, id) < 0) {
         a->error = TEKD_ECRYPTO;
+        return;
+    }
+    enc_hex(id, sizeof id, hex);
+    if (strncmp(name + strlen("keys/"), hex, sizeof hex - 1) != 0)
+        audit_fail_at(a, name, "keys", "expected it under its key id %s, found it here", hex);
 }
 
 static void read_anchor(struct audit *a, const char *name)

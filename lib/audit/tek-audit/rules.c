@@ -6,11 +6,14 @@
  * for the first time is taken as it is.
  */
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "tek-audit.h"
 #include "tekd/enc.h"
 #include "tekd/err.h"
+
+#define PERIOD_TEXT 32
 
 static const char *str(const struct record *r, const char *key)
 {
@@ -110,7 +113,7 @@ static struct tek *tek_of(struct audit *a, const char *keyid, uint32_t *ret_id, 
         return NULL;
     t = &a->tek[*ret_id];
     if (*ret_new)
-        *t = (struct tek){.generated = BEFORE, .content = UINT32_MAX, .period = -1};
+        *t = (struct tek){.generated = BEFORE, .content = UINT32_MAX, .period = PERIOD_UNSAID};
     return t;
 }
 
@@ -118,7 +121,27 @@ static int64_t period_of(const struct record *r)
 {
     uint64_t period;
 
-    return record_get_int(r, "period", &period) ? (int64_t)period : -1;
+    return record_get_int(r, "period", &period) ? (int64_t)period : PERIOD_NONE;
+}
+
+static void period_text(int64_t period, char out[static PERIOD_TEXT])
+{
+    if (period == PERIOD_NONE)
+        (void)snprintf(out, PERIOD_TEXT, "no period");
+    else
+        (void)snprintf(out, PERIOD_TEXT, "period %" PRId64, period);
+}
+
+static void check_period(struct audit *a, const struct record *r, const struct tek *t,
+                         int64_t period)
+{
+    char expected[PERIOD_TEXT], found[PERIOD_TEXT];
+
+    if (t->period == PERIOD_UNSAID || period == PERIOD_UNSAID || t->period == period)
+        return;
+    period_text(t->period, expected);
+    period_text(period, found);
+    audit_fail(a, "period", "expected %s, as of %s, found %s", expected, str(r, "keyid"), found);
 }
 
 static void check_kek(struct audit *a, const char *kekid)
@@ -142,10 +165,9 @@ static void check_bsa(struct audit *a, const char *bsa)
 }
 
 /* A key is given: it exists, for this content and period.  *ret_tek: its number. */
-static bool check_tek(struct audit *a, const struct record *r, uint32_t *ret_tek)
+static bool check_tek(struct audit *a, const struct record *r, int64_t period, uint32_t *ret_tek)
 {
     const char *content = str(r, "content");
-    int64_t period = period_of(r);
     uint32_t content_id;
     bool is_new;
     struct tek *t = tek_of(a, str(r, "keyid"), ret_tek, &is_new);
@@ -155,19 +177,17 @@ static bool check_tek(struct audit *a, const struct record *r, uint32_t *ret_tek
     if (is_new && a->epoch == 1)
         audit_fail(a, "tek", "expected tek.generated before the key is given, found none of %s",
                    str(r, "keyid"));
-    if (is_new || t->content == UINT32_MAX) {
+    if (is_new || t->content == UINT32_MAX)
         t->content = content_id;
-        t->period = period;
-    }
     if (t->destroyed)
         audit_fail(a, "tek", "expected a key that exists, found %s, destroyed before",
                    str(r, "keyid"));
     if (t->content != content_id)
         audit_fail(a, "content", "expected content %s, for which %s was generated, found %s",
                    pool_text(a->contents, t->content), str(r, "keyid"), content);
-    if (t->period >= 0 && period >= 0 && t->period != period)
-        audit_fail(a, "period", "expected period %" PRId64 " of %s, found %" PRId64, t->period,
-                   str(r, "keyid"), period);
+    if (t->period == PERIOD_UNSAID)
+        t->period = period;
+    check_period(a, r, t, period);
     return true;
 }
 
@@ -198,7 +218,8 @@ static void check_used(struct audit *a, const struct record *r, const struct mes
 }
 
 /* request.answered, delivery.prepared, delivery.carried: a key under a Message ID. */
-static struct message *key_given(struct audit *a, const struct record *r, enum direction dir)
+static struct message *key_given(struct audit *a, const struct record *r, enum direction dir,
+                                 int64_t period)
 {
     uint32_t tek, kek;
     bool is_new;
@@ -206,7 +227,7 @@ static struct message *key_given(struct audit *a, const struct record *r, enum d
 
     check_bsa(a, str(r, "peer"));
     check_kek(a, str(r, "kekid"));
-    if (!check_tek(a, r, &tek) || !number(a, a->keks, str(r, "kekid"), &kek, &is_new))
+    if (!check_tek(a, r, period, &tek) || !number(a, a->keks, str(r, "kekid"), &kek, &is_new))
         return NULL;
     m = message_add(a, r, &is_new);
     if (!m)
@@ -401,7 +422,7 @@ static void on_bsa_disabled(struct audit *a, const struct record *r)
 
 static void on_answered(struct audit *a, const struct record *r)
 {
-    struct message *m = key_given(a, r, DIR_PULL);
+    struct message *m = key_given(a, r, DIR_PULL, period_of(r));
 
     a->counts.answered++;
     if (strcmp(str(r, "dir"), "pull") != 0)
@@ -463,33 +484,43 @@ static void check_repeat_of(struct audit *a, const char *check, const char *name
  * destroyed, its KEK retired or the BSA disabled between the answer and its record.  What was
  * withdrawn when it was decided, field after tells.
  */
-static void check_repeat(struct audit *a, const struct record *r, const struct message *m)
+static void check_repeat(struct audit *a, const struct record *r, const struct message *m,
+                         uint64_t after)
 {
-    const char *peer = str(r, "peer"), *text = str(r, "after");
+    const char *peer = str(r, "peer");
     const struct party *bsa = bsa_of(a, peer);
     const struct party *kek = &a->kek[m->kek];
     const struct tek *tek = &a->tek[m->tek];
-    uint64_t epoch = 0, after = 0;
 
-    if (!text || !bsa)
-        return;
-    (void)ref_read(text, &epoch, &after);
-    if (epoch > a->epoch || (epoch == a->epoch && after >= a->seq))
-        audit_fail(a, "repeated", "expected an earlier record in field after, found %s", text);
-    if (epoch != a->epoch)
-        return;
     if (tek->destroyed)
         check_repeat_of(a, "tek", pool_text(a->teks, m->tek), tek->destroyed_seq, after);
     if (kek->standing == STANDING_GONE)
         check_repeat_of(a, "kek", pool_text(a->keks, m->kek), kek->gone_seq, after);
-    if (bsa->standing == STANDING_GONE)
+    if (bsa && bsa->standing == STANDING_GONE)
         check_repeat_of(a, "bsa", peer, bsa->gone_seq, after);
+}
+
+/* Whether field after names a record of this epoch; one before this record it has to be. */
+static bool decided_after(struct audit *a, const struct record *r, uint64_t *ret_seq)
+{
+    const char *text = str(r, "after");
+    uint64_t epoch = 0;
+
+    if (!text)
+        return false;
+    (void)ref_read(text, &epoch, ret_seq);
+    if (epoch < a->epoch || (epoch == a->epoch && *ret_seq < a->seq))
+        return epoch == a->epoch;
+    audit_fail(a, "repeated", "expected an earlier record in field after, found %s", text);
+    return false;
 }
 
 static void on_repeated(struct audit *a, const struct record *r)
 {
     struct message *m = follows(a, r, "repeated", "request.answered");
     const char *keyid = str(r, "keyid");
+    uint64_t after = 0;
+    bool decided_here = decided_after(a, r, &after);
 
     a->counts.repeated++;
     if (!m)
@@ -499,7 +530,8 @@ static void on_repeated(struct audit *a, const struct record *r)
     if (keyid && strcmp(keyid, pool_text(a->teks, m->tek)) != 0)
         audit_fail(a, "repeated", "expected key %s as in record %" PRIu64 ", found %s",
                    pool_text(a->teks, m->tek), m->seq, keyid);
-    check_repeat(a, r, m);
+    if (decided_here)
+        check_repeat(a, r, m, after);
 }
 
 static void on_refused(struct audit *a, const struct record *r)
@@ -543,7 +575,7 @@ enum delivery_state state_of(const struct audit *a, const struct message *m)
 
 static void on_prepared(struct audit *a, const struct record *r)
 {
-    struct message *m = key_given(a, r, DIR_PUSH);
+    struct message *m = key_given(a, r, DIR_PUSH, period_of(r));
 
     a->counts.prepared++;
     if (!m)
@@ -555,9 +587,14 @@ static void on_prepared(struct audit *a, const struct record *r)
 /* It may have been pushed before its epoch began, under a checkpoint of the one before. */
 static void on_carried(struct audit *a, const struct record *r)
 {
-    struct message *m = key_given(a, r, DIR_PUSH);
+    struct message *m = key_given(a, r, DIR_PUSH, period_of(r));
+    uint64_t epoch = 0, seq = 0;
 
     a->counts.prepared++;
+    (void)ref_read(str(r, "ref"), &epoch, &seq);
+    if (epoch >= a->epoch)
+        audit_fail(a, "delivery", "expected a record of an earlier epoch to be carried, found %s",
+                   str(r, "ref"));
     if (!m)
         return;
     m->state = STATE_PREPARED;

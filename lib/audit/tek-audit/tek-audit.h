@@ -140,10 +140,14 @@ enum delivery_state {
     STATE_UNKNOWN,
 };
 
+/* Besides the index of a crypto-period: there is none; it was not said. */
+#define PERIOD_NONE   (-1)
+#define PERIOD_UNSAID (-2)
+
 struct tek {
     uint64_t generated; /* seq; or BEFORE */
     uint32_t content;
-    int64_t period; /* -1: not said */
+    int64_t period; /* PERIOD_NONE, PERIOD_UNSAID */
     bool destroyed;
     uint64_t destroyed_seq;
 };

@@ -5,6 +5,7 @@ import select
 import socket
 import ssl
 import time
+import traceback
 
 from . import messages
 
@@ -59,17 +60,26 @@ def head(method, path, headers):
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
+def start_tls(tls, raw, host, session):
+    """wrap_socket(), which leaves its new socket open in its frame when the peer resets the
+    connection before the handshake."""
+    try:
+        return tls.wrap_socket(raw, server_hostname=host, session=session)
+    except BaseException as e:
+        for frame, _ in traceback.walk_tb(e.__traceback__):
+            if isinstance(frame.f_locals.get("self"), ssl.SSLSocket):
+                frame.f_locals["self"].close()
+        raw.close()
+        raise
+
+
 class Connection:
     """One connection; keep-alive.  Raises ssl.SSLError or OSError as the sockets do."""
 
     def __init__(self, port, tls, host="localhost", timeout=30, session=None):
         raw = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
-            self.sock = tls.wrap_socket(raw, server_hostname=host, session=session)
-        except BaseException:
-            raw.close()
-            raise
+        self.sock = start_tls(tls, raw, host, session)
         self.buffer = b""
 
     def close(self):

@@ -3,6 +3,7 @@
 import re
 
 from cp3py.auditlog import Log
+from reader import verifier
 
 from . import state
 from .bsa import Fleet
@@ -88,15 +89,21 @@ class Stage:
 
     def wait_all(self, seconds=60):
         """Until no delivery is open."""
-        wait_until(lambda: self.tekd.ctl("delivery", "list", "--pending") == [],
-                   "every delivery to be through", seconds, PAUSE_S)
+        try:
+            wait_until(lambda: self.tekd.ctl("delivery", "list", "--pending") == [],
+                       "every delivery to be through", seconds, PAUSE_S)
+        except AssertionError as e:
+            raise AssertionError(f"{e}\n{self.tekd.log()[-3000:]}") from None
 
     # ---- the log ----
 
     def verify(self):
-        """The log as the tests' own verifier reads it, after the product's has had its say."""
+        """The log as the tests' own verifier reads it, after the product's has had its say and that
+        of a reader of the documentation."""
         folder, key = self.tekd.export(), self.tekd.path("checkpoint.pem")
         run([program("tek-audit"), "verify", folder, "--key", key, "--first"])
+        with open(key, "rb") as f:
+            verifier.verify(folder, f.read())
         return Log(folder, key)
 
     def events(self, mid):
