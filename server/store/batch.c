@@ -77,8 +77,9 @@ int batch_refusal(struct store *s, const struct store_item *item)
 
 void batch_refuse(struct store *s, struct store_item *item, int refusal)
 {
-    /* While nothing can be written its refusal cannot be recorded either. */
-    if (refusal == TEKD_EFULL && s->full)
+    /* While nothing can be written its refusal cannot be recorded either, nor what it would have
+     * recorded. */
+    if ((refusal == TEKD_EFULL && s->full) || item->wait == STORE_LAZY)
         audit_gap(s, 1);
     items_settle(s, item, refusal);
 }

@@ -12,7 +12,8 @@
 #include "tekd/log.h"
 
 #define SECOND_US   1000000
-#define CARRY_PIECE 64 /* deliveries that are read before they are written */
+#define CARRY_PIECE 64   /* deliveries that are read before they are written */
+#define LAZY_MAX    4096 /* items that nobody waits for, kept while nothing can be written */
 
 /* ---- when ------------------------------------------------------------------------------------ */
 
@@ -57,11 +58,11 @@ static int refusal_of(struct store *s, const struct store_item *item)
 {
     int r = batch_refusal(s, item);
 
-    if (r < 0 || s->epoch.state != EPOCH_CLOSED || item->wait == STORE_LAZY)
+    if (r < 0 || s->epoch.state != EPOCH_CLOSED || (!s->full && !s->signer_down))
         return r;
-    if (s->full)
-        return TEKD_EFULL;
-    return s->signer_down ? TEKD_EHSM : 0;
+    if (item->wait == STORE_LAZY && s->pending.n < LAZY_MAX)
+        return 0;
+    return s->full ? TEKD_EFULL : TEKD_EHSM;
 }
 
 static void sift(struct store *s)

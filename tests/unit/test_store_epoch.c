@@ -310,12 +310,15 @@ static void epoch__confirmations_go_on_while_it_cannot_be_closed(void **state)
 /* Everything is signed, then log.closed waits for its signature. */
 static void close_without_signer(struct fixture *f)
 {
+    unsigned entered;
+
     fixture_open(f);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:1", 1), 0);
     wait_signed(f);
     store_signer_hold(f->signer);
+    entered = store_signer_entered(f->signer);
     store_close_epoch(f->store, 1);
-    store_signer_wait_entered(f->signer, store_signer_entered(f->signer) + 1);
+    store_signer_wait_entered(f->signer, entered + 1);
 }
 
 static void epoch__nothing_follows_its_end(void **state)
@@ -337,6 +340,40 @@ static void epoch__nothing_follows_its_end(void **state)
     wait_epoch(f, 2);
     assert_int_equal(probe_run(f, STORE_DURABLE, "urn:x:2", 1), 0);
     (void)fixture_check_log(f, NULL);
+}
+
+/* What nobody waits for is kept for a while, then counted. */
+static void epoch__keeps_no_more_than_it_can(void **state)
+{
+    enum { MANY = 5000, KEPT = 4096 };
+    struct fixture *f = *state;
+    struct probe *p = calloc(MANY, sizeof(*p));
+    unsigned refused = 0;
+    struct log_check log;
+
+    assert_non_null(p);
+    close_without_signer(f);
+    fake_clock_advance(2500000);
+    fixture_turn(f);
+    for (unsigned i = 0; i < MANY; i++) {
+        probe_init(&p[i], STORE_LAZY, NULL, 1);
+        probe_submit(f, &p[i]);
+    }
+    fixture_turn(f);
+    fixture_turn(f);
+    for (unsigned i = 0; i < MANY; i++)
+        refused += probe_done(&p[i]);
+    assert_int_equal(refused, MANY - KEPT);
+    assert_true(fixture_has(f, "urn:x:1")); /* reads go on */
+    store_signer_release(f->signer);
+    wait_epoch(f, 2);
+    assert_int_equal(probe_run(f, STORE_DURABLE, NULL, 1), 0);
+    for (unsigned i = 0; i < MANY; i++)
+        assert_int_equal(probe_wait(&p[i]), i < KEPT ? 0 : TEKD_EHSM);
+    log = fixture_check_log(f, "audit.gap");
+    assert_int_equal(log.count, 1);
+    assert_int_equal(log.number, MANY - KEPT);
+    free(p);
 }
 
 static void epoch__an_item_that_waits_has_its_deadline(void **state)
@@ -621,6 +658,7 @@ int main(void)
         TEST(epoch__carries_what_is_open),
         TEST(epoch__confirmations_go_on_while_it_cannot_be_closed),
         TEST(epoch__nothing_follows_its_end),
+        TEST(epoch__keeps_no_more_than_it_can),
         TEST(epoch__an_item_that_waits_has_its_deadline),
         TEST(epoch__is_signed_and_ended_by_the_next_start),
         TEST(epoch__is_ended_by_the_stop),
