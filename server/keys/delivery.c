@@ -99,8 +99,6 @@ static int apply_retry(void *arg, struct store_tx *tx)
         d.deadline_us = until_us;
     x->bsa = d.bsa;
     r = store_tx_delivery_update(tx, &d);
-    if (r == 0)
-        r = store_tx_delivery_carry(tx, &d);
     return r < 0 ? r : admin_record(tx, x->actor, "delivery retry", d.mid);
 }
 

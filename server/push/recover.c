@@ -11,7 +11,7 @@
 #include "tekd/err.h"
 #include "tekd/log.h"
 
-#define GROUP 32 /* rows of one transaction, each with one record or two */
+#define GROUP 32 /* rows of one transaction, each with a record */
 
 static int copy_id(void *arg, const struct store_bsa *b)
 {
@@ -86,8 +86,6 @@ static int make_unknown(void *arg, struct store_tx *tx)
         g->d[i].state = STORE_DELIVERY_UNKNOWN;
         g->d[i].next_us = store_tx_utc_us(tx);
         r = store_tx_delivery_update(tx, &g->d[i]);
-        if (r == 0)
-            r = store_tx_delivery_carry(tx, &g->d[i]);
         if (r == 0)
             r = recover_record(tx, "delivery.unknown", &g->d[i]);
     }
