@@ -489,6 +489,8 @@ RESIGNED: dict[str, tuple[str, str, Change]] = {
     "after closed": ("6", "again", lambda s: s.after("end", "again", "log.heartbeat")),
     "unknown instance": ("6", "beat1", lambda s: s.set("beat1", inst="other")),
     # step 7, time
+    "heartbeat of no time": ("7", "start1", lambda s: s.set("start1", heartbeat=0)),
+    "heartbeat of two days": ("7", "start1", lambda s: s.set("start1", heartbeat=172800)),
     "silence": ("7", "beat1", lambda s: s.dt("beat1", 600_000_001)),
     "clock back": ("7", "sent1", lambda s: s.dt("sent1", -1_000_001)),
     "gap explains no fall": ("7", "sent1", chain(
@@ -651,6 +653,16 @@ EPOCH_2: dict[str, tuple[str, str, Change]] = {
         lambda s: s.set("repeat1", after=At("gone")))),
     "after in a later epoch": ("8", "repeat1", lambda s: s.set("repeat1", after="3/0")),
     "ref to another kind in this epoch": ("9", "sent5", lambda s: s.set("sent5", ref="2/0")),
+    "carried is missing, confirmed": ("9", "conf9", chain(
+        lambda s: s.set("conf9", ref="1/20"), lambda s: s.remove("carried"))),
+    "carried is missing, confirmed, not late": ("9", "conf9", chain(
+        lambda s: s.set("conf9", ref="1/20", late=False), lambda s: s.remove("carried"))),
+    "carried is missing, attempt": ("9", "try9", chain(
+        lambda s: s.after("carried", "try9", "delivery.attempt", ref="1/20", addr="y", mid="d9",
+                          peer="p1"),
+        lambda s: s.remove("carried"), lambda s: s.remove("conf9"))),
+    "carried, attempt of what it was before": ("9", "try9", lambda s: s.after(
+        "carried", "try9", "delivery.attempt", ref="1/20", addr="y", mid="d9", peer="p1")),
     "carried, other out": ("9", "conf9", lambda s: s.set("conf9", out=HASH_B)),
     "carried, other peer": ("9", "conf9", lambda s: s.set("conf9", peer="p7")),
     "generated after carried": ("8", "again", lambda s: s.after(

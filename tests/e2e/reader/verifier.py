@@ -30,6 +30,7 @@ MAX_FIELDS = 24
 MAX_SMALL_FILE = 65536
 SECOND_US = 1_000_000
 DEFAULT_WINDOW_S = 604800
+MAX_HEARTBEAT_S = 86400
 
 Record = dict[str, Any]
 Ref = tuple[int, int]
@@ -531,6 +532,9 @@ class Life:
 
     def _step(self, inst: Instance, entry: Entry) -> None:
         """Step 6 for one record."""
+        if entry.event in ("log.opened", "log.started"):
+            seconds = entry.record.get("heartbeat", 1)
+            entry.need("7", 1 <= seconds <= MAX_HEARTBEAT_S, "a heartbeat within a day", seconds)
         if entry.event == "log.opened":
             if self.epoch > 1 and "heartbeat" in entry.record:
                 inst.run(entry.record)
@@ -805,6 +809,9 @@ class Messages:
 
     def _delivery(self, entry: Entry) -> None:
         event, delivery = entry.event, self._follow(entry, self.deliveries)
+        if event == "delivery.attempt" or (event == "delivery.confirmed"
+                                           and not entry.record.get("late", False)):
+            entry.need("9", delivery is not None, "a ref into this epoch", entry["ref"])
         if delivery is None or event == "confirm.duplicate":
             return
         entry.need("9", delivery.confirmed is None,
