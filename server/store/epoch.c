@@ -272,10 +272,14 @@ static int open_next(struct store *s, int64_t utc_us)
     return r < 0 ? r : rows_meta_put_int(s->db, "opened", (int64_t)t->opened_size);
 }
 
+/* What explains the time of log.closed, a step of the clock, has to stand before it. */
 int epoch_put(struct store *s, int64_t utc_us)
 {
     if (s->epoch.state == EPOCH_CLOSED)
         return open_next(s, utc_us);
+    tick_clock(s, clock_mono_us());
+    if (s->n_own > 0)
+        return batch_put_own(s, utc_us);
     s->epoch.moved = true;
     return put_closed(s, utc_us);
 }

@@ -203,8 +203,9 @@ int anchor_read(const char *path, struct note *ret_note, int64_t *ret_utc_us);
  * reads go on:
  *
  *     OPEN      items are taken
- *     DRAINING  none is, until all that was committed is under a committed checkpoint; given up
- *               (OPEN) when there is no signature or no space, and begun again when there is
+ *     DRAINING  none is, until all that was committed is under a committed checkpoint, and what the
+ *               store itself has to say; given up (OPEN) when there is no signature or no space,
+ *               and begun again when there is
  *     CLOSED    log.closed is committed, alone, and nothing may follow it.  When the checkpoint
  *               over it is committed, one transaction opens the next epoch.
  *
@@ -386,6 +387,8 @@ void loop_wake(struct store *s);
 void tick_init(struct store *s);
 void tick_run(struct store *s, int64_t now);
 int64_t tick_next(const struct store *s);
+/* Has a step of UTC recorded, if there was one since this was asked last. */
+void tick_clock(struct store *s, int64_t now);
 
 /* ---- idle.c ---------------------------------------------------------------------------------- */
 bool idle_has_work(const struct store *s, int64_t now);

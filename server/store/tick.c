@@ -13,7 +13,7 @@
 #include "tekd/err.h"
 #include "tekd/log.h"
 
-static void look_at_clock(struct store *s, int64_t now)
+void tick_clock(struct store *s, int64_t now)
 {
     int64_t base = clock_utc_us() - now;
     int64_t delta = base - s->clock_base_us;
@@ -106,7 +106,7 @@ void tick_run(struct store *s, int64_t now)
     if (now < s->tick_us)
         return;
     s->tick_us = now + TICK_US;
-    look_at_clock(s, now);
+    tick_clock(s, now);
     audit_gap(s, atomic_exchange(&s->queue_gap, 0));
     if (now >= s->free_us) {
         s->free_us = now + FREE_SPACE_US;

@@ -112,6 +112,20 @@ static void epoch__ends_with_the_year(void **state)
     (void)fixture_check_log(f, NULL);
 }
 
+/* A verifier has to find the reason for the time of log.closed in the same epoch. */
+static void epoch__tells_of_a_step_of_the_clock_before_its_end(void **state)
+{
+    struct fixture *f = *state;
+
+    fixture_open(f);
+    wait_signed(f);
+    fake_clock_set_utc(NEW_YEAR_2027 + INT64_C(86400000000));
+    fake_clock_advance(2000000);
+    wait_epoch(f, 2);
+    assert_int_equal(fixture_check_epoch(f, 1, "clock.step").count, 1);
+    assert_int_equal(fixture_check_log(f, "clock.step").count, 0);
+}
+
 static void epoch__ends_with_its_records(void **state)
 {
     struct fixture *f = *state;
@@ -652,6 +666,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(epoch__ends_with_the_year),
+        TEST(epoch__tells_of_a_step_of_the_clock_before_its_end),
         TEST(epoch__ends_with_its_records),
         TEST(epoch__is_closed_by_an_operator_once),
         TEST(epoch__a_repeat_knows_where_it_was_answered),
