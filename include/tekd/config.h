@@ -99,7 +99,7 @@ struct config_audit {
     uint32_t checkpoint_max_delay_ms;
     uint32_t heartbeat_s;
     uint32_t epoch_records; /* an epoch of the log is closed when it has so many */
-    char *instance; /* "inst" of the records; default: the host name */
+    char *instance;         /* "inst" of the records; default: the host name */
 };
 
 enum config_refusal {

@@ -116,9 +116,9 @@ struct store_options {
     /* An epoch is closed when it has so many records (what it began with not counted), or another
      * calendar year (UTC) has begun; 0: 10,000,000. */
     uint64_t epoch_records;
-    uint64_t free_warn;          /* octets of free disk space: below, an alarm ... */
-    unsigned free_warn_percent;  /* ... or below this part of the volume, if that is more; 0: no */
-    uint64_t free_stop;          /* below, keys are refused; confirmations and admin go on */
+    uint64_t free_warn;         /* octets of free disk space: below, an alarm ... */
+    unsigned free_warn_percent; /* ... or below this part of the volume, if that is more; 0: no */
+    uint64_t free_stop;         /* below, keys are refused; confirmations and admin go on */
     /* Messages older than this may be forgotten, and deliveries that have ended and whose deadline
      * is further back; 0: 7 days. */
     int64_t message_window_us;
@@ -176,8 +176,8 @@ struct store_status {
     uint64_t db_octets, free_octets;
     uint64_t rehashed; /* leaves of the background check so far, of all epochs */
     bool latched, full;
-    const char *anchor_file;   /* lives as long as the store; NULL: none is written */
-    uint64_t anchor_epoch;     /* of the note in it; 0: no note yet */
+    const char *anchor_file; /* lives as long as the store; NULL: none is written */
+    uint64_t anchor_epoch;   /* of the note in it; 0: no note yet */
     uint64_t anchor_size;
     uint64_t anchor_beyond;    /* committed leaves that the note does not cover */
     int64_t anchor_utc_us;     /* when it was written, perhaps by an earlier run; 0: never */
@@ -252,7 +252,7 @@ struct store_message {
     int64_t period_asked; /* -1: none */
     int64_t tek;
     int64_t kek;
-    int64_t time_us; /* what Time of the answer says */
+    int64_t time_us;     /* what Time of the answer says */
     uint64_t epoch, seq; /* of its request.answered */
 };
 

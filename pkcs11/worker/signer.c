@@ -6,11 +6,12 @@
  *   2. The compact range given for last has last's size and root.
  *   3. The range is extended leaf by leaf.  Where it passes the size that this worker signed last
  *      for the same origin it must have the root that was signed; and it must pass it.
- *   4. An origin is <log>/<epoch>.  Of an epoch before the newest that this worker signed nothing is
- *      signed any more; the empty log of an epoch is begun only if that is the one behind it.
+ *   4. An origin is <log>/<epoch>.  Of an epoch before the newest that this worker signed nothing
+ * is signed any more; the empty log of an epoch is begun only if that is the one behind it.
  *
- * 3 and 4 are the memory of one process.  Another worker, or the same one started anew, knows what last
- * proves and nothing else: against a rollback over a restart there is the anchor, not the signer.
+ * 3 and 4 are the memory of one process.  Another worker, or the same one started anew, knows what
+ * last proves and nothing else: against a rollback over a restart there is the anchor, not the
+ * signer.
  */
 #include <libp11.h>
 #include <openssl/err.h>
@@ -162,8 +163,7 @@ static struct note *remembered(struct signer *s, const char *origin)
     size_t len = log_of(origin, &epoch);
 
     for (size_t i = 0; i < s->n; i++) {
-        if (log_of(s->last[i].origin, &epoch) == len &&
-            memcmp(s->last[i].origin, origin, len) == 0)
+        if (log_of(s->last[i].origin, &epoch) == len && memcmp(s->last[i].origin, origin, len) == 0)
             return &s->last[i];
     }
     return NULL;

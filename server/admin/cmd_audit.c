@@ -1,6 +1,6 @@
 /*
- * audit checkpoint, audit close-epoch, and the stream of audit export and audit records, each of one
- * epoch.
+ * audit checkpoint, audit close-epoch, and the stream of audit export and audit records, each of
+ * one epoch.
  *
  * The stream follows the answer line {"ok":true,"result":{…}} and is text, line by line:
  *     R <record>          the octets of one record, in the order of seq

@@ -3,11 +3,11 @@
  * of every delivery a page that is written at random, for a question that an operator asks now and
  * then.  All of a delivery's records stand behind its delivery.prepared.  Its row has that one's
  * place, or that of the delivery.carried which repeats it in a later epoch and refers back; so the
- * log is read from there to its end, over all epochs, a page at a time between the store's batches, and a
- * record is taken apart only when one of its values is the Message ID: the mid, or the detail of
- * what an operator did.  Its octets tell: a record is canonical, so that an ID of ours, a UUID, is
- * written in one way only, and no string in it has a quote without a backslash.  A reader that goes
- * away, and the end of tekd, end the reading.
+ * log is read from there to its end, over all epochs, a page at a time between the store's batches,
+ * and a record is taken apart only when one of its values is the Message ID: the mid, or the detail
+ * of what an operator did.  Its octets tell: a record is canonical, so that an ID of ours, a UUID,
+ * is written in one way only, and no string in it has a quote without a backslash.  A reader that
+ * goes away, and the end of tekd, end the reading.
  */
 #include "internal.h"
 
@@ -26,9 +26,9 @@ struct history {
     json_t *list;
     char value[VALUE_OCTETS];
     size_t value_len;
-    int64_t after; /* place that was looked at last */
+    int64_t after;  /* place that was looked at last */
     uint64_t epoch; /* of the record that is looked at */
-    size_t n;      /* of the page */
+    size_t n;       /* of the page */
     bool whole;
 };
 
@@ -36,8 +36,8 @@ struct history {
 static json_t *entry_of(uint64_t epoch, json_t *record)
 {
     json_t *e = json_pack("{s:I,s:O,s:O,s:O}", "epoch", (json_int_t)epoch, "seq",
-                          json_object_get(record, "seq"), "time",
-                          json_object_get(record, "t"), "event", json_object_get(record, "ev"));
+                          json_object_get(record, "seq"), "time", json_object_get(record, "t"),
+                          "event", json_object_get(record, "ev"));
     static const char *const told[] = {"v", "seq", "t", "ev"};
 
     for (size_t i = 0; i < ARRAY_SIZE(told); i++)
@@ -56,7 +56,9 @@ static int add_entry(struct history *h, const void *octets, size_t len)
         h->whole = false;
         return 1; /* ends the walk */
     }
-    return json_array_append_new(h->list, record ? entry_of(h->epoch, record) : NULL) < 0 ? TEKD_ENOMEM : 0;
+    return json_array_append_new(h->list, record ? entry_of(h->epoch, record) : NULL) < 0
+               ? TEKD_ENOMEM
+               : 0;
 }
 
 /* What was recovered after a crash was under no checkpoint, and a confirmation in it does not
@@ -131,8 +133,8 @@ static int follow_back(void *arg, uint64_t place, const void *octets, size_t len
 
     (void)place;
     o->carried = ev && ref && strcmp(ev, "delivery.carried") == 0 &&
-                 sscanf(ref, "%llu/%llu", &epoch, &seq) == 2 && epoch >= 1 &&
-                 epoch < o->at.epoch && seq <= STORE_SEQ_MAX;
+                 sscanf(ref, "%llu/%llu", &epoch, &seq) == 2 && epoch >= 1 && epoch < o->at.epoch &&
+                 seq <= STORE_SEQ_MAX;
     if (o->carried)
         o->at = (struct store_place){.epoch = epoch, .seq = seq};
     return 0;

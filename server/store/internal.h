@@ -299,7 +299,7 @@ struct store {
     atomic_bool wake_queued;
     atomic_bool checkpoint_asked;
     _Atomic uint64_t close_asked; /* the epoch that an operator closes; 0: none */
-    struct store_item wake; /* in the queue: only wakes */
+    struct store_item wake;       /* in the queue: only wakes */
 
     struct tree tree;
     struct epoch epoch;
@@ -320,9 +320,9 @@ struct store {
     struct record *own[OWN_MAX];
     size_t n_own, own_written;
     bool own_urgent;
+    bool announced;            /* log.started of this run is written */
     uint64_t gap, gap_written; /* records that could not be written; those a record tells of */
     uint64_t items_from;       /* seq of the open batch's first record of an item; 0: none yet */
-    bool announced;            /* log.started of this run is written */
 
     /* Gathering: how long the last commit and signature took, and since when something waits that
      * is in neither; 0: nothing does. */
@@ -443,8 +443,8 @@ struct rows_carried {
     int64_t period;
 };
 /* The open ones behind this row, at most max, by row. */
-int rows_delivery_carried(struct db *db, int64_t after, size_t max, struct rows_carried *ret_carried,
-                          size_t *ret_n);
+int rows_delivery_carried(struct db *db, int64_t after, size_t max,
+                          struct rows_carried *ret_carried, size_t *ret_n);
 /* From now on its records refer to this one. */
 int rows_delivery_move(struct db *db, int64_t row, struct store_place to);
 
@@ -456,9 +456,9 @@ int64_t rows_limit(const struct store_walk *w);
 /* What the checks know of each other. */
 struct start {
     struct store *s;
-    bool fresh;      /* no tables were there */
-    bool clean;      /* as the database says */
-    unsigned schema; /* of the database as found */
+    bool fresh;                    /* no tables were there */
+    bool clean;                    /* as the database says */
+    unsigned schema;               /* of the database as found */
     uint64_t leaves;               /* of the current epoch */
     struct rows_checkpoint newest; /* of it; size 0: none */
     struct rows_checkpoint before; /* the last one of the epoch before, if there is one */

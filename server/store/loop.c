@@ -380,8 +380,7 @@ static void finish(struct store *s)
 {
     if (s->latched == 0)
         end_closing(s);
-    while (s->pending.n > 0 && s->latched == 0 && s->epoch.state == EPOCH_OPEN &&
-           batch_run(s) == 0)
+    while (s->pending.n > 0 && s->latched == 0 && s->epoch.state == EPOCH_OPEN && batch_run(s) == 0)
         ;
     if (s->latched == 0 && s->epoch.state == EPOCH_OPEN)
         end_log(s);

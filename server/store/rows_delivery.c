@@ -171,8 +171,8 @@ static int read_carried(struct db *db, enum db_statement st, struct rows_carried
     return r;
 }
 
-int rows_delivery_carried(struct db *db, int64_t after, size_t max, struct rows_carried *ret_carried,
-                          size_t *ret_n)
+int rows_delivery_carried(struct db *db, int64_t after, size_t max,
+                          struct rows_carried *ret_carried, size_t *ret_n)
 {
     const enum db_statement st = DB_DELIVERY_CARRIED;
     size_t n = 0;
@@ -192,9 +192,8 @@ int rows_delivery_carried(struct db *db, int64_t after, size_t max, struct rows_
 
 int rows_delivery_move(struct db *db, int64_t row, struct store_place to)
 {
-    return db_run(
-        db, DB_DELIVERY_MOVE,
-        DB_VALUES(db_int((int64_t)to.epoch), db_int((int64_t)to.seq), db_int(row)), NULL);
+    return db_run(db, DB_DELIVERY_MOVE,
+                  DB_VALUES(db_int((int64_t)to.epoch), db_int((int64_t)to.seq), db_int(row)), NULL);
 }
 
 /* ---- walks ----------------------------------------------------------------------------------- */

@@ -90,8 +90,7 @@ int rows_meta_put_int(struct db *db, const char *name, int64_t value)
 
 int rows_leaf_end(struct db *db, uint64_t epoch, int64_t *ret_end)
 {
-    int64_t last =
-        epoch > STORE_EPOCH_MAX ? INT64_MAX : store_place_pack(epoch, STORE_SEQ_MAX);
+    int64_t last = epoch > STORE_EPOCH_MAX ? INT64_MAX : store_place_pack(epoch, STORE_SEQ_MAX);
     int r = db_first(db, DB_LEAF_END, DB_VALUES(db_int(last)));
 
     if (r < 0)
@@ -143,11 +142,11 @@ int rows_checkpoint_under(struct db *db, struct store_place at,
     }
     r = read_checkpoint(db, ret_checkpoint);
     if (r == TEKD_ETAMPER)
-        log_event(LOG_ERROR, "store", "tamper", LOG_STR("check", "checkpoint-form"),
-                  LOG_INT("record",
-                          store_place_unpack(db_column_int(db, DB_CHECKPOINT_UNDER, 0)).seq),
-                  LOG_STR("expected", "a note of this size and its range"),
-                  LOG_STR("found", "something else"));
+        log_event(
+            LOG_ERROR, "store", "tamper", LOG_STR("check", "checkpoint-form"),
+            LOG_INT("record", store_place_unpack(db_column_int(db, DB_CHECKPOINT_UNDER, 0)).seq),
+            LOG_STR("expected", "a note of this size and its range"),
+            LOG_STR("found", "something else"));
     db_end(db, DB_CHECKPOINT_UNDER);
     return r;
 }

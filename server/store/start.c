@@ -337,8 +337,8 @@ static int compare_anchor(struct start *st)
 
     if (r < 0)
         return r;
-    r = rows_checkpoint_under(
-        s->db, (struct store_place){.epoch = st->anchor_epoch, .seq = size}, &at);
+    r = rows_checkpoint_under(s->db, (struct store_place){.epoch = st->anchor_epoch, .seq = size},
+                              &at);
     if (r == TEKD_ENOTFOUND || (r == 0 && at.note.size != size))
         return start_tamper("anchor-checkpoint", size, "a checkpoint of its size", "none");
     if (r == 0 && !same_hash(&at.note.root, &st->anchor.root))

@@ -989,7 +989,8 @@ static void verify__lets_a_carried_delivery_have_left_before(void **state)
     export_free(first);
 }
 
-/* One that is missing among what was carried cannot be sent, nor be confirmed unless it was late. */
+/* One that is missing among what was carried cannot be sent, nor be confirmed unless it was late.
+ */
 static void verify__refuses_an_attempt_of_what_was_not_carried(void **state)
 {
 #define OF_BEFORE "ref=1/5|mid=d-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1

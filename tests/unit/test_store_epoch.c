@@ -288,7 +288,8 @@ static void epoch__carries_what_is_open(void **state)
     assert_string_equal(record_get_str(r, "peer"), "bsa-1");
     assert_string_equal(record_get_str(r, "content"), "urn:x:content");
     assert_string_equal(record_get_str(r, "kekid"), "bsa-1/1");
-    /* Confirmed in the new one: its message goes with the checkpoint over that, and it stays here. */
+    /* Confirmed in the new one: its message goes with the checkpoint over that, and it stays here.
+     */
     assert_int_equal(store_call(f->store, STORE_DURABLE, confirm, &d), 0);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:1", 1), 0);
     assert_int_equal(store_call(f->store, STORE_READ, has_message, &d), TEKD_ENOTFOUND);

@@ -630,8 +630,8 @@ static void check_attempted(struct audit *a, const struct record *r, const struc
         check_release(a, m->attempted, m->held, what);
 }
 
-/* What is under way is of this epoch, so that none that was open at the end of the one before can be
- * left out: only one that had been given up is still confirmed under its old place. */
+/* What is under way is of this epoch, so that none that was open at the end of the one before can
+ * be left out: only one that had been given up is still confirmed under its old place. */
 static void check_carried(struct audit *a, const struct record *r)
 {
     uint64_t epoch = 0, seq = 0;
