@@ -3,8 +3,9 @@
 As a program:  python3 -m cp3py.auditlog DIR KEY.pem [LAST-NOTE]
 
 Covers what pull and push leave in an epoch of a log: canonical records, numbering, the tree, every
-checkpoint, the note that binds it to the epoch before, the life of the server, the references between records, the life of each delivery, and
-that a key was sent only under a checkpoint.  Anything it does not know it refuses.
+checkpoint, the note that binds it to the epoch before, the life of the server, the references
+between records, the life of each delivery, and that a key was sent only under a checkpoint.
+Anything it does not know it refuses.
 """
 
 import json
@@ -23,7 +24,8 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 # What a record of each event must tell.
 EVENTS = {
-    "log.opened": "origin", "log.closed": "", "log.started": "version config heartbeat", "log.stopped": "",
+    "log.opened": "origin", "log.closed": "",
+    "log.started": "version config heartbeat", "log.stopped": "",
     "log.recovered": "from to", "log.heartbeat": "", "log.signkey": "key",
     "audit.gap": "count kind", "clock.step": "delta_us", "config.changed": "actor detail",
     "admin.action": "actor uid action detail",
@@ -344,6 +346,8 @@ class Log:
                 self.deliveries[r["mid"]].held = promised == "signed"
             elif ev in AFTER:
                 if self._is_of_before(r):
+                    need(ev != "delivery.attempt" and r.get("late", ev != "delivery.confirmed"),
+                         f"{where}: of what was not carried")
                     continue
                 if ev == "delivery.attempt" and promised != "signed":
                     self.deliveries[r["mid"]].held = False
