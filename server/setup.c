@@ -163,6 +163,7 @@ int setup_store(struct tekd *t)
                                                               : STORE_RELEASE_SIGNED,
         .checkpoint_max_delay_ms = (int)c->audit.checkpoint_max_delay_ms,
         .heartbeat_s = (int)c->audit.heartbeat_s,
+        .epoch_records = c->audit.epoch_records,
         .anchor_file = c->audit.anchor_file,
         .anchor_interval_s = (int)c->audit.anchor_interval_s,
         .free_warn = (uint64_t)(given ? given : CONFIG_FREE_WARN_MB) * MEGABYTE,

@@ -98,7 +98,8 @@ struct config_audit {
     uint32_t anchor_interval_s;
     uint32_t checkpoint_max_delay_ms;
     uint32_t heartbeat_s;
-    char *instance; /* "inst" of the records; default: the host name */
+    uint32_t epoch_records; /* an epoch of the log is closed when it has so many */
+    char *instance;         /* "inst" of the records; default: the host name */
 };
 
 enum config_refusal {

@@ -191,7 +191,9 @@ int hsm_public_key(struct hsm *h, enum hsm_public which, int64_t deadline_us,
  * Extends the log that last describes by leaves and signs the new tree head.  The worker checks
  * its own signature on last and the range against last's root, and refuses a size that it has
  * passed or a root that contradicts one it signed (TEKD_ETAMPER).  For the first checkpoint of an
- * origin last has size 0, the empty root and no signature.  n may be 0 (same size signed again).
+ * origin last has size 0, the empty root and no signature; an origin is <log>/<epoch>, and once an
+ * epoch is signed none before it is, and none begins but the one behind it (TEKD_ETAMPER).  n may
+ * be 0 (same size signed again).
  */
 struct hsm_checkpoint {
     const struct note *last;

@@ -53,6 +53,23 @@
 #define STORE_PEM_MAX     65536   /* the CA of a BSA, as enrolled */
 #define STORE_URL_MAX     2048
 
+/*
+ * Where a record stands in all epochs of the log; or, with a size for seq, which tree a note signs.
+ * In the database, and where records are walked, it is one integer that rises over all epochs; in
+ * the first epoch it is seq.  Each size of an epoch has room for a number below 2^STORE_SEQ_BITS,
+ * and no integer of a record is as large as 2^53.
+ */
+#define STORE_SEQ_BITS  40
+#define STORE_SEQ_MAX   ((UINT64_C(1) << STORE_SEQ_BITS) - 1)
+#define STORE_EPOCH_MAX (UINT64_C(1) << (53 - STORE_SEQ_BITS))
+struct store_place {
+    uint64_t epoch; /* 1 .. STORE_EPOCH_MAX */
+    uint64_t seq;   /* 0 .. STORE_SEQ_MAX */
+};
+/* What is beyond the limits aborts. */
+int64_t store_place_pack(uint64_t epoch, uint64_t seq);
+struct store_place store_place_unpack(int64_t packed);
+
 struct store;
 struct store_tx;
 struct store_item;
@@ -96,9 +113,12 @@ struct store_options {
     int heartbeat_s;             /* 0: 300 */
     const char *anchor_file;     /* the newest note, written every anchor_interval_s; NULL: none */
     int anchor_interval_s;       /* 0: 60 */
-    uint64_t free_warn;          /* octets of free disk space: below, an alarm ... */
-    unsigned free_warn_percent;  /* ... or below this part of the volume, if that is more; 0: no */
-    uint64_t free_stop;          /* below, keys are refused; confirmations and admin go on */
+    /* An epoch is closed when it has so many records (what it began with not counted), or another
+     * calendar year (UTC) has begun; 0: 10,000,000. */
+    uint64_t epoch_records;
+    uint64_t free_warn;         /* octets of free disk space: below, an alarm ... */
+    unsigned free_warn_percent; /* ... or below this part of the volume, if that is more; 0: no */
+    uint64_t free_stop;         /* below, keys are refused; confirmations and admin go on */
     /* Messages older than this may be forgotten, and deliveries that have ended and whose deadline
      * is further back; 0: 7 days. */
     int64_t message_window_us;
@@ -147,15 +167,18 @@ int store_ready(struct store *s, char reason[static HSM_TEXT_MAX]);
 
 struct store_status {
     uint64_t epoch;
-    uint64_t records;     /* leaves committed */
-    uint64_t signed_size; /* of the newest committed checkpoint */
+    int64_t epoch_utc_us;    /* when it began */
+    uint64_t records;        /* leaves committed, of this epoch */
+    uint64_t closed_records; /* of the epoch before; 0: there is none */
+    uint64_t signed_size;    /* of the newest committed checkpoint */
     int64_t checkpoint_utc_us;
     uint64_t batches, items, losers; /* since the start */
     uint64_t db_octets, free_octets;
-    uint64_t rehashed; /* leaves of the background check so far */
+    uint64_t rehashed; /* leaves of the background check so far, of all epochs */
     bool latched, full;
-    const char *anchor_file;   /* lives as long as the store; NULL: none is written */
-    uint64_t anchor_size;      /* of the note in it; 0: no note yet */
+    const char *anchor_file; /* lives as long as the store; NULL: none is written */
+    uint64_t anchor_epoch;   /* of the note in it; 0: no note yet */
+    uint64_t anchor_size;
     uint64_t anchor_beyond;    /* committed leaves that the note does not cover */
     int64_t anchor_utc_us;     /* when it was written, perhaps by an earlier run; 0: never */
     bool anchor_failing;       /* the last attempt to write it failed */
@@ -175,16 +198,13 @@ int store_tx_record(struct store_tx *tx, struct record *take_r, uint64_t *ret_se
 uint64_t store_tx_epoch(struct store_tx *tx);
 
 /* The newest record there is as this item is applied; its own do not count. */
-struct store_place {
-    uint64_t epoch, seq;
-};
 struct store_place store_tx_newest(struct store_tx *tx);
 
 /*
  * A STORE_SIGNED item that only repeats (apply wrote nothing and added no record) waits for an
- * older record: seq of that record.  It costs no sync and no signature of its own.
+ * older record.  It costs no sync and no signature of its own.
  */
-void store_tx_wait_for(struct store_tx *tx, uint64_t seq);
+void store_tx_wait_for(struct store_tx *tx, struct store_place record);
 
 /* The time of this batch; the records of it carry the same. */
 int64_t store_tx_utc_us(struct store_tx *tx);
@@ -232,8 +252,8 @@ struct store_message {
     int64_t period_asked; /* -1: none */
     int64_t tek;
     int64_t kek;
-    int64_t time_us; /* what Time of the answer says */
-    uint64_t seq;    /* of its request.answered */
+    int64_t time_us;     /* what Time of the answer says */
+    uint64_t epoch, seq; /* of its request.answered */
 };
 
 enum store_media { STORE_MEDIA_XML = 0, STORE_MEDIA_JSON = 1 };
@@ -338,11 +358,17 @@ int store_tx_tek_walk(struct store_tx *tx, int64_t content, const struct store_w
 /* The KEKs of one BSA, or of the storage (0). */
 int store_tx_kek_walk(struct store_tx *tx, int64_t bsa, const struct store_walk *w,
                       int (*each)(void *arg, const struct store_kek *k));
-/* The log: leaves by seq (after = first seq - 1, so -1 from the start), notes by size. */
+/*
+ * The log of all epochs, in order: leaves by packed place (after = that of the first - 1, so -1
+ * from the start), notes by their epoch and size, packed as a place.
+ */
 int store_tx_leaf_walk(struct store_tx *tx, const struct store_walk *w,
-                       int (*each)(void *arg, uint64_t seq, const void *octets, size_t len));
+                       int (*each)(void *arg, uint64_t place, const void *octets, size_t len));
 int store_tx_note_walk(struct store_tx *tx, const struct store_walk *w,
-                       int (*each)(void *arg, uint64_t size, const void *note, size_t len));
+                       int (*each)(void *arg, uint64_t place, const void *note, size_t len));
+/* The newest note of an epoch, NUL-terminated, and its size.  Errors: TEKD_ENOTFOUND. */
+int store_tx_note_last(struct store_tx *tx, uint64_t epoch, char ret_note[static NOTE_MAX + 1],
+                       uint64_t *ret_size);
 
 /* ---- key deliveries -------------------------------------------------------------------------- */
 
@@ -391,7 +417,7 @@ struct store_delivery {
     int64_t deadline_us; /* then it is unconfirmed */
     uint64_t seq;        /* of its delivery.prepared, in epoch */
     uint64_t epoch;
-    uint64_t confirmed_seq;      /* of its delivery.confirmed; 0: none (record 0 is log.opened) */
+    uint64_t confirmed_seq;      /* packed place of its delivery.confirmed; 0: none */
     uint8_t out_sha256[32];      /* of the message */
     char why[STORE_WHY_MAX + 1]; /* what went wrong last; empty: nothing did */
 };
@@ -411,6 +437,12 @@ int store_tx_delivery_message(struct store_tx *tx, int64_t row, struct buf *out)
 /* Replaces state, attempts, next_us, deadline_us, confirmed_seq and why. */
 int store_tx_delivery_update(struct store_tx *tx, const struct store_delivery *d);
 
+/*
+ * An open one whose records are of an epoch before, for it had ended when that was closed:
+ * delivery.carried, and later records refer to that.  Nothing for one of this epoch.
+ */
+int store_tx_delivery_carry(struct store_tx *tx, struct store_delivery *d);
+
 /* What each() of a walk over deliveries gets is borrowed for the call; it must not write: collect,
  * then write.  Open deliveries of one BSA with next_us <= now_us, by row: oldest first. */
 int store_tx_delivery_due(struct store_tx *tx, int64_t bsa, int64_t now_us,
@@ -422,7 +454,7 @@ int store_tx_delivery_walk(struct store_tx *tx, const struct store_walk *w,
 /* The open ones, by row. */
 int store_tx_delivery_walk_open(struct store_tx *tx, const struct store_walk *w,
                                 int (*each)(void *arg, const struct store_delivery *d));
-/* Those whose delivery.confirmed is record from or a later one; by row. */
+/* Those whose delivery.confirmed stands at this packed place or a later one; by row. */
 int store_tx_delivery_walk_confirmed(struct store_tx *tx, uint64_t from, const struct store_walk *w,
                                      int (*each)(void *arg, const struct store_delivery *d));
 /* Open ones whose deadline is not after now_us, in the order of their deadlines; w->after is not
@@ -509,5 +541,11 @@ int store_tx_counts(struct store_tx *tx, struct store_counts *ret_counts);
  * wait STORE_SIGNED that adds an admin.action record does the same and tells when.
  */
 void store_checkpoint_soon(struct store *s);
+
+/*
+ * Has this epoch closed and the next one opened, soon; if it is not the current one any more:
+ * nothing.  store_status_get() tells when.
+ */
+void store_close_epoch(struct store *s, uint64_t epoch);
 
 #endif

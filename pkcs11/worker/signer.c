@@ -6,9 +6,12 @@
  *   2. The compact range given for last has last's size and root.
  *   3. The range is extended leaf by leaf.  Where it passes the size that this worker signed last
  *      for the same origin it must have the root that was signed; and it must pass it.
+ *   4. An origin is <log>/<epoch>.  Of an epoch before the newest that this worker signed nothing
+ * is signed any more; the empty log of an epoch is begun only if that is the one behind it.
  *
- * 3 is the memory of one process.  Another worker, or the same one started anew, knows what last
- * proves and nothing else: against a rollback over a restart there is the anchor, not the signer.
+ * 3 and 4 are the memory of one process.  Another worker, or the same one started anew, knows what
+ * last proves and nothing else: against a rollback over a restart there is the anchor, not the
+ * signer.
  */
 #include <libp11.h>
 #include <openssl/err.h>
@@ -33,7 +36,7 @@ struct signer {
     EVP_MD *sha256;
     struct buf *text;
     size_t n;
-    struct note last[SIGNER_ORIGINS_MAX]; /* the newest we signed, one an origin */
+    struct note last[SIGNER_LOGS_MAX]; /* the newest we signed, one a log */
 };
 
 static void context_freep(EVP_PKEY_CTX **p)
@@ -136,13 +139,48 @@ static bool origin_ok(const char *origin)
     return origin[0] != 0;
 }
 
+/* How long the name of the log is, and the epoch; an origin without a number is a log's own. */
+static size_t log_of(const char *origin, uint64_t *ret_epoch)
+{
+    const char *slash = strrchr(origin, '/');
+    char *end = NULL;
+    uint64_t epoch = 0;
+
+    if (slash != NULL && slash[1] >= '1' && slash[1] <= '9')
+        epoch = strtoull(slash + 1, &end, 10);
+    if (end == NULL || *end != 0 || epoch >= SIZE_MAX_SIGNED) {
+        *ret_epoch = 0;
+        return strlen(origin);
+    }
+    *ret_epoch = epoch;
+    return (size_t)(slash - origin);
+}
+
+/* What was signed last of any epoch of this log. */
 static struct note *remembered(struct signer *s, const char *origin)
 {
+    uint64_t epoch;
+    size_t len = log_of(origin, &epoch);
+
     for (size_t i = 0; i < s->n; i++) {
-        if (strcmp(s->last[i].origin, origin) == 0)
+        if (log_of(s->last[i].origin, &epoch) == len && memcmp(s->last[i].origin, origin, len) == 0)
             return &s->last[i];
     }
     return NULL;
+}
+
+/* Whether this epoch may be signed after the one of newest. */
+static int check_epoch(const struct note *last, const struct note *newest)
+{
+    uint64_t epoch, before;
+
+    (void)log_of(last->origin, &epoch);
+    (void)log_of(newest->origin, &before);
+    if (epoch < before)
+        return refuse("a later epoch of the log was signed before", last);
+    if (epoch > before + 1 && last->size == 0)
+        return refuse("the epoch does not follow the one that was signed", last);
+    return 0;
 }
 
 static bool hash_equal(const struct merkle_hash *a, const struct merkle_hash *b)
@@ -243,16 +281,22 @@ static int sign_note(struct signer *s, struct note *n)
 
 int signer_checkpoint(struct signer *s, const struct protocol_checkpoint *in, struct note *ret_note)
 {
-    struct note *mine = remembered(s, in->last.origin);
+    struct note *newest = remembered(s, in->last.origin);
+    const struct note *mine = newest;
     struct note n = {.n_signatures = 0};
     struct merkle_range range;
-    int r;
+    int r = 0;
 
     if (!origin_ok(in->last.origin) || in->last.size >= SIZE_MAX_SIGNED)
         return TEKD_EFORMAT;
-    if (mine == NULL && s->n == SIGNER_ORIGINS_MAX)
+    if (newest == NULL && s->n == SIGNER_LOGS_MAX)
         return TEKD_EINVAL;
-    r = check_last(s, &in->last, mine);
+    if (newest != NULL && strcmp(newest->origin, in->last.origin) != 0) {
+        r = check_epoch(&in->last, newest);
+        mine = NULL;
+    }
+    if (r == 0)
+        r = check_last(s, &in->last, mine);
     if (r == 0)
         r = check_range(&in->last, &in->range);
     if (r == 0)
@@ -265,9 +309,9 @@ int signer_checkpoint(struct signer *s, const struct protocol_checkpoint *in, st
     r = sign_note(s, &n);
     if (r < 0)
         return r;
-    if (mine == NULL)
-        mine = &s->last[s->n++];
-    *mine = n;
+    if (newest == NULL)
+        newest = &s->last[s->n++];
+    *newest = n;
     *ret_note = n;
     return 0;
 }

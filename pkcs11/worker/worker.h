@@ -114,8 +114,8 @@ int keks_get(struct keks *k, const struct hsm_kek *want, const struct token_kek 
 
 /* ---------------------------------------------------------------- signer.c --------- */
 
-/* Logs (an epoch is a year or ten million records) that one worker signs for. */
-#define SIGNER_ORIGINS_MAX 16
+/* Logs that one worker signs for: a log is all of its epochs, <log>/<epoch>. */
+#define SIGNER_LOGS_MAX 16
 
 struct signer;
 /* key signs in the token; it is borrowed.  Errors: TEKD_ECRYPTO, TEKD_ENOMEM. */
@@ -125,7 +125,8 @@ AUTO_DEFINE(signer)
 
 /*
  * Extends the log and signs its head.  Errors: TEKD_ETAMPER (last is not signed by us, the range
- * is not that of last, or the new head contradicts one signed before), TEKD_EFORMAT (the origin),
+ * is not that of last, the new head contradicts one signed before, the epoch is one before the
+ * newest that was signed, or begins anew and does not follow it), TEKD_EFORMAT (the origin),
  * TEKD_EINVAL (too many logs), TEKD_EHSM.
  */
 int signer_checkpoint(struct signer *s, const struct protocol_checkpoint *in,

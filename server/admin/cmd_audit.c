@@ -1,5 +1,6 @@
 /*
- * audit checkpoint, and the stream of audit export and audit records.
+ * audit checkpoint, audit close-epoch, and the stream of audit export and audit records, each of
+ * one epoch.
  *
  * The stream follows the answer line {"ok":true,"result":{…}} and is text, line by line:
  *     R <record>          the octets of one record, in the order of seq
@@ -22,6 +23,7 @@
 #define PAGE_OCTETS   ((size_t)PAGE_ROWS * (RECORD_MAX + 8))
 #define EVENT_MAX     64       /* characters of an event's name */
 #define CHECKPOINT_US 10000000 /* an operator's patience with the signer */
+#define POLL_NS       10000000
 
 /* ---- a checkpoint over everything so far -------------------------------------------------------
  */
@@ -29,12 +31,12 @@
 struct checkpoint {
     struct store_item item; /* first */
     const struct admin_call *call;
-    const char *action;
+    const char *action, *detail;
     pthread_mutex_t lock;
     pthread_cond_t done;
     bool ended;
     int result;
-    uint64_t seq; /* of the record */
+    struct store_place at; /* of the record */
 };
 
 static int apply_checkpoint(struct store_item *item, struct store_tx *tx)
@@ -48,8 +50,9 @@ static int apply_checkpoint(struct store_item *item, struct store_tx *tx)
     record_str(rec, "actor", c->call->actor.name);
     record_int(rec, "uid", c->call->actor.uid);
     record_str(rec, "action", c->action);
-    record_str(rec, "detail", "");
-    return store_tx_record(tx, rec, NULL);
+    record_str(rec, "detail", c->detail);
+    c->at.epoch = store_tx_epoch(tx);
+    return store_tx_record(tx, rec, &c->at.seq);
 }
 
 static void done_checkpoint(struct store_item *item, int result)
@@ -58,25 +61,27 @@ static void done_checkpoint(struct store_item *item, int result)
 
     (void)pthread_mutex_lock(&c->lock);
     c->result = result;
-    c->seq = item->first_seq;
     c->ended = true;
     (void)pthread_cond_signal(&c->done);
     (void)pthread_mutex_unlock(&c->lock);
 }
 
-/* The first note of at least this size, or none. */
+/* The first note of an epoch that has at least this size, or none. */
 struct newest {
-    uint64_t size;
+    uint64_t epoch, size;
     char note[NOTE_MAX + 1];
 };
 
-static int copy_note(void *arg, uint64_t size, const void *note, size_t len)
+static int copy_note(void *arg, uint64_t place, const void *note, size_t len)
 {
+    const struct store_place at = store_place_unpack((int64_t)place);
     struct newest *n = arg;
 
     if (len > NOTE_MAX)
         return TEKD_EINTERNAL;
-    n->size = size;
+    if (at.epoch != n->epoch)
+        return 0;
+    n->size = at.seq;
     memcpy(n->note, note, len);
     n->note[len] = '\0';
     return 0;
@@ -85,7 +90,8 @@ static int copy_note(void *arg, uint64_t size, const void *note, size_t len)
 static int read_newest(void *arg, struct store_tx *tx)
 {
     struct newest *n = arg;
-    const struct store_walk w = {.after = (int64_t)n->size - 1, .limit = 1, .arg = n};
+    const struct store_walk w = {
+        .after = store_place_pack(n->epoch, n->size) - 1, .limit = 1, .arg = n};
 
     return store_tx_note_walk(tx, &w, copy_note);
 }
@@ -96,20 +102,22 @@ static int newest_note(struct admin_call *call, struct newest *ret)
     struct store_status s;
 
     store_status_get(call->admin->o.store, &s);
+    ret->epoch = s.epoch;
     ret->size = s.signed_size;
     ret->note[0] = '\0';
     return store_call(call->admin->o.store, STORE_READ, read_newest, ret);
 }
 
 /* The note over a record; with release "durable" it comes some time after the record. */
-static int note_over(struct admin_call *call, uint64_t seq, struct newest *ret)
+static int note_over(struct admin_call *call, struct store_place at, struct newest *ret)
 {
-    const struct timespec pause = {.tv_nsec = 10000000};
+    const struct timespec pause = {.tv_nsec = POLL_NS};
     int64_t give_up = clock_mono_us() + CHECKPOINT_US;
     int r;
 
     for (;;) {
-        ret->size = seq + 1;
+        ret->epoch = at.epoch;
+        ret->size = at.seq + 1;
         ret->note[0] = '\0';
         r = store_call(call->admin->o.store, STORE_READ, read_newest, ret);
         if (r < 0 || ret->note[0])
@@ -143,12 +151,13 @@ static int make_checkpoint(struct admin_call *call, const char *action, struct n
                                     .deadline_us = clock_mono_us() + CHECKPOINT_US},
                            .call = call,
                            .action = action,
+                           .detail = "",
                            .lock = PTHREAD_MUTEX_INITIALIZER,
                            .done = PTHREAD_COND_INITIALIZER};
     int r = submit_and_wait(call, &c);
 
     if (r == 0)
-        r = note_over(call, c.seq, ret);
+        r = note_over(call, c.at, ret);
     return r < 0 ? admin_fail_call(call, r, "no checkpoint: %s", tekd_strerror(r)) : 0;
 }
 
@@ -159,7 +168,67 @@ int admin_audit_checkpoint(struct admin_call *call)
 
     if (r < 0)
         return r;
-    call->result = json_pack("{s:I,s:s}", "size", (json_int_t)n.size, "checkpoint", n.note);
+    call->result = json_pack("{s:I,s:I,s:s}", "epoch", (json_int_t)n.epoch, "size",
+                             (json_int_t)n.size, "checkpoint", n.note);
+    return call->result ? 0 : TEKD_ENOMEM;
+}
+
+/* ---- epochs ------------------------------------------------------------------------------------
+ */
+
+/* Errors: TEKD_ETIMEDOUT: it goes on without us. */
+static int wait_for_epoch(struct admin_call *call, uint64_t epoch)
+{
+    const struct timespec pause = {.tv_nsec = POLL_NS};
+    int64_t give_up = clock_mono_us() + CHECKPOINT_US;
+    struct store_status s;
+    int r;
+
+    for (;;) {
+        store_status_get(call->admin->o.store, &s);
+        if (s.epoch >= epoch)
+            return 0;
+        r = s.latched ? TEKD_EIO : admin_still_runs(call);
+        if (r < 0 || clock_mono_us() > give_up)
+            return r < 0 ? r : TEKD_ETIMEDOUT;
+        (void)nanosleep(&pause, NULL);
+    }
+}
+
+/* The last note of a closed epoch. */
+static int read_last(void *arg, struct store_tx *tx)
+{
+    struct newest *n = arg;
+
+    return store_tx_note_last(tx, n->epoch, n->note, &n->size);
+}
+
+static int last_note(struct admin_call *call, struct newest *n)
+{
+    int r = store_call(call->admin->o.store, STORE_READ, read_last, n);
+
+    return r < 0 ? admin_fail_call(call, r, "no checkpoint: %s", tekd_strerror(r)) : 0;
+}
+
+/* The command is recorded in the epoch that it closes. */
+int admin_audit_close_epoch(struct admin_call *call)
+{
+    struct newest n = {.size = 0};
+    int r = make_checkpoint(call, "audit close-epoch", &n);
+
+    if (r < 0)
+        return r;
+    store_close_epoch(call->admin->o.store, n.epoch);
+    r = wait_for_epoch(call, n.epoch + 1);
+    if (r == TEKD_ETIMEDOUT)
+        return admin_fail_call(call, r, "epoch %llu is not closed yet: that goes on by itself",
+                               (unsigned long long)n.epoch);
+    if (r == 0)
+        r = last_note(call, &n);
+    if (r < 0)
+        return r;
+    call->result = json_pack("{s:I,s:I,s:s}", "epoch", (json_int_t)n.epoch, "size",
+                             (json_int_t)n.size, "checkpoint", n.note);
     return call->result ? 0 : TEKD_ENOMEM;
 }
 
@@ -169,19 +238,19 @@ int admin_audit_checkpoint(struct admin_call *call)
 struct stream {
     struct admin_call *call;
     struct buf *page;
-    int64_t after; /* seq or size that was sent last */
-    uint64_t end;  /* records below, notes up to it */
+    int64_t after; /* place that was sent last */
+    int64_t end;   /* records below, notes up to it */
     size_t n;
     char event[EVENT_MAX + 9]; /* octets that a record must have; empty: all are sent */
 };
 
-static int add_record(void *arg, uint64_t seq, const void *octets, size_t len)
+static int add_record(void *arg, uint64_t place, const void *octets, size_t len)
 {
     struct stream *s = arg;
 
-    if (seq >= s->end)
+    if ((int64_t)place >= s->end)
         return 1; /* ends the walk */
-    s->after = (int64_t)seq;
+    s->after = (int64_t)place;
     s->n++;
     if (s->event[0] && !memmem(octets, len, s->event, strlen(s->event)))
         return 0;
@@ -201,13 +270,13 @@ static int read_records(void *arg, struct store_tx *tx)
     return r > 0 ? 0 : r;
 }
 
-static int add_note(void *arg, uint64_t size, const void *note, size_t len)
+static int add_note(void *arg, uint64_t place, const void *note, size_t len)
 {
     struct stream *s = arg;
 
-    if (size > s->end)
+    if ((int64_t)place > s->end)
         return 1;
-    s->after = (int64_t)size;
+    s->after = (int64_t)place;
     s->n++;
     (void)buf_printf(s->page, "N %zu\n", len);
     (void)buf_append(s->page, note, len);
@@ -244,7 +313,7 @@ static int send_pages(struct stream *s, int (*read)(void *arg, struct store_tx *
     return 0;
 }
 
-static int send_header(struct admin_call *call, const struct newest *n, uint64_t end)
+static int send_header(struct admin_call *call, const struct newest *n)
 {
     struct hsm_spki spki = {.len = 0};
     char hex[ENC_HEX_LEN(HSM_SPKI_MAX) + 1];
@@ -255,8 +324,9 @@ static int send_header(struct admin_call *call, const struct newest *n, uint64_t
     if (r < 0)
         return r;
     enc_hex(spki.der, spki.len, hex);
-    doc = json_pack("{s:b,s:{s:I,s:I,s:s,s:s}}", "ok", 1, "result", "size", (json_int_t)n->size,
-                    "records", (json_int_t)end, "checkpoint", n->note, "spki", hex);
+    doc = json_pack("{s:b,s:{s:I,s:I,s:I,s:s,s:s}}", "ok", 1, "result", "epoch",
+                    (json_int_t)n->epoch, "size", (json_int_t)n->size, "records",
+                    (json_int_t)n->size, "checkpoint", n->note, "spki", hex);
     text = doc ? json_dumps(doc, JSON_COMPACT) : NULL;
     if (!text)
         return TEKD_ENOMEM;
@@ -282,7 +352,7 @@ static int stream(struct admin_call *call, const struct newest *n, bool notes)
 {
     AUTO(buf) struct buf *page = NULL;
     int64_t from = admin_arg_int_or(call, "from", 0);
-    struct stream s = {.call = call, .end = n->size};
+    struct stream s = {.call = call, .end = store_place_pack(n->epoch, n->size)};
     int r = read_filter(call, &s);
 
     if (from < 0)
@@ -290,24 +360,63 @@ static int stream(struct admin_call *call, const struct newest *n, bool notes)
     if (r < 0)
         return r;
     r = buf_new(PAGE_OCTETS, &page);
-    s.after = from - 1;
+    from = (uint64_t)from < STORE_SEQ_MAX ? from : (int64_t)STORE_SEQ_MAX;
+    s.after = store_place_pack(n->epoch, (uint64_t)from) - 1;
     s.page = page;
     if (r == 0)
-        r = send_header(call, n, n->size);
+        r = send_header(call, n);
     if (r == 0)
         r = send_pages(&s, read_records);
-    s.after = -1;
+    s.after = store_place_pack(n->epoch, 0);
     if (r == 0 && notes)
         r = send_pages(&s, read_notes);
     return r < 0 ? r : admin_send(call, "E\n", 2);
 }
 
-/* Makes a checkpoint first and holds exactly the records under it. */
+/* The epoch that was asked for; 0: the current one, which may end any moment. */
+static int read_epoch(struct admin_call *call, uint64_t *ret_epoch)
+{
+    struct store_status s;
+    int64_t epoch = admin_arg_int_or(call, "epoch", 0);
+
+    store_status_get(call->admin->o.store, &s);
+    if (json_object_get(call->args, "epoch") && (epoch < 1 || (uint64_t)epoch > s.epoch))
+        return admin_fail_call(call, TEKD_EINVAL, "\"epoch\": expected 1 to %llu, the current one",
+                               (unsigned long long)s.epoch);
+    *ret_epoch = (uint64_t)epoch < s.epoch ? (uint64_t)epoch : 0;
+    return 0;
+}
+
+/* A closed epoch is exported as it ended; that it was is recorded in the current one. */
+static int record_export(struct admin_call *call, uint64_t epoch)
+{
+    char detail[32];
+    struct checkpoint c = {
+        .item = {.apply = apply_checkpoint, .done = done_checkpoint, .wait = STORE_DURABLE},
+        .call = call,
+        .action = "audit export",
+        .detail = detail,
+        .lock = PTHREAD_MUTEX_INITIALIZER,
+        .done = PTHREAD_COND_INITIALIZER};
+    int r;
+
+    (void)snprintf(detail, sizeof(detail), "epoch %llu", (unsigned long long)epoch);
+    r = submit_and_wait(call, &c);
+    return r < 0 ? admin_fail_call(call, r, "not recorded: %s", tekd_strerror(r)) : 0;
+}
+
+/* Makes a checkpoint first, if the epoch is not closed, and holds exactly the records under it. */
 int admin_audit_export(struct admin_call *call)
 {
     struct newest n = {.size = 0};
-    int r = make_checkpoint(call, "audit export", &n);
+    int r = read_epoch(call, &n.epoch);
 
+    if (r == 0 && n.epoch == 0)
+        r = make_checkpoint(call, "audit export", &n);
+    else if (r == 0)
+        r = record_export(call, n.epoch);
+    if (r == 0 && n.note[0] == '\0')
+        r = last_note(call, &n);
     return r < 0 ? r : stream(call, &n, true);
 }
 
@@ -315,7 +424,9 @@ int admin_audit_export(struct admin_call *call)
 int admin_audit_records(struct admin_call *call)
 {
     struct newest n = {.size = 0};
-    int r = newest_note(call, &n);
+    int r = read_epoch(call, &n.epoch);
 
+    if (r == 0)
+        r = n.epoch == 0 ? newest_note(call, &n) : last_note(call, &n);
     return r < 0 ? r : stream(call, &n, false);
 }

@@ -47,8 +47,9 @@ static json_t *anchor_part(const struct store_status *s)
 
     if (!s->anchor_file)
         return json_null();
-    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:b}", "file", any_text(s->anchor_file), "size",
-                     number(s->anchor_size), "written", admin_time(s->anchor_utc_us), "age_s",
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:b}", "file", any_text(s->anchor_file), "epoch",
+                     number(s->anchor_epoch), "size", number(s->anchor_size), "written",
+                     admin_time(s->anchor_utc_us), "age_s",
                      s->anchor_utc_us ? json_integer(age_s > 0 ? age_s : 0) : json_null(), "beyond",
                      number(s->anchor_beyond), "failing", s->anchor_failing);
 }
@@ -58,12 +59,13 @@ static json_t *store_part(struct admin *a)
     struct store_status s;
 
     store_status_get(a->o.store, &s);
-    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "epoch", number(s.epoch),
-                     "records", number(s.records), "signed", number(s.signed_size),
-                     "checkpoint_time", admin_time(s.checkpoint_utc_us), "anchor", anchor_part(&s),
-                     "batches", number(s.batches), "losers", number(s.losers), "rehashed",
-                     number(s.rehashed), "database_octets", number(s.db_octets), "free_octets",
-                     number(s.free_octets), "reason", any_text(s.reason));
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "epoch", number(s.epoch),
+                     "epoch_began", admin_time(s.epoch_utc_us), "records", number(s.records),
+                     "signed", number(s.signed_size), "checkpoint_time",
+                     admin_time(s.checkpoint_utc_us), "anchor", anchor_part(&s), "batches",
+                     number(s.batches), "losers", number(s.losers), "rehashed", number(s.rehashed),
+                     "database_octets", number(s.db_octets), "free_octets", number(s.free_octets),
+                     "reason", any_text(s.reason));
 }
 
 static int count(void *arg, struct store_tx *tx)

@@ -52,11 +52,12 @@ static const struct admin_command commands[] = {
      admin_delivery_abandon,
      {{"message", ADMIN_STR}, {"reason", ADMIN_STR}}},
     {"audit checkpoint", ADMIN_OPERATOR, admin_audit_checkpoint, {{NULL, ADMIN_STR}}},
-    {"audit export", ADMIN_OPERATOR, admin_audit_export, {{NULL, ADMIN_STR}}},
+    {"audit close-epoch", ADMIN_OPERATOR, admin_audit_close_epoch, {{NULL, ADMIN_STR}}},
+    {"audit export", ADMIN_OPERATOR, admin_audit_export, {{"epoch", ADMIN_INT}}},
     {"audit records",
      ADMIN_READER,
      admin_audit_records,
-     {{"from", ADMIN_INT}, {"event", ADMIN_STR}}},
+     {{"from", ADMIN_INT}, {"event", ADMIN_STR}, {"epoch", ADMIN_INT}}},
 };
 
 const struct admin_command *admin_command_find(const char *name)

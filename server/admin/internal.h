@@ -129,6 +129,7 @@ int admin_delivery_show(struct admin_call *call);
 int admin_delivery_retry(struct admin_call *call);
 int admin_delivery_abandon(struct admin_call *call);
 int admin_audit_checkpoint(struct admin_call *call);
+int admin_audit_close_epoch(struct admin_call *call);
 int admin_audit_export(struct admin_call *call);
 int admin_audit_records(struct admin_call *call);
 

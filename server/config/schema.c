@@ -177,6 +177,9 @@ static const struct setting audit_settings[] = {
            "refused when the newest checkpoint is ten times older than that."),
     NUMBER(audit, heartbeat_s, 1, 3600, 300,
            "A quiet log gets a record and a checkpoint this often, so that silence shows."),
+    NUMBER(audit, epoch_records, 1000, 4294967295, 10000000,
+           "The log goes on in a new epoch, a tree of its own, when it has so many records, with "
+           "every new calendar year (UTC), and by \"tekctl audit close-epoch\"."),
     TEXT(audit, instance, .max = 64, .form = FORM_NAME, .flags = SETTING_OFF, .sample = "tekd-a",
          .meaning = "Name of this server in its audit records; without it the host's name."),
     END,

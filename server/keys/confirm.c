@@ -90,19 +90,29 @@ static int record_new_of(const struct keys_confirm *c, const char *event,
     return 0;
 }
 
+/* One that had ended in an earlier epoch and is open again has to be of this one. */
+static int carry(struct store_tx *tx, struct store_delivery *d)
+{
+    return store_delivery_is_open(d->state) ? store_tx_delivery_carry(tx, d) : 0;
+}
+
 static int confirm(struct keys_confirm *c, struct store_tx *tx, struct store_delivery *d)
 {
     struct record *rec = NULL;
-    int r = record_new_of(c, "delivery.confirmed", d, &rec);
+    uint64_t seq;
+    int r = carry(tx, d);
 
+    if (r == 0)
+        r = record_new_of(c, "delivery.confirmed", d, &rec);
     if (r < 0)
         return r;
     record_hex(rec, "out", d->out_sha256, 32);
     record_bool(rec, "late",
                 !store_delivery_is_open(d->state) || store_tx_utc_us(tx) >= d->deadline_us);
-    r = store_tx_record(tx, rec, &d->confirmed_seq);
+    r = store_tx_record(tx, rec, &seq);
     if (r < 0)
         return r;
+    d->confirmed_seq = (uint64_t)store_place_pack(store_tx_epoch(tx), seq);
     d->state = STORE_DELIVERY_CONFIRMED;
     d->why[0] = '\0';
     c->outcome = KEYS_CONFIRMED;
@@ -125,8 +135,10 @@ static int reject(struct keys_confirm *c, struct store_tx *tx, struct store_deli
 {
     bool is_open = store_delivery_is_open(d->state);
     struct record *rec = NULL;
-    int r = record_new_of(c, "delivery.rejected", d, &rec);
+    int r = carry(tx, d);
 
+    if (r == 0)
+        r = record_new_of(c, "delivery.rejected", d, &rec);
     if (r == 0)
         r = store_tx_record(tx, rec, NULL);
     if (r < 0)

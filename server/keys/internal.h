@@ -427,17 +427,17 @@ struct keys_work {
     uint8_t out_sha256[32];
     struct key_material made;
     struct buf *body;
-    int64_t time_us;       /* Time of the answer */
-    unsigned attempts;     /* how often its decision was stale */
-    bool look_first;       /* the store has something under this MessageID: read it */
-    bool counted;          /* in_flight was raised */
-    bool expected;         /* the store was told to expect its item */
-    bool repeated;         /* the stored answer is given again */
-    bool joined;           /* entered the flight of its MessageID, or waited for it */
-    bool announced;        /* known() was called */
-    bool gave_key;         /* replied with Status 0: answer.sent may follow */
-    uint64_t answered_seq; /* of request.answered */
-    uint64_t epoch;
+    int64_t time_us;          /* Time of the answer */
+    unsigned attempts;        /* how often its decision was stale */
+    bool look_first;          /* the store has something under this MessageID: read it */
+    bool counted;             /* in_flight was raised */
+    bool expected;            /* the store was told to expect its item */
+    bool repeated;            /* the stored answer is given again */
+    bool joined;              /* entered the flight of its MessageID, or waited for it */
+    bool announced;           /* known() was called */
+    bool gave_key;            /* replied with Status 0: answer.sent may follow */
+    uint64_t answered_seq;    /* of request.answered ... */
+    uint64_t epoch;           /* ... in this epoch */
     struct store_place after; /* of a repeat: the newest record when it was decided */
 };
 

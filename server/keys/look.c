@@ -54,6 +54,7 @@ static void answer_again(struct keys_work *w, const struct stored_answer *a)
     memcpy(m->kek_name, a->kek.name, sizeof(m->kek_name));
     w->time_us = a->message.time_us;
     w->answered_seq = a->message.seq;
+    w->epoch = a->message.epoch;
     work_submit_stored(w);
 }
 

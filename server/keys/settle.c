@@ -274,6 +274,7 @@ static int insert_message(struct keys_work *w, struct store_tx *tx, uint64_t seq
                               .tek = w->made.key.tek,
                               .kek = w->made.kek,
                               .time_us = w->time_us,
+                              .epoch = store_tx_epoch(tx),
                               .seq = seq};
 
     memcpy(m.id, w->request.message_id, sizeof(m.id));
@@ -295,9 +296,9 @@ static int apply_repeat(struct keys_work *w, struct store_tx *tx, const struct s
     w->repeated = true;
     w->time_us = m->time_us;
     w->answered_seq = m->seq;
-    w->epoch = store_tx_epoch(tx);
+    w->epoch = m->epoch;
     w->after = store_tx_newest(tx);
-    store_tx_wait_for(tx, m->seq);
+    store_tx_wait_for(tx, (struct store_place){.epoch = m->epoch, .seq = m->seq});
     return 0;
 }
 
@@ -464,9 +465,8 @@ static int apply_stored(struct store_item *item, struct store_tx *tx)
 
     if (r < 0)
         return r;
-    w->epoch = store_tx_epoch(tx);
     w->after = store_tx_newest(tx);
-    store_tx_wait_for(tx, w->answered_seq);
+    store_tx_wait_for(tx, (struct store_place){.epoch = w->epoch, .seq = w->answered_seq});
     return 0;
 }
 

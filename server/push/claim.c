@@ -100,6 +100,8 @@ static int claim_one(struct claim *c, struct store_tx *tx, struct store_delivery
                  backoff_us(&c->e.push->backoff, d->attempts, backoff_random());
     r = store_tx_delivery_update(tx, d);
     if (r == 0)
+        r = store_tx_delivery_carry(tx, d);
+    if (r == 0)
         r = record_attempt(c, tx, d);
     return r < 0 ? r : make_attempt(c, tx, d);
 }

@@ -113,6 +113,7 @@ static void *anchor_thread(void *arg)
     pthread_mutex_lock(&a->lock);
     for (;;) {
         struct note n;
+        int64_t place;
         int r;
 
         while (!a->quit && !a->wanted)
@@ -120,12 +121,13 @@ static void *anchor_thread(void *arg)
         if (!a->wanted)
             break;
         n = a->note;
+        place = a->place;
         a->wanted = false;
         pthread_mutex_unlock(&a->lock);
         r = write_note(a->path, &n);
         pthread_mutex_lock(&a->lock);
         if (r == 0) {
-            a->written = n.size;
+            a->written = place;
             a->written_utc_us = clock_utc_us();
         }
         a->failing = r < 0;
@@ -151,34 +153,53 @@ int anchor_start(struct store *s)
     return 0;
 }
 
-void anchor_write(struct store *s, const struct note *n)
+void anchor_write(struct store *s)
 {
     struct anchor *a = &s->anchor;
+    const struct note *n = &s->tree.note;
+    int64_t place = store_place_pack(s->tree.epoch, n->size);
 
-    if (!a->started)
+    /* An epoch that has just begun has no note yet. */
+    if (!a->started || !s->tree.note_committed || n->size == 0)
         return;
     pthread_mutex_lock(&a->lock);
-    if (n->size > a->written) {
+    if (place > a->written) {
         a->note = *n;
+        a->place = place;
         a->wanted = true;
         pthread_cond_signal(&a->changed);
     }
     pthread_mutex_unlock(&a->lock);
 }
 
+/* Of epochs that were closed since, the last one is counted. */
+static uint64_t beyond(const struct store_status *status)
+{
+    uint64_t all = status->records;
+    uint64_t covered = status->anchor_size;
+
+    if (status->anchor_epoch < status->epoch)
+        all += status->closed_records;
+    if (status->anchor_epoch + 1 < status->epoch)
+        covered = 0;
+    return all > covered ? all - covered : 0;
+}
+
 void anchor_state(struct store *s, struct store_status *status)
 {
     struct anchor *a = &s->anchor;
+    struct store_place at;
 
     pthread_mutex_lock(&a->lock);
+    at = store_place_unpack(a->written);
     status->anchor_file = a->path;
-    status->anchor_size = a->written;
+    status->anchor_epoch = a->written != 0 ? at.epoch : 0;
+    status->anchor_size = at.seq;
     status->anchor_utc_us = a->written_utc_us;
     status->anchor_failing = a->failing;
     pthread_mutex_unlock(&a->lock);
     /* It may have been written since the rest of the status was published. */
-    status->anchor_beyond =
-        status->records > status->anchor_size ? status->records - status->anchor_size : 0;
+    status->anchor_beyond = beyond(status);
 }
 
 void anchor_stop(struct store *s)

@@ -38,12 +38,22 @@ int audit_append(struct store *s, const struct record *r, int64_t utc_us)
 
     if (error < 0)
         return error;
-    error = rows_leaf_insert(s->db, s->tree.next, buf_data(s->scratch), buf_len(s->scratch));
+    error = rows_leaf_insert(s->db, audit_place(&s->tree, s->tree.next), buf_data(s->scratch),
+                             buf_len(s->scratch));
     if (error < 0)
         return error;
     merkle_leaf(buf_data(s->scratch), buf_len(s->scratch), &leaf);
     remember(&s->tree, &leaf);
     return 0;
+}
+
+void audit_empty(struct tree *t)
+{
+    merkle_range_init(&t->range);
+    t->note = (struct note){.size = 0};
+    merkle_range_root(&t->range, &t->note.root);
+    memcpy(t->note.origin, t->origin, sizeof(t->note.origin));
+    t->note_committed = true;
 }
 
 void audit_adopt(struct tree *t, const struct merkle_hash *leaf)
@@ -92,7 +102,7 @@ int audit_leaves(struct store *s, uint64_t from, struct merkle_hash *ret_leaves,
             ret_leaves[i] = t->recent[(from + i) % RECENT_MAX];
         return 0;
     }
-    r = rows_leaves(s->db, from, n, collect_leaf, &c);
+    r = rows_leaves(s->db, audit_place(t, from), n, collect_leaf, &c);
     return r == 0 && c.n != n ? TEKD_ETAMPER : r;
 }
 
@@ -111,7 +121,7 @@ int audit_insert_checkpoint(struct store *s)
     if (r < 0)
         return r;
     return db_insert(s->db, DB_CHECKPOINT_INSERT,
-                     DB_VALUES(db_int((int64_t)s->tree.note.size),
+                     DB_VALUES(db_int(store_place_pack(s->tree.epoch, s->tree.note.size)),
                                db_blob(buf_data(note), buf_len(note)),
                                db_blob(buf_data(range), buf_len(range))),
                      NULL);

@@ -44,11 +44,16 @@ struct store_place store_tx_newest(struct store_tx *tx)
     return (struct store_place){.epoch = t->epoch, .seq = t->next - 1};
 }
 
-void store_tx_wait_for(struct store_tx *tx, uint64_t seq)
+void store_tx_wait_for(struct store_tx *tx, struct store_place record)
 {
-    assert(seq < tx->s->tree.next + tx->n_records);
-    if (tx->wait_size < seq + 1)
-        tx->wait_size = seq + 1;
+    const struct tree *t = &tx->s->tree;
+
+    assert(record.epoch <= t->epoch);
+    if (record.epoch < t->epoch) /* all of it was signed before it was closed */
+        return;
+    assert(record.seq < t->next + tx->n_records);
+    if (tx->wait_size < record.seq + 1)
+        tx->wait_size = record.seq + 1;
 }
 
 int64_t store_tx_utc_us(struct store_tx *tx)
@@ -72,8 +77,9 @@ int batch_refusal(struct store *s, const struct store_item *item)
 
 void batch_refuse(struct store *s, struct store_item *item, int refusal)
 {
-    /* While nothing can be written its refusal cannot be recorded either. */
-    if (refusal == TEKD_EFULL && s->full)
+    /* While nothing can be written its refusal cannot be recorded either, nor what it would have
+     * recorded. */
+    if ((refusal == TEKD_EFULL && s->full) || item->wait == STORE_LAZY)
         audit_gap(s, 1);
     items_settle(s, item, refusal);
 }
@@ -149,7 +155,7 @@ static int run_item(struct store *s, struct store_item *item, int64_t utc_us)
 
 /* ---- the batch ------------------------------------------------------------------------------- */
 
-static void count_taken(struct store *s, const struct store_item *item)
+void batch_count_taken(struct store *s, const struct store_item *item)
 {
     s->items++;
     if (item->wait == STORE_DURABLE)
@@ -170,7 +176,7 @@ static int run_items(struct store *s, int64_t utc_us)
 
         if (item == NULL)
             break;
-        count_taken(s, item);
+        batch_count_taken(s, item);
         refusal = batch_refusal(s, item);
         if (refusal < 0)
             batch_refuse(s, item, refusal);
@@ -198,17 +204,25 @@ static int put_gap(struct store *s, int64_t utc_us)
     return r;
 }
 
-/* What the store itself has to say, and what it has to remember. */
-static int put_own(struct store *s, int64_t utc_us)
+int batch_put_own(struct store *s, int64_t utc_us)
 {
-    int r = put_gap(s, utc_us);
+    int r = 0;
 
+    /* log.started, if it is among them, is the first. */
     for (s->own_written = 0; r == 0 && s->own_written < s->n_own; s->own_written++)
         r = audit_append(s, s->own[s->own_written], utc_us);
-    if (r == 0 && s->mark_open)
+    return r < 0 ? r : put_gap(s, utc_us);
+}
+
+/* What the store has to remember beside the log. */
+static int put_marks(struct store *s, int64_t utc_us)
+{
+    int r = 0;
+
+    if (s->mark_open)
         r = rows_meta_put_int(s->db, "clean", 0);
     if (r == 0 && s->mark_open && s->unattested_from < s->unattested_to)
-        r = rows_delivery_reopen(s->db, s->unattested_from);
+        r = rows_delivery_reopen(s->db, store_place_pack(s->tree.epoch, s->unattested_from));
     if (r == 0 && s->store_key)
         r = rows_meta_put(s->db, "key", s->signer.spki.der, s->signer.spki.len);
     /* A probe has to write something to find out. */
@@ -217,27 +231,45 @@ static int put_own(struct store *s, int64_t utc_us)
     return r;
 }
 
+/* Into the log: while an epoch is being closed only what closes it. */
+static int put_log(struct store *s, int64_t utc_us)
+{
+    int r;
+
+    if (s->epoch.state != EPOCH_OPEN)
+        return epoch_step_due(s) ? epoch_put(s, utc_us) : 0;
+    r = batch_put_own(s, utc_us);
+    if (r < 0)
+        return r;
+    s->items_from = s->tree.next;
+    return run_items(s, utc_us);
+}
+
 static int put_checkpoint(struct store *s)
 {
+    const struct tree *t = &s->tree;
     int r = 0;
 
-    if (!s->tree.note_committed)
+    if (!t->note_committed)
         r = audit_insert_checkpoint(s);
-    if (r == 0 && !s->tree.note_committed)
-        r = rows_delivery_forget(s->db, s->tree.signed_size, s->tree.note.size);
-    if (r == 0 && s->stopping && s->tree.note.size == s->tree.next)
+    if (r == 0 && !t->note_committed)
+        r = rows_delivery_forget(s->db, store_place_pack(t->epoch, t->signed_size),
+                                 store_place_pack(t->epoch, t->note.size));
+    if (r == 0 && s->stopping && t->note.size == t->next)
         r = rows_meta_put_int(s->db, "clean", 1);
     return r;
 }
 
-/* All of them were written, or there was no commit. */
+/* Those that were written: all of them, or, while an epoch is being closed, none. */
 static void forget_own(struct store *s)
 {
-    assert(s->own_written == s->n_own);
-    for (size_t i = 0; i < s->n_own; i++)
+    assert(s->own_written == s->n_own || s->own_written == 0);
+    for (size_t i = 0; i < s->own_written; i++)
         record_free(s->own[i]);
-    s->n_own = 0;
-    s->own_urgent = false;
+    if (s->own_written > 0)
+        s->announced = true;
+    s->n_own -= s->own_written;
+    s->own_urgent = s->own_urgent && s->n_own > 0;
     s->gap -= s->gap_written;
 }
 
@@ -265,10 +297,13 @@ static void committed(struct store *s, int64_t utc_us)
         t->note_committed = true;
         t->signed_size = t->note.size;
         t->checkpoint_utc_us = utc_us;
+        if (s->epoch.state == EPOCH_CLOSED)
+            anchor_write(s);
     }
     if (t->size > t->note.size && t->unsigned_since_us == 0)
         t->unsigned_since_us = clock_mono_us();
     forget_own(s);
+    epoch_committed(s);
     s->mark_open = false;
     s->store_key = false;
     s->messages += s->batch_messages;
@@ -288,12 +323,13 @@ static void committed(struct store *s, int64_t utc_us)
 static void failed(struct store *s, int r)
 {
     struct tree *t = &s->tree;
-    uint64_t on_disk = 0;
+    int64_t on_disk = 0;
 
     db_driver(s->db)->rollback(s->db);
     /* The store's own records are tried again; those of items are lost to the log. */
     if (s->items_from > 0)
         audit_gap(s, t->next - s->items_from);
+    epoch_failed(s);
     t->next = t->size;
     if (r == TEKD_EFULL || r == TEKD_EAGAIN || r == TEKD_ENOMEM) {
         if (!s->full)
@@ -304,7 +340,8 @@ static void failed(struct store *s, int r)
         items_settle_all(s, &s->waiting, TEKD_EFULL);
         s->waiting_deadline_us = INT64_MAX;
         s->probe_us = clock_mono_us() + PROBE_US;
-        if (rows_leaf_count(s->db, &on_disk) < 0 || on_disk != t->size)
+        if (rows_leaf_end(s->db, STORE_EPOCH_MAX + 1, &on_disk) < 0 ||
+            on_disk != store_place_pack(t->epoch, t->size))
             loop_latch(s, TEKD_EIO, "the outcome of a commit is unknown");
     } else {
         loop_latch(s, r, "a batch failed");
@@ -324,12 +361,11 @@ int batch_run(struct store *s)
     s->own_written = 0;
     s->batch_messages = 0;
     s->items_from = 0;
+    s->epoch.moved = false;
     if (r == 0)
-        r = put_own(s, utc_us);
-    if (r == 0) {
-        s->items_from = s->tree.next;
-        r = run_items(s, utc_us);
-    }
+        r = put_marks(s, utc_us);
+    if (r == 0)
+        r = put_log(s, utc_us);
     if (r == 0)
         r = put_checkpoint(s);
     if (r == 0)

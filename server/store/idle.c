@@ -14,12 +14,17 @@
 #define SWEEP_PAUSE_US (INT64_C(3600) * 1000000)
 #define PURGE_PAUSE_US (INT64_C(60) * 1000000) /* after a piece that could not be written */
 
+static bool rehash_goes_on(const struct idle *i)
+{
+    return i->range.size < i->target.size || i->epoch > 1;
+}
+
 bool idle_has_work(const struct store *s, int64_t now)
 {
     const struct idle *i = &s->idle;
 
     return s->latched == 0 && !s->full &&
-           (i->range.size < i->target.size || i->scan || now >= i->sweep_next_us ||
+           (rehash_goes_on(i) || i->scan || now >= i->sweep_next_us ||
             (i->purge && now >= i->purge_next_us));
 }
 
@@ -29,23 +34,62 @@ static int rehash(struct store *s)
 {
     struct idle *i = &s->idle;
     struct merkle_hash root;
-    uint64_t before = i->range.size;
-    uint64_t n = i->target.size - before;
-    int r =
-        rows_leaves(s->db, before, n < PIECE_LEAVES ? n : PIECE_LEAVES, audit_extend, &i->range);
+    struct store_place from = {.epoch = i->epoch, .seq = i->range.size};
+    uint64_t n = i->target.size - from.seq;
+    int r = rows_leaves(s->db, from, n < PIECE_LEAVES ? n : PIECE_LEAVES, audit_extend, &i->range);
 
-    if (r == 0 && i->range.size == before)
+    if (r == 0 && i->range.size == from.seq)
         r = TEKD_ETAMPER;
     if (r == 0 && i->range.size == i->target.size) {
         merkle_range_root(&i->range, &root);
         if (!same_hash(&root, &i->target.root))
             r = TEKD_ETAMPER;
         else
-            log_event(LOG_INFO, "store", "log-rehashed", LOG_INT("records", i->range.size));
+            log_event(LOG_INFO, "store", "log-rehashed", LOG_INT("epoch", i->epoch),
+                      LOG_INT("records", i->range.size));
     }
     if (r == TEKD_ETAMPER)
-        start_say_tamper(s->db, i->target.size);
+        start_say_tamper(s->db, i->epoch, i->target.size);
     return r;
+}
+
+/* Record 0 of the epoch that was hashed names the last note of the one before. */
+static int take_target(void *arg, uint64_t seq, const void *octets, size_t len)
+{
+    AUTO(record) struct record *rec = NULL;
+    const char *what, *note = NULL;
+    struct note n;
+
+    (void)seq;
+    if (record_parse(octets, len, &rec, &what) == 0)
+        note = record_get_str(rec, "note");
+    if (!note || note_read(note, strlen(note), &n) < 0)
+        return TEKD_ETAMPER;
+    *(struct note *)arg = n;
+    return 0;
+}
+
+static int rehash_epoch_before(struct store *s)
+{
+    struct idle *i = &s->idle;
+    struct note target = {.size = 0};
+    int64_t end = 0;
+    int r = rows_leaves(s->db, (struct store_place){.epoch = i->epoch}, 1, take_target, &target);
+
+    if (r == 0)
+        r = rows_leaf_end(s->db, i->epoch - 1, &end);
+    if (r == 0 && (target.size == 0 || target.size > STORE_SEQ_MAX ||
+                   end != store_place_pack(i->epoch - 1, target.size)))
+        r = TEKD_ETAMPER;
+    if (r == TEKD_ETAMPER)
+        (void)start_tamper("epoch-records", 0, "all records of the epoch before", "others");
+    if (r < 0)
+        return r;
+    i->rehashed += i->range.size;
+    i->epoch--;
+    i->target = target;
+    merkle_range_init(&i->range);
+    return 0;
 }
 
 /* ---- exports of retired KEKs ----------------------------------------------------------------- */
@@ -168,7 +212,7 @@ static int read_piece(struct store *s, int64_t oldest_us, struct piece *p)
         if (r < 0)
             break;
         p->n++;
-        if (!i->counted && (uint64_t)db_column_int(s->db, st, 3) < i->old_size)
+        if (!i->counted && db_column_int(s->db, st, 3) < i->old_end)
             s->messages++;
         if (db_column_int(s->db, st, 2) >= oldest_us)
             continue;
@@ -304,8 +348,8 @@ void idle_run(struct store *s, int64_t now)
     int r = 0;
 
     i->last_us = now;
-    if (i->range.size < i->target.size)
-        r = rehash(s);
+    if (rehash_goes_on(i))
+        r = i->range.size < i->target.size ? rehash(s) : rehash_epoch_before(s);
     else if (i->purge && now >= i->purge_next_us)
         r = purge(s, now);
     else if (i->scan)

@@ -42,6 +42,7 @@
 #define CHECKPOINT_DELAY_DEFAULT_MS 1000
 #define HEARTBEAT_DEFAULT_S         300
 #define ANCHOR_DEFAULT_S            60
+#define EPOCH_RECORDS_DEFAULT       10000000
 #define WINDOW_DEFAULT_US           (INT64_C(604800) * 1000000)
 /* After a commit that found no space: the next attempt of our own. */
 #define PROBE_US      1000000
@@ -130,6 +131,8 @@ static inline bool same_hash(const struct merkle_hash *a, const struct merkle_ha
 
 struct tree {
     uint64_t epoch;
+    int64_t opened_utc_us; /* t of its record 0 */
+    uint64_t opened_size;  /* records that the epoch began with: what was carried into it */
     char origin[NOTE_ORIGIN_MAX + 1];
     uint64_t size;             /* committed leaves */
     uint64_t next;             /* and those of the open transaction */
@@ -143,8 +146,15 @@ struct tree {
     uint64_t recent_from;                  /* the first that is there */
 };
 
+static inline struct store_place audit_place(const struct tree *t, uint64_t seq)
+{
+    return (struct store_place){.epoch = t->epoch, .seq = seq};
+}
+
 /* Numbers, encodes, hashes and inserts a record.  Errors: of record_encode(), the database. */
 int audit_append(struct store *s, const struct record *r, int64_t utc_us);
+/* Note and range of a tree without leaves; its origin is set. */
+void audit_empty(struct tree *t);
 /* A leaf that is in the database already, at the start. */
 void audit_adopt(struct tree *t, const struct merkle_hash *leaf);
 /* Hashes of up to max leaves from seq on, from memory or the database. */
@@ -171,18 +181,63 @@ struct anchor {
     bool quit;
     bool wanted;
     struct note note;       /* to be written when wanted */
-    uint64_t written;       /* size of the one in the file */
+    int64_t place;          /* of it: epoch and size, packed */
+    int64_t written;        /* of the one in the file; 0: none */
     int64_t written_utc_us; /* when; 0: never */
     bool failing;           /* the last attempt failed */
 };
 int anchor_start(struct store *s);
-void anchor_write(struct store *s, const struct note *n);
+/* Has the newest note of the log written, if there is one and it is newer than the file's. */
+void anchor_write(struct store *s);
 /* What the status says of it; records and the rest are filled already. */
 void anchor_state(struct store *s, struct store_status *status);
 /* Writes what is left, ends the thread. */
 void anchor_stop(struct store *s);
 /* The note, and when it was written.  TEKD_ENOTFOUND when there is none. */
 int anchor_read(const char *path, struct note *ret_note, int64_t *ret_utc_us);
+
+/* ---- epoch.c --------------------------------------------------------------------------------- */
+
+/*
+ * An epoch that is over is closed in steps, each a transaction; items that write wait meanwhile,
+ * reads go on:
+ *
+ *     OPEN      items are taken
+ *     DRAINING  none is, until all that was committed is under a committed checkpoint, and what the
+ *               store itself has to say; given up (OPEN) when there is no signature or no space,
+ *               and begun again when there is
+ *     CLOSED    log.closed is committed, alone, and nothing may follow it.  When the checkpoint
+ *               over it is committed, one transaction opens the next epoch.
+ *
+ * In CLOSED without a signer, or without space, there is no way back: items are refused.
+ */
+enum epoch_state { EPOCH_OPEN, EPOCH_DRAINING, EPOCH_CLOSED };
+
+struct epoch {
+    enum epoch_state state;
+    bool wanted;        /* it is over: see epoch_tick() */
+    bool moved;         /* the open transaction makes the next step */
+    int64_t pending_us; /* the earliest deadline of what waits; INT64_MAX: none */
+    /* The tree of the epoch before this one, as far as it is needed: for the record that begins
+     * this one, and when that transaction fails. */
+    struct note last;
+    struct merkle_range range;
+    int64_t opened_utc_us;
+    uint64_t opened_size;
+};
+/* Whether a year or the records of an epoch are over. */
+void epoch_tick(struct store *s, int64_t utc_us);
+/* Begins to close, or gives it up; ends the items that need not wait any more. */
+void epoch_look(struct store *s);
+/* The end of the store: what is drained only goes on. */
+void epoch_resume(struct store *s);
+/* Whether a transaction can make the next step. */
+bool epoch_step_due(const struct store *s);
+/* Makes it, in the open transaction: in DRAINING and CLOSED, when it is due. */
+int epoch_put(struct store *s, int64_t utc_us);
+/* After the commit, and when there was none. */
+void epoch_committed(struct store *s);
+void epoch_failed(struct store *s);
 
 /* ---- the store ------------------------------------------------------------------------------- */
 
@@ -196,15 +251,18 @@ struct public_state {
 /* Where the background work is. */
 struct idle {
     int64_t last_us;
+    uint64_t epoch;            /* whose leaves are hashed; from the one of the start down to 1 */
     struct merkle_range range; /* of the leaves hashed so far */
-    struct note target;        /* what the start took as given */
+    struct note target;        /* what the start took as given; of an earlier epoch: its last */
+    uint64_t rehashed;         /* leaves of the epochs that are done */
     size_t scan_table;         /* which table is read, and behind which row */
     int64_t scan_after;
     bool scan;
     int64_t sweep_bsa; /* behind which message the sweep is */
     char sweep_id[STORE_ID_MAX + 1];
     int64_t sweep_next_us; /* when the next round begins */
-    uint64_t old_size;     /* leaves at the start: messages before are counted by the first round */
+    int64_t old_end;       /* place behind the last leaf at the start: messages before it are
+                            * counted by the first round */
     bool counted;
     bool purge;                   /* exports of retired KEKs are looked for ... */
     int64_t purge_tek, purge_kek; /* ... behind this one */
@@ -240,9 +298,11 @@ struct store {
     _Atomic int64_t expected;   /* store_expect() */
     atomic_bool wake_queued;
     atomic_bool checkpoint_asked;
-    struct store_item wake; /* in the queue: only wakes */
+    _Atomic uint64_t close_asked; /* the epoch that an operator closes; 0: none */
+    struct store_item wake;       /* in the queue: only wakes */
 
     struct tree tree;
+    struct epoch epoch;
     struct signer signer;
     struct anchor anchor;
     struct idle idle;
@@ -260,6 +320,7 @@ struct store {
     struct record *own[OWN_MAX];
     size_t n_own, own_written;
     bool own_urgent;
+    bool announced;            /* log.started of this run is written */
     uint64_t gap, gap_written; /* records that could not be written; those a record tells of */
     uint64_t items_from;       /* seq of the open batch's first record of an item; 0: none yet */
 
@@ -305,6 +366,10 @@ void batch_read(struct store *s, struct store_item *item);
 /* Why an item cannot be taken now; 0: it can. */
 int batch_refusal(struct store *s, const struct store_item *item);
 void batch_refuse(struct store *s, struct store_item *item, int refusal);
+/* The item has left pending. */
+void batch_count_taken(struct store *s, const struct store_item *item);
+/* The records that the store itself has to write, into the open transaction. */
+int batch_put_own(struct store *s, int64_t utc_us);
 /* Whether keys are refused because checkpoints are not signed. */
 bool batch_signer_late(const struct store *s);
 
@@ -322,6 +387,8 @@ void loop_wake(struct store *s);
 void tick_init(struct store *s);
 void tick_run(struct store *s, int64_t now);
 int64_t tick_next(const struct store *s);
+/* Has a step of UTC recorded, if there was one since this was asked last. */
+void tick_clock(struct store *s, int64_t now);
 
 /* ---- idle.c ---------------------------------------------------------------------------------- */
 bool idle_has_work(const struct store *s, int64_t now);
@@ -336,24 +403,50 @@ int rows_meta_put_int(struct db *db, const char *name, int64_t value);
 int rows_meta_put(struct db *db, const char *name, const void *octets, size_t len);
 /* At most max octets; TEKD_ENOTFOUND. */
 int rows_meta_get(struct db *db, const char *name, void *out, size_t max, size_t *ret_len);
-int rows_leaf_count(struct db *db, uint64_t *ret_n);
-int rows_leaf_insert(struct db *db, uint64_t seq, const void *octets, size_t len);
+/* The place behind the last leaf of this epoch and those before; with STORE_EPOCH_MAX + 1, of all.
+ */
+int rows_leaf_end(struct db *db, uint64_t epoch, int64_t *ret_end);
+int rows_leaf_insert(struct db *db, struct store_place at, const void *octets, size_t len);
 struct rows_checkpoint {
     struct note note;
     struct merkle_range range;
 };
-/* The newest checkpoint of at most this size.  Errors: TEKD_ENOTFOUND, TEKD_ETAMPER (not as
- * written: said in the log). */
-int rows_checkpoint_under(struct db *db, uint64_t size, struct rows_checkpoint *ret_checkpoint);
-/* Leaves from seq on, at most n; each() as store_tx_leaf_walk(). */
-int rows_leaves(struct db *db, uint64_t from, uint64_t n,
+/* The newest checkpoint of this epoch of at most this size.  Errors: TEKD_ENOTFOUND, TEKD_ETAMPER
+ * (not as written: said in the log). */
+int rows_checkpoint_under(struct db *db, struct store_place at,
+                          struct rows_checkpoint *ret_checkpoint);
+/* Leaves of one epoch from this one on, at most n; each() gets their seq. */
+int rows_leaves(struct db *db, struct store_place from, uint64_t n,
                 int (*each)(void *arg, uint64_t seq, const void *octets, size_t len), void *arg);
 
+/* The place of the newest checkpoint of all epochs; TEKD_ENOTFOUND. */
+int rows_checkpoint_newest(struct db *db, int64_t *ret_place);
+
 /* ---- rows_delivery.c ------------------------------------------------------------------------- */
-/* Removes the messages of what was confirmed by records from..to, which a checkpoint covers now. */
-int rows_delivery_forget(struct db *db, uint64_t from, uint64_t to);
+/* Both take packed places.  Removes the messages of what was confirmed by records from..to, which a
+ * checkpoint covers now. */
+int rows_delivery_forget(struct db *db, int64_t from, int64_t to);
 /* Takes back the confirmations by record `from` and later ones. */
-int rows_delivery_reopen(struct db *db, uint64_t from);
+int rows_delivery_reopen(struct db *db, int64_t from);
+
+/* An open delivery, with all that its delivery.carried says; peer, content and kek are names. */
+struct rows_carried {
+    int64_t row;
+    uint64_t epoch, seq; /* of what it is carried from */
+    char mid[STORE_MID_LEN + 1];
+    char peer[STORE_ID_MAX + 1];
+    char content[STORE_CONTENT_MAX + 1];
+    char kek[STORE_ID_MAX + 16];
+    uint8_t key_id[16];
+    uint8_t out_sha256[32];
+    bool has_period;
+    int64_t period;
+};
+/* The open ones behind this row, at most max, by row. */
+int rows_delivery_carried(struct db *db, int64_t after, size_t max,
+                          struct rows_carried *ret_carried, size_t *ret_n);
+/* From now on its records refer to this one. */
+int rows_delivery_move(struct db *db, int64_t row, struct store_place to);
 
 /* Notes in tx what ends the transaction, and passes r on. */
 int rows_result(struct store_tx *tx, int r);
@@ -363,29 +456,34 @@ int64_t rows_limit(const struct store_walk *w);
 /* What the checks know of each other. */
 struct start {
     struct store *s;
-    bool fresh;      /* no tables were there */
-    bool clean;      /* as the database says */
-    unsigned schema; /* of the database as found */
-    uint64_t leaves;
-    struct rows_checkpoint newest;
+    bool fresh;                    /* no tables were there */
+    bool clean;                    /* as the database says */
+    unsigned schema;               /* of the database as found */
+    uint64_t leaves;               /* of the current epoch */
+    struct rows_checkpoint newest; /* of it; size 0: none */
+    struct rows_checkpoint before; /* the last one of the epoch before, if there is one */
     bool have_anchor;
+    uint64_t anchor_epoch;
     struct note anchor;
     bool stopped; /* the record read last was log.stopped */
+    bool closed;  /* ... log.closed */
+    bool first;   /* record 0 was read */
 };
 /* Everything of "Start": checks, adopts, queues the first records. */
 int start_check(struct store *s);
 /* Its steps that read leaves, in this order. */
 int start_check_leaves(struct start *st);
 int start_check_tail(struct start *st);
+int start_check_first(struct start *st);
 int start_records(struct start *st);
-/* Origin, signature and range of a checkpoint. */
-int start_check_checkpoint(struct start *st, const struct rows_checkpoint *c);
+/* Origin, signature and range of a checkpoint of this epoch. */
+int start_check_checkpoint(struct start *st, uint64_t epoch, const struct rows_checkpoint *c);
 /* Logs what differs; TEKD_ETAMPER. */
 int start_tamper(const char *check, uint64_t record, const char *expected, const char *found);
 int start_tamper_size(const char *check, uint64_t record, uint64_t expected, uint64_t found);
 int start_tamper_root(const char *check, uint64_t record, const struct merkle_hash *expected,
                       const struct merkle_hash *found);
 /* Looks for the first checkpoint under this size that the leaves contradict, and says which. */
-void start_say_tamper(struct db *db, uint64_t size);
+void start_say_tamper(struct db *db, uint64_t epoch, uint64_t size);
 
 #endif

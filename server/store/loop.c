@@ -67,7 +67,9 @@ void loop_publish(struct store *s)
     p->ready = readiness(s, &reason);
     (void)snprintf(st->reason, sizeof(st->reason), "%s", reason);
     st->epoch = s->tree.epoch;
+    st->epoch_utc_us = s->tree.opened_utc_us;
     st->records = s->tree.size;
+    st->closed_records = s->epoch.last.size;
     st->signed_size = s->tree.signed_size;
     st->checkpoint_utc_us = s->tree.checkpoint_utc_us;
     st->batches = s->batches;
@@ -75,7 +77,7 @@ void loop_publish(struct store *s)
     st->losers = s->losers;
     st->db_octets = s->db_octets;
     st->free_octets = s->free_octets;
-    st->rehashed = s->idle.range.size;
+    st->rehashed = s->idle.rehashed + s->idle.range.size;
     st->latched = s->latched < 0;
     st->full = s->full || s->low;
     pthread_mutex_unlock(&p->lock);
@@ -106,7 +108,8 @@ static size_t gather_more(const struct store *s, int64_t now)
     int64_t expected = atomic_load(&s->expected);
     int64_t here = (int64_t)gathered(s);
 
-    if (here == 0 || expected <= here || s->gather_since_us == 0 || now >= gather_end(s))
+    if (here == 0 || expected <= here || s->gather_since_us == 0 || now >= gather_end(s) ||
+        s->epoch.state != EPOCH_OPEN)
         return 0;
     /* Each that comes is one that waits more and one that is expected less. */
     return (size_t)((expected - here + 1) / 2);
@@ -119,7 +122,7 @@ static int64_t sign_due(const struct store *s)
 {
     int64_t due = 0;
 
-    if (s->waiting.n == 0 && s->tree.note.size >= s->sign_until)
+    if (s->waiting.n == 0 && s->tree.note.size >= s->sign_until && s->epoch.state == EPOCH_OPEN)
         due = s->tree.unsigned_since_us + s->checkpoint_delay_us;
     return due > s->retry_us ? due : s->retry_us;
 }
@@ -202,10 +205,12 @@ static bool batch_due(const struct store *s, int64_t now)
 {
     if (s->latched < 0)
         return false;
-    if (s->pending_durable > 0)
+    if (s->pending_durable > 0 && s->epoch.state == EPOCH_OPEN)
         return true;
     if (s->full)
         return now >= s->probe_us;
+    if (s->epoch.state != EPOCH_OPEN)
+        return !s->tree.note_committed || epoch_step_due(s);
     if (!s->tree.note_committed || s->own_urgent)
         return true;
     /* With the signature its checkpoint and these items share one sync. */
@@ -213,6 +218,20 @@ static bool batch_due(const struct store *s, int64_t now)
         return s->job_since_us == 0 || s->o.release == STORE_RELEASE_DURABLE ||
                now - s->job_since_us >= SIGN_PATIENCE_US;
     return s->lazy_since_us != 0 && now - s->lazy_since_us >= STORE_LAZY_US;
+}
+
+/* When what is pending is due, a signature that comes aside. */
+static int64_t pending_us(const struct store *s)
+{
+    int64_t due = INT64_MAX;
+
+    if (s->epoch.state != EPOCH_OPEN)
+        return s->epoch.pending_us;
+    if (s->lazy_since_us != 0 && !s->full)
+        due = s->lazy_since_us + STORE_LAZY_US;
+    if (s->job_since_us != 0 && s->pending_signed > 0)
+        due = min_us(due, s->job_since_us + SIGN_PATIENCE_US);
+    return due;
 }
 
 /* When something is due if nobody comes. */
@@ -227,10 +246,7 @@ static int64_t next_us(const struct store *s, int64_t now)
         return 0;
     if (s->full)
         next = min_us(next, s->probe_us);
-    if (s->lazy_since_us != 0 && !s->full)
-        next = min_us(next, s->lazy_since_us + STORE_LAZY_US);
-    if (s->job_since_us != 0 && s->pending_signed > 0)
-        next = min_us(next, s->job_since_us + SIGN_PATIENCE_US);
+    next = min_us(next, pending_us(s));
     if (gather_more(s, now) > 0)
         next = min_us(next, gather_end(s));
     if (s->job_since_us != 0 && !s->signer_down)
@@ -282,8 +298,10 @@ static void work(struct store *s, bool idle)
         loop_signed(s, now);
     watch_signer(s, now);
     items_expire(s, now);
-    if (s->latched == 0)
+    if (s->latched == 0) {
         tick_run(s, now);
+        epoch_look(s);
+    }
     if (batch_due(s, now)) {
         (void)batch_run(s);
         s->commit_us = clock_mono_us() - now;
@@ -306,15 +324,11 @@ static void work(struct store *s, bool idle)
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
-/* log.stopped, and a checkpoint over everything, committed together with the mark of a clean end.
- */
-static void end_log(struct store *s)
+/* A checkpoint over everything, if the signer makes it in time. */
+static void sign_all(struct store *s)
 {
     struct timespec until;
 
-    if (audit_own_event(s, "log.stopped", true) < 0 || batch_run(s) < 0)
-        return;
-    s->stopping = true;
     (void)clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += STOP_SIGN_US / 1000000;
     while (s->latched == 0) {
@@ -332,16 +346,48 @@ static void end_log(struct store *s)
     }
 }
 
+/* log.stopped, and a checkpoint over everything, committed together with the mark of a clean end.
+ */
+static void end_log(struct store *s)
+{
+    if (audit_own_event(s, "log.stopped", true) < 0 || batch_run(s) < 0)
+        return;
+    s->stopping = true;
+    sign_all(s);
+}
+
+/* Nothing may follow log.closed: the end of this run stands in the next epoch, or, if that cannot
+ * be opened now, nowhere, and the next start opens it. */
+static void end_closing(struct store *s)
+{
+    epoch_resume(s);
+    if (s->epoch.state == EPOCH_OPEN)
+        return;
+    sign_all(s);
+    if (epoch_step_due(s))
+        (void)batch_run(s);
+}
+
+/* Why what is left was not written. */
+static int unwritten(const struct store *s)
+{
+    if (s->latched < 0)
+        return TEKD_EIO;
+    return s->epoch.state != EPOCH_OPEN && !s->full ? TEKD_EHSM : TEKD_EFULL;
+}
+
 static void finish(struct store *s)
 {
-    while (s->pending.n > 0 && s->latched == 0 && batch_run(s) == 0)
-        ;
     if (s->latched == 0)
+        end_closing(s);
+    while (s->pending.n > 0 && s->latched == 0 && s->epoch.state == EPOCH_OPEN && batch_run(s) == 0)
+        ;
+    if (s->latched == 0 && s->epoch.state == EPOCH_OPEN)
         end_log(s);
-    items_settle_all(s, &s->pending, s->latched < 0 ? TEKD_EIO : TEKD_EFULL);
+    items_settle_all(s, &s->pending, unwritten(s));
     items_settle_all(s, &s->waiting, s->latched < 0 ? TEKD_EIO : TEKD_EHSM);
-    if (s->tree.note_committed && s->latched == 0)
-        anchor_write(s, &s->tree.note);
+    if (s->latched == 0)
+        anchor_write(s);
     loop_publish(s);
 }
 

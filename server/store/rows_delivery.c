@@ -134,15 +134,66 @@ int store_tx_delivery_update(struct store_tx *tx, const struct store_delivery *d
     return rows_result(tx, r);
 }
 
-int rows_delivery_forget(struct db *db, uint64_t from, uint64_t to)
+int rows_delivery_forget(struct db *db, int64_t from, int64_t to)
 {
-    return db_run(db, DB_DELIVERY_MESSAGE_FORGET,
-                  DB_VALUES(db_int((int64_t)from), db_int((int64_t)to)), NULL);
+    return db_run(db, DB_DELIVERY_MESSAGE_FORGET, DB_VALUES(db_int(from), db_int(to)), NULL);
 }
 
-int rows_delivery_reopen(struct db *db, uint64_t from)
+int rows_delivery_reopen(struct db *db, int64_t from)
 {
-    return db_run(db, DB_DELIVERY_REOPEN, DB_VALUES(db_int((int64_t)from)), NULL);
+    return db_run(db, DB_DELIVERY_REOPEN, DB_VALUES(db_int(from)), NULL);
+}
+
+/* ---- into the next epoch --------------------------------------------------------------------- */
+
+/* What the joins do not find is nothing that we wrote. */
+static int read_carried(struct db *db, enum db_statement st, struct rows_carried *c)
+{
+    int r = db_copy_text(db, st, 3, c->mid, STORE_MID_LEN);
+
+    if (r == 0)
+        r = db_copy_octets(db, st, 4, c->out_sha256, sizeof(c->out_sha256));
+    if (r == 0)
+        r = db_copy_text(db, st, 5, c->peer, STORE_ID_MAX);
+    if (r == 0)
+        r = db_copy_text(db, st, 6, c->content, STORE_CONTENT_MAX);
+    if (r == 0)
+        r = db_copy_text(db, st, 8, c->kek, sizeof(c->kek) - 1);
+    if (r == 0)
+        r = db_copy_octets(db, st, 9, c->key_id, sizeof(c->key_id));
+    if (r == 0 && (c->peer[0] == '\0' || c->content[0] == '\0' || c->kek[0] == '\0'))
+        r = TEKD_EIO;
+    c->row = db_column_int(db, st, 0);
+    c->epoch = (uint64_t)db_column_int(db, st, 1);
+    c->seq = (uint64_t)db_column_int(db, st, 2);
+    c->has_period = db_column_int(db, st, 7) > 0;
+    c->period = db_column_int(db, st, 10);
+    return r;
+}
+
+int rows_delivery_carried(struct db *db, int64_t after, size_t max,
+                          struct rows_carried *ret_carried, size_t *ret_n)
+{
+    const enum db_statement st = DB_DELIVERY_CARRIED;
+    size_t n = 0;
+    int r = db_query(db, st, DB_VALUES(db_int(after), db_int((int64_t)max)));
+
+    if (r < 0)
+        return r;
+    while ((r = db_step(db, st)) == 1 && n < max) {
+        r = read_carried(db, st, &ret_carried[n++]);
+        if (r < 0)
+            break;
+    }
+    db_end(db, st);
+    *ret_n = n;
+    return r < 0 ? r : 0;
+}
+
+int rows_delivery_move(struct db *db, int64_t row, struct store_place to)
+{
+    return db_run(db, DB_DELIVERY_MOVE,
+                  DB_VALUES(db_int((int64_t)to.epoch), db_int((int64_t)to.seq), db_int(row)), NULL);
 }
 
 /* ---- walks ----------------------------------------------------------------------------------- */

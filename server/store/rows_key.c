@@ -291,6 +291,7 @@ int store_tx_message_find(struct store_tx *tx, int64_t bsa, const char *id, size
 {
     const enum db_statement st = DB_MESSAGE_FIND;
     struct store_message m = {.bsa = bsa};
+    struct store_place answered;
     int r;
 
     if (len > STORE_ID_MAX)
@@ -304,7 +305,9 @@ int store_tx_message_find(struct store_tx *tx, int64_t bsa, const char *id, size
     m.tek = db_column_int(tx->db, st, 2);
     m.kek = db_column_int(tx->db, st, 3);
     m.time_us = db_column_int(tx->db, st, 4);
-    m.seq = (uint64_t)db_column_int(tx->db, st, 5);
+    answered = store_place_unpack(db_column_int(tx->db, st, 5));
+    m.epoch = answered.epoch;
+    m.seq = answered.seq;
     db_end(tx->db, st);
     *ret_message = m;
     return 0;
@@ -318,7 +321,7 @@ int store_tx_message_insert(struct store_tx *tx, const struct store_message *m)
         r = db_insert(tx->db, DB_MESSAGE_INSERT,
                       DB_VALUES(db_int(m->bsa), db_text(m->id), db_int(m->content),
                                 db_int(m->period_asked), db_int(m->tek), db_int(m->kek),
-                                db_int(m->time_us), db_int((int64_t)m->seq)),
+                                db_int(m->time_us), db_int(store_place_pack(m->epoch, m->seq))),
                       NULL);
     if (r == 0)
         tx->messages++;

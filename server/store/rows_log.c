@@ -3,6 +3,7 @@
  */
 #include "internal.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -10,6 +11,7 @@
 #include "tekd/log.h"
 
 #define META_INT_MAX 20 /* digits and sign of an int64_t */
+#define WALK_ENDS    1  /* what the walk is after does not go on */
 
 int rows_result(struct store_tx *tx, int r)
 {
@@ -24,6 +26,18 @@ int rows_result(struct store_tx *tx, int r)
 int64_t rows_limit(const struct store_walk *w)
 {
     return w->limit < INT64_MAX ? (int64_t)w->limit : INT64_MAX;
+}
+
+int64_t store_place_pack(uint64_t epoch, uint64_t seq)
+{
+    assert(epoch >= 1 && epoch <= STORE_EPOCH_MAX && seq <= STORE_SEQ_MAX);
+    return (int64_t)((epoch - 1) << STORE_SEQ_BITS | seq);
+}
+
+struct store_place store_place_unpack(int64_t packed)
+{
+    return (struct store_place){.epoch = ((uint64_t)packed >> STORE_SEQ_BITS) + 1,
+                                .seq = (uint64_t)packed & STORE_SEQ_MAX};
 }
 
 int rows_meta_get(struct db *db, const char *name, void *out, size_t max, size_t *ret_len)
@@ -74,21 +88,22 @@ int rows_meta_put_int(struct db *db, const char *name, int64_t value)
     return rows_meta_put(db, name, text, (size_t)len);
 }
 
-int rows_leaf_count(struct db *db, uint64_t *ret_n)
+int rows_leaf_end(struct db *db, uint64_t epoch, int64_t *ret_end)
 {
-    int r = db_first(db, DB_LEAF_COUNT, DB_NO_VALUES);
+    int64_t last = epoch > STORE_EPOCH_MAX ? INT64_MAX : store_place_pack(epoch, STORE_SEQ_MAX);
+    int r = db_first(db, DB_LEAF_END, DB_VALUES(db_int(last)));
 
     if (r < 0)
         return r;
-    *ret_n = (uint64_t)db_column_int(db, DB_LEAF_COUNT, 0);
-    db_end(db, DB_LEAF_COUNT);
+    *ret_end = db_column_int(db, DB_LEAF_END, 0);
+    db_end(db, DB_LEAF_END);
     return 0;
 }
 
-int rows_leaf_insert(struct db *db, uint64_t seq, const void *octets, size_t len)
+int rows_leaf_insert(struct db *db, struct store_place at, const void *octets, size_t len)
 {
-    int r =
-        db_insert(db, DB_LEAF_INSERT, DB_VALUES(db_int((int64_t)seq), db_blob(octets, len)), NULL);
+    int64_t place = store_place_pack(at.epoch, at.seq);
+    int r = db_insert(db, DB_LEAF_INSERT, DB_VALUES(db_int(place), db_blob(octets, len)), NULL);
 
     /* We number them: another one at our number is not ours. */
     return r == TEKD_EEXIST ? TEKD_EIO : r;
@@ -99,7 +114,7 @@ static int read_checkpoint(struct db *db, struct rows_checkpoint *ret_checkpoint
     const enum db_statement id = DB_CHECKPOINT_UNDER;
     struct rows_checkpoint c;
     struct view v;
-    uint64_t size = (uint64_t)db_column_int(db, id, 0);
+    uint64_t size = store_place_unpack(db_column_int(db, id, 0)).seq;
     size_t len;
     const char *p = db_column_octets(db, id, 1, &len);
 
@@ -113,20 +128,38 @@ static int read_checkpoint(struct db *db, struct rows_checkpoint *ret_checkpoint
     return 0;
 }
 
-int rows_checkpoint_under(struct db *db, uint64_t size, struct rows_checkpoint *ret_checkpoint)
+int rows_checkpoint_under(struct db *db, struct store_place at,
+                          struct rows_checkpoint *ret_checkpoint)
 {
-    int r = db_first(db, DB_CHECKPOINT_UNDER, DB_VALUES(db_int((int64_t)size)));
+    int64_t place = store_place_pack(at.epoch, at.seq);
+    int r = db_first(db, DB_CHECKPOINT_UNDER, DB_VALUES(db_int(place)));
 
     if (r < 0)
         return r;
+    if (store_place_unpack(db_column_int(db, DB_CHECKPOINT_UNDER, 0)).epoch != at.epoch) {
+        db_end(db, DB_CHECKPOINT_UNDER);
+        return TEKD_ENOTFOUND;
+    }
     r = read_checkpoint(db, ret_checkpoint);
     if (r == TEKD_ETAMPER)
-        log_event(LOG_ERROR, "store", "tamper", LOG_STR("check", "checkpoint-form"),
-                  LOG_INT("record", db_column_int(db, DB_CHECKPOINT_UNDER, 0)),
-                  LOG_STR("expected", "a note of this size and its range"),
-                  LOG_STR("found", "something else"));
+        log_event(
+            LOG_ERROR, "store", "tamper", LOG_STR("check", "checkpoint-form"),
+            LOG_INT("record", store_place_unpack(db_column_int(db, DB_CHECKPOINT_UNDER, 0)).seq),
+            LOG_STR("expected", "a note of this size and its range"),
+            LOG_STR("found", "something else"));
     db_end(db, DB_CHECKPOINT_UNDER);
     return r;
+}
+
+int rows_checkpoint_newest(struct db *db, int64_t *ret_place)
+{
+    int r = db_first(db, DB_CHECKPOINT_UNDER, DB_VALUES(db_int(INT64_MAX)));
+
+    if (r < 0)
+        return r;
+    *ret_place = db_column_int(db, DB_CHECKPOINT_UNDER, 0);
+    db_end(db, DB_CHECKPOINT_UNDER);
+    return 0;
 }
 
 /* What a walk over (integer, octets) needs. */
@@ -156,27 +189,61 @@ static int walk_octets(struct db *db, const struct octets_walk *o,
     return stopped;
 }
 
-int rows_leaves(struct db *db, uint64_t from, uint64_t n,
+/* Leaves of one epoch. */
+struct epoch_walk {
+    uint64_t epoch;
+    int (*each)(void *arg, uint64_t seq, const void *octets, size_t len);
+    void *arg;
+};
+
+static int in_epoch(void *arg, uint64_t place, const void *octets, size_t len)
+{
+    const struct epoch_walk *w = arg;
+    struct store_place at = store_place_unpack((int64_t)place);
+
+    return at.epoch == w->epoch ? w->each(w->arg, at.seq, octets, len) : WALK_ENDS;
+}
+
+int rows_leaves(struct db *db, struct store_place from, uint64_t n,
                 int (*each)(void *arg, uint64_t seq, const void *octets, size_t len), void *arg)
 {
-    return walk_octets(
-        db,
-        &(struct octets_walk){.id = DB_LEAF_WALK,
-                              .w = {.after = (int64_t)from - 1, .limit = n, .arg = arg}},
-        each);
+    struct epoch_walk e = {.epoch = from.epoch, .each = each, .arg = arg};
+    const struct octets_walk o = {
+        .id = DB_LEAF_WALK,
+        .w = {.after = store_place_pack(from.epoch, from.seq) - 1, .limit = n, .arg = &e}};
+    int r = walk_octets(db, &o, in_epoch);
+
+    return r == WALK_ENDS ? 0 : r;
 }
 
 int store_tx_leaf_walk(struct store_tx *tx, const struct store_walk *w,
-                       int (*each)(void *arg, uint64_t seq, const void *octets, size_t len))
+                       int (*each)(void *arg, uint64_t place, const void *octets, size_t len))
 {
     return walk_octets(tx->db, &(struct octets_walk){.id = DB_LEAF_WALK, .w = *w, .tx = tx}, each);
 }
 
 int store_tx_note_walk(struct store_tx *tx, const struct store_walk *w,
-                       int (*each)(void *arg, uint64_t size, const void *note, size_t len))
+                       int (*each)(void *arg, uint64_t place, const void *note, size_t len))
 {
     return walk_octets(tx->db, &(struct octets_walk){.id = DB_CHECKPOINT_WALK, .w = *w, .tx = tx},
                        each);
+}
+
+int store_tx_note_last(struct store_tx *tx, uint64_t epoch, char ret_note[static NOTE_MAX + 1],
+                       uint64_t *ret_size)
+{
+    const enum db_statement st = DB_CHECKPOINT_UNDER;
+    struct store_place at;
+    int r = db_first(tx->db, st, DB_VALUES(db_int(store_place_pack(epoch, STORE_SEQ_MAX))));
+
+    if (r < 0)
+        return rows_result(tx, r);
+    at = store_place_unpack(db_column_int(tx->db, st, 0));
+    r = at.epoch == epoch ? db_copy_text(tx->db, st, 1, ret_note, NOTE_MAX) : TEKD_ENOTFOUND;
+    db_end(tx->db, st);
+    if (r == 0)
+        *ret_size = at.seq;
+    return rows_result(tx, r);
 }
 
 int store_tx_counts(struct store_tx *tx, struct store_counts *ret_counts)

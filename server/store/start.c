@@ -4,14 +4,19 @@
  *     schema, bsm_id      are ours
  *     structure           the whole file, unless the log ended clean
  *     key                 the token's, when it answers, is the one in the database
+ *     epoch               nothing is of a later one
  *     newest checkpoint   signature, range against its root, not beyond the leaves
+ *     epoch before        ended with its newest checkpoint, over log.closed
  *     anchor file         not beyond the newest checkpoint, the same root at its size
  *     leaves              hashed from before the anchor up to the newest checkpoint; the rest later
  *                         (idle.c)
  *     tail                leaves beyond the newest checkpoint: whole records, nothing after
- *                         log.stopped but a start, none at all if the log ended clean
+ *                         log.stopped but a start, none at all if the log ended clean, log.closed
+ *                         only as all of it
+ *     record 0            log.opened, with the newest checkpoint of the epoch before
  *
- * A tail is adopted: log.recovered says which records were under no signature.  Tables of an older
+ * A tail is adopted: log.recovered says which records were under no signature; log.closed is signed
+ * as it is, and this run begins with the next epoch (epoch.c).  Tables of an older
  * schema are brought up to ours last, when the log is known to be what was signed.
  */
 #include "internal.h"
@@ -133,6 +138,8 @@ static int check_owner(struct store *s)
         return r == TEKD_ENOTFOUND ? refuse("tables", "bsm_id and epoch", "none") : r;
     if (strcmp(bsm_id, s->o.bsm_id) != 0)
         return refuse("bsm_id", s->o.bsm_id, bsm_id);
+    if (epoch < 1 || (uint64_t)epoch > STORE_EPOCH_MAX)
+        return refuse("tables", "an epoch", "something else");
     s->tree.epoch = (uint64_t)epoch;
     return note_origin(s->o.bsm_id, s->tree.epoch, s->tree.origin);
 }
@@ -141,14 +148,17 @@ static int check_owner(struct store *s)
 static int read_marks(struct start *st)
 {
     struct store *s = st->s;
-    int64_t clean = 0, purge = 0;
+    int64_t clean = 0, purge = 0, opened = 0;
     int r = rows_meta_int(s->db, "clean", &clean);
 
     if (r == 0 || r == TEKD_ENOTFOUND)
         r = rows_meta_int(s->db, "purge", &purge);
+    if (r == 0 || r == TEKD_ENOTFOUND)
+        r = rows_meta_int(s->db, "opened", &opened);
     if (r < 0 && r != TEKD_ENOTFOUND)
         return r;
     st->clean = clean == 1;
+    s->tree.opened_size = opened > 0 ? (uint64_t)opened : 0;
     s->idle.scan = st->clean;
     if (purge == 1)
         idle_purge(s);
@@ -198,13 +208,17 @@ static int check_key(struct start *st)
 
 /* ---- checkpoints ----------------------------------------------------------------------------- */
 
-int start_check_checkpoint(struct start *st, const struct rows_checkpoint *c)
+int start_check_checkpoint(struct start *st, uint64_t epoch, const struct rows_checkpoint *c)
 {
     struct store *s = st->s;
+    char origin[NOTE_ORIGIN_MAX + 1];
     struct merkle_hash root;
+    int r = note_origin(s->o.bsm_id, epoch, origin);
 
-    if (strcmp(c->note.origin, s->tree.origin) != 0)
-        return start_tamper("checkpoint-origin", c->note.size, s->tree.origin, c->note.origin);
+    if (r < 0)
+        return r;
+    if (strcmp(c->note.origin, origin) != 0)
+        return start_tamper("checkpoint-origin", c->note.size, origin, c->note.origin);
     if (s->signer.key == NULL)
         return start_tamper("checkpoint-key", c->note.size, "the key of the checkpoints", "none");
     if (note_verify(&c->note, s->signer.key) < 0)
@@ -216,24 +230,101 @@ int start_check_checkpoint(struct start *st, const struct rows_checkpoint *c)
     return 0;
 }
 
+/* An epoch begins with records, in the transaction that makes it the current one. */
+static int check_epoch(struct start *st)
+{
+    struct store *s = st->s;
+    uint64_t epoch = s->tree.epoch;
+    int64_t end = 0, newest = 0;
+    struct store_place at;
+    int r = rows_leaf_end(s->db, STORE_EPOCH_MAX + 1, &end);
+
+    if (r == 0)
+        r = rows_checkpoint_newest(s->db, &newest);
+    if (r < 0 && r != TEKD_ENOTFOUND)
+        return r;
+    at = store_place_unpack(end);
+    if (at.epoch != epoch)
+        return start_tamper_size("epoch", 0, epoch, at.epoch);
+    if (store_place_unpack(newest).epoch > epoch)
+        return start_tamper_size("epoch", 0, epoch, store_place_unpack(newest).epoch);
+    st->leaves = at.seq;
+    return 0;
+}
+
 static int check_newest(struct start *st)
 {
     struct store *s = st->s;
-    int r = rows_leaf_count(s->db, &st->leaves);
+    const struct store_place last = {.epoch = s->tree.epoch, .seq = STORE_SEQ_MAX};
+    int r = rows_checkpoint_under(s->db, last, &st->newest);
 
-    if (r == 0)
-        r = rows_checkpoint_under(s->db, INT64_MAX, &st->newest);
     if (r == TEKD_ENOTFOUND) {
         st->newest.note = s->tree.note;
         merkle_range_init(&st->newest.range);
         return 0;
     }
     if (r == 0)
-        r = start_check_checkpoint(st, &st->newest);
+        r = start_check_checkpoint(st, last.epoch, &st->newest);
     if (r < 0)
         return r;
     if (st->newest.note.size > st->leaves)
         return start_tamper_size("records", st->leaves, st->newest.note.size, st->leaves);
+    return 0;
+}
+
+static int check_before(struct start *st)
+{
+    struct store *s = st->s;
+    const struct store_place last = {.epoch = s->tree.epoch - 1, .seq = STORE_SEQ_MAX};
+    const struct note *n = &st->before.note;
+    int64_t end = 0;
+    int r;
+
+    if (last.epoch == 0)
+        return 0;
+    r = rows_checkpoint_under(s->db, last, &st->before);
+    if (r == TEKD_ENOTFOUND)
+        return start_tamper("epoch-before", 0, "the last checkpoint of the epoch before", "none");
+    if (r == 0)
+        r = start_check_checkpoint(st, last.epoch, &st->before);
+    if (r == 0)
+        r = rows_leaf_end(s->db, last.epoch, &end);
+    if (r < 0)
+        return r;
+    if (end != store_place_pack(last.epoch, n->size))
+        return start_tamper_size("epoch-before", n->size, n->size, store_place_unpack(end).seq);
+    s->epoch.last = *n;
+    return 0;
+}
+
+/* Of which epoch of this log a note is; 0: of none. */
+static uint64_t epoch_of(const struct store *s, const char *origin)
+{
+    const char *slash = strrchr(origin, '/');
+    char expected[NOTE_ORIGIN_MAX + 1];
+    uint64_t epoch = slash != NULL ? strtoull(slash + 1, NULL, 10) : 0;
+
+    if (epoch == 0 || epoch > STORE_EPOCH_MAX || note_origin(s->o.bsm_id, epoch, expected) < 0)
+        return 0;
+    return strcmp(origin, expected) == 0 ? epoch : 0;
+}
+
+static int check_anchor_note(struct start *st)
+{
+    struct store *s = st->s;
+    uint64_t size = st->anchor.size;
+
+    st->anchor_epoch = epoch_of(s, st->anchor.origin);
+    if (st->anchor_epoch == 0)
+        return start_tamper("anchor-origin", size, s->tree.origin, st->anchor.origin);
+    if (s->signer.key == NULL || note_verify(&st->anchor, s->signer.key) < 0)
+        return start_tamper("anchor-signature", size, "one of the checkpoint key",
+                            "none that verifies");
+    if (st->anchor_epoch > s->tree.epoch)
+        return start_tamper("anchor-beyond-database", size, st->anchor.origin, s->tree.origin);
+    if (size > (st->anchor_epoch < s->tree.epoch ? STORE_SEQ_MAX : st->newest.note.size))
+        return start_tamper_size("anchor-beyond-database", st->newest.note.size, size,
+                                 st->newest.note.size);
     return 0;
 }
 
@@ -242,17 +333,12 @@ static int compare_anchor(struct start *st)
     struct store *s = st->s;
     struct rows_checkpoint at;
     uint64_t size = st->anchor.size;
-    int r;
+    int r = check_anchor_note(st);
 
-    if (strcmp(st->anchor.origin, s->tree.origin) != 0)
-        return start_tamper("anchor-origin", size, s->tree.origin, st->anchor.origin);
-    if (s->signer.key == NULL || note_verify(&st->anchor, s->signer.key) < 0)
-        return start_tamper("anchor-signature", size, "one of the checkpoint key",
-                            "none that verifies");
-    if (size > st->newest.note.size)
-        return start_tamper_size("anchor-beyond-database", st->newest.note.size, size,
-                                 st->newest.note.size);
-    r = rows_checkpoint_under(s->db, size, &at);
+    if (r < 0)
+        return r;
+    r = rows_checkpoint_under(s->db, (struct store_place){.epoch = st->anchor_epoch, .seq = size},
+                              &at);
     if (r == TEKD_ENOTFOUND || (r == 0 && at.note.size != size))
         return start_tamper("anchor-checkpoint", size, "a checkpoint of its size", "none");
     if (r == 0 && !same_hash(&at.note.root, &st->anchor.root))
@@ -270,7 +356,7 @@ static int check_anchor(struct start *st)
         return 0;
     r = anchor_read(s->o.anchor_file, &st->anchor, &utc_us);
     if (r == TEKD_ENOTFOUND) {
-        if (st->newest.note.size > 0)
+        if (st->newest.note.size > 0 || s->tree.epoch > 1)
             log_event(LOG_WARN, "store", "anchor-missing", LOG_STR("path", s->o.anchor_file));
         return 0;
     }
@@ -280,7 +366,7 @@ static int check_anchor(struct start *st)
         r = compare_anchor(st);
     if (r == 0) {
         st->have_anchor = true;
-        s->anchor.written = st->anchor.size;
+        s->anchor.written = store_place_pack(st->anchor_epoch, st->anchor.size);
         s->anchor.written_utc_us = utc_us;
     }
     return r;
@@ -288,31 +374,23 @@ static int check_anchor(struct start *st)
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
-static void empty_tree(struct tree *t)
-{
-    merkle_range_init(&t->range);
-    t->note = (struct note){.size = 0};
-    merkle_range_root(&t->range, &t->note.root);
-    (void)snprintf(t->note.origin, sizeof(t->note.origin), "%s", t->origin);
-    t->note_committed = true;
-}
-
 int start_check(struct store *s)
 {
     static int (*const checks[])(struct start *) = {
-        check_key,        check_newest, check_anchor,  start_check_leaves,
-        start_check_tail, upgrade,      start_records,
+        check_key,          check_epoch,      check_newest,      check_before, check_anchor,
+        start_check_leaves, start_check_tail, start_check_first, upgrade,      start_records,
     };
     struct start st = {.s = s};
     int r = check_file(&st);
 
     if (r < 0)
         return r;
-    empty_tree(&s->tree);
+    audit_empty(&s->tree);
     merkle_range_init(&s->idle.range);
+    s->idle.epoch = s->tree.epoch;
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(checks); i++)
         r = checks[i](&st);
     s->mark_open = true;
-    s->idle.old_size = s->tree.size;
+    s->idle.old_end = store_place_pack(s->tree.epoch, s->tree.size);
     return r;
 }

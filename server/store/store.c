@@ -36,6 +36,8 @@ static void set_defaults(struct store_options *o)
         o->checkpoint_max_delay_ms = CHECKPOINT_DELAY_DEFAULT_MS;
     if (o->heartbeat_s <= 0)
         o->heartbeat_s = HEARTBEAT_DEFAULT_S;
+    if (o->epoch_records == 0)
+        o->epoch_records = EPOCH_RECORDS_DEFAULT;
     if (o->anchor_interval_s <= 0)
         o->anchor_interval_s = ANCHOR_DEFAULT_S;
     if (o->message_window_us <= 0)
@@ -52,7 +54,7 @@ static int new_store(const struct store_options *o, struct store **ret_store)
     s->o = *o;
     set_defaults(&s->o);
     s->checkpoint_delay_us = INT64_C(1000) * s->o.checkpoint_max_delay_ms;
-    s->waiting_deadline_us = INT64_MAX;
+    s->waiting_deadline_us = s->epoch.pending_us = INT64_MAX;
     signer_init(s);
     (void)pthread_mutex_init(&s->public.lock, NULL);
     (void)pthread_mutex_init(&s->anchor.lock, NULL);
@@ -231,6 +233,12 @@ int store_call(struct store *s, enum store_wait wait, int (*apply)(void *arg, st
 void store_checkpoint_soon(struct store *s)
 {
     atomic_store(&s->checkpoint_asked, true);
+    loop_wake(s);
+}
+
+void store_close_epoch(struct store *s, uint64_t epoch)
+{
+    atomic_store(&s->close_asked, epoch);
     loop_wake(s);
 }
 

@@ -13,7 +13,7 @@
 #include "tekd/err.h"
 #include "tekd/log.h"
 
-static void look_at_clock(struct store *s, int64_t now)
+void tick_clock(struct store *s, int64_t now)
 {
     int64_t base = clock_utc_us() - now;
     int64_t delta = base - s->clock_base_us;
@@ -106,7 +106,7 @@ void tick_run(struct store *s, int64_t now)
     if (now < s->tick_us)
         return;
     s->tick_us = now + TICK_US;
-    look_at_clock(s, now);
+    tick_clock(s, now);
     audit_gap(s, atomic_exchange(&s->queue_gap, 0));
     if (now >= s->free_us) {
         s->free_us = now + FREE_SPACE_US;
@@ -116,8 +116,9 @@ void tick_run(struct store *s, int64_t now)
         s->heartbeat_us = now + (int64_t)s->o.heartbeat_s * 1000000;
         beat(s);
     }
+    epoch_tick(s, clock_utc_us());
     if (now >= s->anchor_us && s->tree.note_committed) {
         s->anchor_us = now + (int64_t)s->o.anchor_interval_s * 1000000;
-        anchor_write(s, &s->tree.note);
+        anchor_write(s);
     }
 }

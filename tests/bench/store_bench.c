@@ -211,7 +211,7 @@ static int apply_delivery(struct store_item *item, struct store_tx *tx)
 static int apply(struct store_item *item, struct store_tx *tx)
 {
     struct slot *slot = (struct slot *)item;
-    struct store_message m = {.bsa = 1, .period_asked = -1, .kek = 2};
+    struct store_message m = {.bsa = 1, .period_asked = -1, .kek = 2, .epoch = 1};
     struct store_content c = {.row = 0};
     struct store_tek t = {.row = 0};
     uint64_t seq;
@@ -219,7 +219,7 @@ static int apply(struct store_item *item, struct store_tx *tx)
 
     if (slot->b->kind == KIND_REPEAT) {
         r = store_tx_message_find(tx, 1, "none", 4, &m);
-        store_tx_wait_for(tx, 0);
+        store_tx_wait_for(tx, (struct store_place){.epoch = 1});
         return r == TEKD_ENOTFOUND ? 0 : r;
     }
     if (slot->b->kind != KIND_KNOWN) {

@@ -93,7 +93,7 @@ def test_status_says_how_far_the_anchor_is(new_tekd, mid, content):
     assert (a["file"], a["failing"]) == (path, False)
     assert a["age_s"] < 60 and a["written"].endswith("Z")
     text = tekd.tekctl("status").stdout
-    line = rf"size {a['size']}, written {a['written']} \(\d+ s ago\), 0 records beyond it"
+    line = rf"epoch 1, size {a['size']}, written {a['written']} \(\d+ s ago\), 0 records beyond it"
     assert re.search(rf"^anchor +{line}\n +{re.escape(path)}$", text, re.M), text
 
     # Its volume goes: it stays what it was, an alarm, and keys are given.
@@ -103,7 +103,7 @@ def test_status_says_how_far_the_anchor_is(new_tekd, mid, content):
     b = anchor_of(tekd)
     assert (b["size"], b["written"]) == (a["size"], a["written"]) and b["beyond"] > 0
     assert tekd.ctl("status")["ready"]
-    assert re.search(rf"^anchor +FAILING: cannot be written, size {a['size']}, written ",
+    assert re.search(rf"^anchor +FAILING: cannot be written, epoch 1, size {a['size']}, written ",
                      tekd.tekctl("status").stdout, re.M)
     os.rename(tekd.path("gone"), tekd.path("anchor"))
     wait_until(lambda: not anchor_of(tekd)["failing"], "the anchor is written again")

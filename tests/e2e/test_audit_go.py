@@ -146,6 +146,30 @@ def write(path, octets):
     return path
 
 
+# ---- epochs --------------------------------------------------------------------------------------
+
+def test_each_epoch_is_a_tree_of_its_own(gocheck, new_tekd, folder):
+    tekd = new_tekd().start()
+    assert tekd.ask("m-1", "urn:x").status == 200
+    tekd.ctl("audit", "close-epoch")
+    assert tekd.ask("m-2", "urn:x").status == 200
+    key = tekd.path("checkpoint.pem")
+    for epoch in (1, 2):
+        exported = tekd.path(f"epoch-{epoch}")
+        tekd.tekctl("audit", "export", exported, "--epoch", str(epoch))
+        notes = split(read(exported, "checkpoints.txt"))
+        assert notes[0].origin.endswith(f"/tekd/audit/{epoch}")
+        proof = prove(exported, f"m-{epoch}", os.path.join(folder, f"proof-{epoch}"))
+        assert_taken(gocheck(exported, key, proofs=[proof]), notes, (key, len(notes) + 1), proofs=1)
+    # A checkpoint, and a proof, of the other epoch.
+    done = gocheck(exported, key, proofs=[os.path.join(folder, "proof-1")])
+    assert done.returncode == 1 and done.stdout == "", done
+    shutil.copy(tekd.path("epoch-1", "checkpoint"), os.path.join(exported, "checkpoint"))
+    done = gocheck(exported, key)
+    assert done.returncode == 1 and done.stdout == "", done
+    tekd.stop()
+
+
 # ---- what can be made of it by somebody without the HSM ------------------------------------------
 
 def spki(key, encoding=Encoding.DER):

@@ -489,6 +489,8 @@ RESIGNED: dict[str, tuple[str, str, Change]] = {
     "after closed": ("6", "again", lambda s: s.after("end", "again", "log.heartbeat")),
     "unknown instance": ("6", "beat1", lambda s: s.set("beat1", inst="other")),
     # step 7, time
+    "heartbeat of no time": ("7", "start1", lambda s: s.set("start1", heartbeat=0)),
+    "heartbeat of two days": ("7", "start1", lambda s: s.set("start1", heartbeat=172800)),
     "silence": ("7", "beat1", lambda s: s.dt("beat1", 600_000_001)),
     "clock back": ("7", "sent1", lambda s: s.dt("sent1", -1_000_001)),
     "gap explains no fall": ("7", "sent1", chain(
@@ -651,14 +653,32 @@ EPOCH_2: dict[str, tuple[str, str, Change]] = {
         lambda s: s.set("repeat1", after=At("gone")))),
     "after in a later epoch": ("8", "repeat1", lambda s: s.set("repeat1", after="3/0")),
     "ref to another kind in this epoch": ("9", "sent5", lambda s: s.set("sent5", ref="2/0")),
+    "carried is missing, confirmed": ("9", "conf9", chain(
+        lambda s: s.set("conf9", ref="1/20"), lambda s: s.remove("carried"))),
+    "carried is missing, confirmed, not late": ("9", "conf9", chain(
+        lambda s: s.set("conf9", ref="1/20", late=False), lambda s: s.remove("carried"))),
+    "carried is missing, attempt": ("9", "try9", chain(
+        lambda s: s.after("carried", "try9", "delivery.attempt", ref="1/20", addr="y", mid="d9",
+                          peer="p1"),
+        lambda s: s.remove("carried"), lambda s: s.remove("conf9"))),
+    "carried, attempt of what it was before": ("9", "try9", lambda s: s.after(
+        "carried", "try9", "delivery.attempt", ref="1/20", addr="y", mid="d9", peer="p1")),
     "carried, other out": ("9", "conf9", lambda s: s.set("conf9", out=HASH_B)),
     "carried, other peer": ("9", "conf9", lambda s: s.set("conf9", peer="p7")),
     "generated after carried": ("8", "again", lambda s: s.after(
         "carried", "again", "tek.generated", keyid="T1", content="c1", bits=128, kekid="s1")),
+    "carried, another period": ("8", "answer5", lambda s: s.set("carried", period=7)),
+    "carried, period left out": ("8", "carried", chain(
+        lambda s: s.after("opened", "tek", "tek.generated", keyid="T1", content="c1", bits=128,
+                          kekid="s1", period=7), lambda s: s.set("answer5", period=7))),
+    "carried, period a string": ("5", "carried", lambda s: s.set("carried", period="7")),
     "another content than carried": ("8", "answer5", lambda s: s.set("answer5", content="c2")),
     "goes on without heartbeat": ("6", "carried", lambda s: s.drop("opened", "heartbeat")),
     "release promised in log.opened": ("9", "sent5", lambda s: s.remove_note_before("sent5")),
     "release unknown": ("9", "opened", lambda s: s.set("opened", release="no")),
+    "window a string": ("5", "opened", lambda s: s.set("opened", window="1")),
+    "other key in the window that goes on": ("9", "again", lambda s: s.after(
+        "answer5", "again", "request.answered", **answered("m5", "T3"))),
     "silence at once": ("7", "carried", lambda s: s.dt("carried", 700_000_000)),
 }
 
@@ -737,11 +757,14 @@ ALLOWED_EPOCH_2: dict[str, Change] = {
         lambda s: s.after("sent5", "old", "answer.sent", ref="1/3", out=HASH_B, mid="x", peer="y"),
         lambda s: s.after("sent5", "late", "delivery.confirmed", ref="1/4", out=HASH_B, mid="x",
                           peer="y", cert=HASH_A, late=True)),
+    "other key after the window that goes on": chain(
+        lambda s: s.set("opened", window=1),
+        lambda s: s.after("sent5", "again", "request.answered", dt=1_500_000,
+                          **answered("m5", "T3"))),
     "carried, pushed before its note": lambda s: s.after(
         "carried", "try9", "delivery.attempt", ref=At("carried"), addr="y", mid="d9", peer="p1"),
-    "carried, period not said": chain(
-        lambda s: s.after("opened", "tek", "tek.generated", keyid="T1", content="c1", bits=128,
-                          kekid="s1", period=7), lambda s: s.set("answer5", period=7)),
+    "carried with its period": chain(
+        lambda s: s.set("carried", dir="push", period=7), lambda s: s.set("answer5", period=7)),
 }
 
 

@@ -59,7 +59,7 @@ BLOCKS = {b.key: b for path in DOCUMENTS for b in blocks_of(path)}
 RUN = ["README.md shell 2", "operations.md shell 1", "operations.md shell 4",
        "operations.md shell 2", "operations.md shell 3",
        "provisioning.md shell 1", "provisioning.md console 1", "tek-bsa.md console 1",
-       "tek-audit.md console 1", "tek-audit.md console 2"]
+       "tek-audit.md console 1", "tek-audit.md console 2", "tek-audit.md console 3"]
 # Not run here, and why.
 ELSEWHERE = {
     "README.md shell 1": "test_two_commands_of_the_readme; whole: the token tests, and every test",
@@ -189,7 +189,7 @@ def run_block(place, block):
 
 def prepare(place, block):
     """What the text before a block supposes."""
-    if block.file == "tek-audit.md":
+    if block.file == "tek-audit.md" and "audit export" not in block.text:
         name = re.search(r"tek-audit verify (\S+)", block.text)[1]
         place.shell(f"tekctl --socket tekd.sock audit export {shlex.quote(name)}")
 
@@ -223,7 +223,7 @@ def test_readme_says_true_of_this_token(place):
     """A PIN holder can wrap keys out of SoftHSM: status and the audit log say so."""
     assert place.ctl("status")["hsm"]["prevents_wrap_out"] is False
     folder = os.path.join(place.state, "weakness")
-    place.shell("tekctl --socket tekd.sock audit export weakness")
+    place.shell("tekctl --socket tekd.sock audit export weakness --epoch 1")
     with open(os.path.join(folder, "audit.jsonl"), encoding="utf-8") as f:
         events = [json.loads(line)["ev"] for line in f]
     assert events.count("hsm.weakness") == 1

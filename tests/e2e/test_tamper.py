@@ -7,6 +7,7 @@ stopped, or killed.  What can be done to an export stands in test_audit_reader.p
 
 import base64
 import os
+import re
 import shutil
 import sqlite3
 from hashlib import sha256
@@ -25,6 +26,7 @@ from harness.programs import is_sanitized
 from harness.stage import Stage
 from harness.tekd import Tekd
 
+SECOND = 1 << 40  # where the leaves of the second epoch begin, and its checkpoints
 LIMIT_S = 120 if is_sanitized() else 30
 STORE_FAILED = 74
 BSA = "p-0"
@@ -44,11 +46,12 @@ def use(stage, prefix):
 
 @pytest.fixture(scope="module")
 def ended(push_template):
-    """Folders of a server that was stopped, and of one that was killed."""
-    return once("ended", lambda folder: stop_and_kill(folder, push_template))
+    """Folders of a server that was stopped, of one that was killed, and of one that was stopped in
+    its second epoch, with a delivery that had been carried into it."""
+    return once("ended", lambda folder: end_three_times(folder, push_template))
 
 
-def stop_and_kill(top, push_template):
+def end_three_times(top, push_template):
     stage = Stage(os.path.join(top, "server"), push_template, [BSA])
     folders = {}
     try:
@@ -62,6 +65,16 @@ def stop_and_kill(top, push_template):
             if os.path.exists(stage.tekd.path("tekd.sock")):  # of the one that was killed
                 os.unlink(stage.tekd.path("tekd.sock"))
             folders[how] = state.copy(stage.tekd.folder, os.path.join(top, how))
+        stage.tekd.start()
+        stage[BSA].plays("reject")
+        mid, = stage.deliver("urn:carried", BSA)
+        stage.tekd.ctl("audit", "close-epoch")
+        stage[BSA].plays("confirm")
+        stage.wait(mid)
+        use(stage, "epochs")
+        wait_until(lambda: stage.tekd.look("status")["store"]["anchor"]["beyond"] == 0, "the anchor")
+        stage.tekd.stop()
+        folders["epochs"] = state.copy(stage.tekd.folder, os.path.join(top, "epochs"))
         return folders
     finally:
         stage.close()
@@ -222,6 +235,10 @@ def other_origin(note):
     return note.replace(b"/tekd/audit/1", b"/tekd/audit/9")
 
 
+def other_log(note):
+    return note.replace(b"/tekd/audit/", b"x/tekd/audit/")
+
+
 def re_range(change):
     def of(tekd):
         size, _, octets = newest(tekd)
@@ -334,7 +351,8 @@ STOPPED = {
     "the stored public key": (store_key, "checkpoint-key"),
     "the anchor of the future": (re_anchor(larger), "anchor-signature"),
     "the anchor of another key": (re_anchor(other_key), "anchor-signature"),
-    "the anchor of another origin": (re_anchor(other_origin), "anchor-origin"),
+    "the anchor of another log": (re_anchor(other_log), "anchor-origin"),
+    "the anchor of another epoch": (re_anchor(other_origin), "anchor-signature"),
     "an anchor that is none": (re_anchor(lambda note: b"nothing"), "anchor-form"),
 }
 
@@ -347,6 +365,85 @@ KILLED = {
     "truncated to a signed size": (truncate(), "anchor-beyond-database"),
     "a note of another key": (renote(other_key), "checkpoint-signature"),
 }
+
+
+# ---- epochs ----------------------------------------------------------------------------------------
+
+def relink(change):
+    """Record 0 of the second epoch."""
+    def of(tekd):
+        octets = dict(leaves(tekd))[SECOND]
+        after = change(octets)
+        assert b"log.opened" in octets and after != octets
+        put(tekd, SECOND, after)
+    return of
+
+
+def of_another_size(octets):
+    return re.sub(rb'("note":"[^\\]*\\n)\d', rb"\g<1>9", octets)
+
+
+def delete_carried(tekd):
+    """As if it had never been open; the later ones are moved and numbered anew."""
+    gone = find(tekd, "delivery.carried")[0]
+    sql(tekd, "DELETE FROM leaf WHERE seq = ?", gone, rows=1)
+    for seq, octets in [x for x in leaves(tekd) if x[0] > gone]:
+        n = seq - SECOND
+        sql(tekd, "UPDATE leaf SET seq = ?, octets = ? WHERE seq = ?", seq - 1,
+            octets.replace(b'"seq":%d' % n, b'"seq":%d' % (n - 1)), seq, rows=1)
+
+
+def forget(*tables, where, epoch=None):
+    def change(tekd):
+        for table, column in (("leaf", "seq"), ("checkpoint", "size")):
+            if table in tables:
+                sql(tekd, f"DELETE FROM {table} WHERE {where.format(column)}")
+        if epoch is not None:
+            number_epoch(epoch)(tekd)
+    return change
+
+
+def number_epoch(n):
+    return lambda tekd: sql(tekd, "UPDATE meta SET value = ? WHERE name = 'epoch'",
+                            str(n).encode(), rows=1)
+
+
+def behind_its_end(tekd):
+    seq, octets = [x for x in leaves(tekd) if x[0] < SECOND][-1]
+    assert b"log.closed" in octets
+    sql(tekd, "INSERT INTO leaf (seq, octets) VALUES (?, ?)", seq + 1,
+        octets.replace(b"log.closed", b"log.heartbeat").replace(b'"seq":%d' % seq,
+                                                                b'"seq":%d' % (seq + 1)))
+
+
+EPOCHS = {
+    "the link cut": (relink(lambda o: re.sub(rb',"note":"[^"]*"', b"", o)), "root"),
+    "the link to another note": (relink(of_another_size), "root"),
+    "what was carried deleted, the rest moved": (delete_carried, "records"),
+    "an octet of the epoch before": (edit_at(1), "root"),
+    "the first record of the epoch before deleted": (delete(0), "root"),
+    "the end of the epoch before deleted": (
+        delete(f"(SELECT max(seq) FROM leaf WHERE seq < {SECOND})"), "epoch-before"),
+    "a record behind the end of the epoch before": (behind_its_end, "epoch-before"),
+    "the last checkpoint of the epoch before deleted": (forget(
+        "checkpoint", where="{0} = (SELECT max({0}) FROM checkpoint WHERE {0} < %d)" % SECOND),
+        "epoch-before"),
+    "the epoch before deleted": (
+        forget("leaf", "checkpoint", where=f"{{0}} < {SECOND}"), "epoch-before"),
+    "the second epoch deleted": (
+        forget("leaf", "checkpoint", where=f"{{0}} >= {SECOND}", epoch=1), "anchor-beyond-database"),
+    "the second epoch's records deleted": (forget("leaf", where=f"{{0}} >= {SECOND}"), "epoch"),
+    "back to the first epoch": (number_epoch(1), "epoch"),
+    "on to a third epoch": (number_epoch(3), "epoch"),
+}
+
+
+@pytest.mark.parametrize("what", EPOCHS)
+def test_a_log_of_two_epochs_that_was_changed_is_refused(revived, what):
+    change, check = EPOCHS[what]
+    tekd = revived("epochs")
+    change(tekd)
+    assert_refused(tekd, check)
 
 
 @pytest.mark.parametrize("what", STOPPED)
@@ -365,7 +462,7 @@ def test_a_killed_servers_log_that_was_changed_is_refused(revived, what):
     assert_refused(tekd, check)
 
 
-@pytest.mark.parametrize("how", ["stopped", "killed"])
+@pytest.mark.parametrize("how", ["stopped", "killed", "epochs"])
 def test_what_nobody_changed_starts(revived, how):
     tekd = revived(how).start()
     assert tekd.ctl("status")["ready"]

@@ -422,8 +422,31 @@ static void hsm_sign_checkpoint__refuses_a_rollback(void **state)
     chain_init(&c);
     assert_int_equal(chain_sign(f, &c, 20, 200), TEKD_ETAMPER); /* from the start anew */
     /* Another log of the same key is its own. */
-    c.last.origin[27] = '2';
+    c.last.origin[0] = 'B';
     assert_int_equal(chain_sign(f, &c, 20, 3), 0);
+}
+
+static void hsm_sign_checkpoint__begins_the_next_epoch_and_no_other(void **state)
+{
+    struct fixture *f = *state;
+    struct chain first, second;
+
+    fixture_start(f);
+    chain_init(&first);
+    assert_int_equal(chain_sign(f, &first, 0, 5), 0);
+    chain_init(&second);
+    second.last.origin[27] = '3'; /* one is left out */
+    assert_int_equal(chain_sign(f, &second, 20, 3), TEKD_ETAMPER);
+    second.last.origin[27] = '2';
+    assert_int_equal(chain_sign(f, &second, 20, 3), 0);
+    assert_int_equal(chain_sign(f, &second, 23, 1), 0);
+    /* The one before is over, and the new one is as safe as it was. */
+    assert_int_equal(chain_sign(f, &first, 5, 1), TEKD_ETAMPER);
+    assert_int_equal(chain_sign(f, &first, 5, 0), TEKD_ETAMPER);
+    chain_init(&first);
+    first.last.origin[27] = '2';
+    assert_int_equal(chain_sign(f, &first, 20, 3), TEKD_ETAMPER);
+    assert_int_equal(chain_sign(f, &second, 24, 1), 0);
 }
 
 static void hsm_sign_checkpoint__refuses_a_range_of_another_log(void **state)
@@ -534,6 +557,7 @@ int main(void)
         TEST(hsm_sign_checkpoint__signs_the_empty_log),
         TEST(hsm_sign_checkpoint__repeats_what_it_signed),
         TEST(hsm_sign_checkpoint__refuses_a_rollback),
+        TEST(hsm_sign_checkpoint__begins_the_next_epoch_and_no_other),
         TEST(hsm_sign_checkpoint__refuses_a_range_of_another_log),
         TEST(hsm_sign_checkpoint__refuses_a_note_not_its_own),
         TEST(hsm_status_get__shows_token_and_workers),

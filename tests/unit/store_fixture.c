@@ -232,7 +232,7 @@ static int probe_apply(struct store_item *item, struct store_tx *tx)
     for (unsigned i = 0; i < p->records && r == 0; i++)
         r = add_record(p, tx, i);
     if (p->wait_for >= 0)
-        store_tx_wait_for(tx, (uint64_t)p->wait_for);
+        store_tx_wait_for(tx, store_place_unpack(p->wait_for));
     return r < 0 ? r : p->fail;
 }
 
@@ -313,6 +313,7 @@ bool fixture_has(struct fixture *f, const char *name)
 
 struct checker {
     struct fixture *f;
+    uint64_t epoch;
     struct log_check result;
     const char *event;
     struct merkle_range range;
@@ -320,13 +321,16 @@ struct checker {
     const char *broken;       /* what is wrong; NULL: nothing */
 };
 
-static int check_leaf(void *arg, uint64_t seq, const void *octets, size_t len)
+static int check_leaf(void *arg, uint64_t place, const void *octets, size_t len)
 {
     struct checker *c = arg;
+    uint64_t seq = store_place_unpack((int64_t)place).seq;
     AUTO(record) struct record *r = NULL;
     const char *what = NULL;
     uint64_t number = 0;
 
+    if (store_place_unpack((int64_t)place).epoch != c->epoch)
+        return 1;
     if (seq != c->result.leaves)
         c->broken = "a hole in seq";
     else if (record_parse(octets, len, &r, &what) < 0)
@@ -353,15 +357,20 @@ static int check_leaf(void *arg, uint64_t seq, const void *octets, size_t len)
     return 0;
 }
 
-static int check_note(void *arg, uint64_t size, const void *octets, size_t len)
+static int check_note(void *arg, uint64_t place, const void *octets, size_t len)
 {
     struct checker *c = arg;
+    uint64_t size = store_place_unpack((int64_t)place).seq;
+    char origin[NOTE_ORIGIN_MAX + 1];
     struct merkle_hash root;
     struct note n;
 
+    if (store_place_unpack((int64_t)place).epoch != c->epoch)
+        return 1;
+    assert_int_equal(note_origin("bsm.example", c->epoch, origin), 0);
     if (note_read(octets, len, &n) < 0 || n.size != size || size > c->result.leaves)
         c->broken = "a note that is none of these leaves";
-    else if (strcmp(n.origin, "bsm.example/tekd/audit/1") != 0)
+    else if (strcmp(n.origin, origin) != 0)
         c->broken = "another origin";
     else if (note_verify(&n, store_signer_key(c->f->signer)) < 0)
         c->broken = "a note whose signature does not verify";
@@ -382,16 +391,34 @@ static int check_note(void *arg, uint64_t size, const void *octets, size_t len)
 static int check_all(void *arg, struct store_tx *tx)
 {
     struct checker *c = arg;
-    struct store_walk leaves = {.after = -1, .limit = SIZE_MAX, .arg = c};
-    struct store_walk notes = {.after = 0, .limit = SIZE_MAX, .arg = c};
+    int64_t first = store_place_pack(c->epoch, 0);
+    struct store_walk leaves = {.after = first - 1, .limit = SIZE_MAX, .arg = c};
+    struct store_walk notes = {.after = first, .limit = SIZE_MAX, .arg = c};
     int r = store_tx_leaf_walk(tx, &leaves, check_leaf);
 
-    return r != 0 ? r : store_tx_note_walk(tx, &notes, check_note);
+    if (r >= 0 && c->broken == NULL)
+        r = store_tx_note_walk(tx, &notes, check_note);
+    return r > 0 ? 0 : r;
 }
 
 struct log_check fixture_check_log(struct fixture *f, const char *event)
 {
-    struct checker c = {.f = f, .event = event};
+    struct store_status st;
+
+    store_status_get(f->store, &st);
+    for (uint64_t epoch = 1; epoch < st.epoch; epoch++) {
+        struct log_check closed = fixture_check_epoch(f, epoch, "log.closed");
+
+        assert_int_equal(closed.count, 1);
+        assert_int_equal(closed.seq + 1, closed.leaves);
+        assert_int_equal(closed.signed_size, closed.leaves);
+    }
+    return fixture_check_epoch(f, st.epoch, event);
+}
+
+struct log_check fixture_check_epoch(struct fixture *f, uint64_t epoch, const char *event)
+{
+    struct checker c = {.f = f, .epoch = epoch, .event = event};
     int r;
 
     merkle_range_init(&c.range);

@@ -59,7 +59,7 @@ struct probe {
     const char *name;       /* of the content; NULL: none */
     unsigned records;
     int fail;             /* what apply returns after it has written everything; 0: nothing */
-    int64_t wait_for;     /* -1: not */
+    int64_t wait_for;     /* packed place; -1: not */
     bool applied;         /* apply ran */
     uint64_t seq;         /* of its first record */
     pthread_mutex_t lock; /* guards what follows */
@@ -89,9 +89,12 @@ struct log_check {
 };
 /*
  * Fails the test unless every record is canonical and at its number, and every note verifies and
- * has the root of the leaves under it.  event may be NULL.
+ * has the root of the leaves under it, in every epoch.  What is returned is of the current one.
+ * event may be NULL.
  */
 struct log_check fixture_check_log(struct fixture *f, const char *event);
+/* Of this epoch alone. */
+struct log_check fixture_check_epoch(struct fixture *f, uint64_t epoch, const char *event);
 
 /* The lines that the store has written for operators in this test; static. */
 char *fixture_log(void);

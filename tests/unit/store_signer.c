@@ -26,7 +26,8 @@ struct store_test_signer {
     unsigned entered, contradictions;
     unsigned passed; /* calls up to this one are not held */
     size_t most;
-    /* The newest note it made. */
+    /* The newest note it made, of this origin. */
+    char origin[NOTE_ORIGIN_MAX + 1];
     uint64_t size;
     struct merkle_hash root;
 };
@@ -93,12 +94,29 @@ static int public_key(void *arg, int64_t deadline_us, struct hsm_spki *ret_spki)
     return r;
 }
 
+/* The next epoch of the log begins with an empty tree, and the one before is over. */
+static int check_origin(struct store_test_signer *t, const struct note *last)
+{
+    unsigned long epoch = strtoul(strrchr(last->origin, '/') + 1, NULL, 10);
+    unsigned long before = t->size > 0 ? strtoul(strrchr(t->origin, '/') + 1, NULL, 10) : 0;
+
+    if (epoch < before || (before > 0 && epoch > before + 1))
+        return TEKD_ETAMPER;
+    if (epoch > before) {
+        t->size = 0;
+        memset(&t->root, 0, sizeof(t->root));
+    }
+    return 0;
+}
+
 /* What the real signer refuses. */
 static int check_request(struct store_test_signer *t, const struct hsm_checkpoint *in,
                          const struct note *n)
 {
     struct merkle_hash root;
 
+    if (check_origin(t, in->last) < 0)
+        return TEKD_ETAMPER;
     merkle_range_root(in->range, &root);
     if (in->range->size != in->last->size || memcmp(&root, &in->last->root, sizeof(root)) != 0)
         return TEKD_ETAMPER;
@@ -179,6 +197,7 @@ static int sign(void *arg, const struct hsm_checkpoint *in, int64_t deadline_us,
     if (in->n > t->most)
         t->most = in->n;
     if (r == 0 && damage == DAMAGE_NONE) {
+        memcpy(t->origin, n.origin, sizeof(t->origin));
         t->size = n.size;
         t->root = n.root;
     }

@@ -989,6 +989,40 @@ static void verify__lets_a_carried_delivery_have_left_before(void **state)
     export_free(first);
 }
 
+/* One that is missing among what was carried cannot be sent, nor be confirmed unless it was late.
+ */
+static void verify__refuses_an_attempt_of_what_was_not_carried(void **state)
+{
+#define OF_BEFORE "ref=1/5|mid=d-1|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1
+    static const struct {
+        const char *event, *fields, *text;
+    } cases[] = {
+        {"delivery.attempt", "ref=1/5|mid=d-1|peer=bsa-1|addr=x", "expected delivery.attempt of"},
+        {"delivery.confirmed", OF_BEFORE, "carried into it, found it of 1/5"},
+        {"delivery.confirmed", OF_BEFORE "|late?false", "expected delivery.confirmed of"},
+        {"delivery.confirmed", OF_BEFORE "|late?true", NULL},
+        {"delivery.rejected", "ref=1/5|mid=d-1|peer=bsa-1", NULL}};
+    struct fixture *first = export_new();
+
+    (void)state;
+    export_make(first);
+    AUTO_MEM char *text = export_note_text(&first->note[first->n_notes - 1]);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct fixture *x = second_epoch(text);
+        struct audit *a;
+
+        export_insert(x, 1, (struct step){cases[i].event, cases[i].fields, 1, NULL});
+        a = look_as(x, first->key);
+        if (cases[i].text)
+            assert_refused(a, cases[i].fields, "delivery", cases[i].text);
+        else
+            assert_verified(a);
+        audit_free(a);
+        export_free(x);
+    }
+    export_free(first);
+}
+
 /* ---- the parts ---- */
 
 static void pool_add__numbers_each_string_once(void **state)
@@ -1062,6 +1096,7 @@ int main(void)
         cmocka_unit_test(verify__links_an_epoch_to_the_one_before),
         cmocka_unit_test(verify__holds_an_epoch_to_what_its_first_record_says),
         cmocka_unit_test(verify__lets_a_carried_delivery_have_left_before),
+        cmocka_unit_test(verify__refuses_an_attempt_of_what_was_not_carried),
         cmocka_unit_test(pool_add__numbers_each_string_once),
         cmocka_unit_test(key_parse__takes_pem_and_der),
     };

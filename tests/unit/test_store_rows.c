@@ -228,8 +228,14 @@ static void store_tx_tek__round_trip(void **state)
 
 static int messages(void *arg, struct store_tx *tx)
 {
-    struct store_message m = {
-        .bsa = 3, .content = 4, .period_asked = -1, .tek = 5, .kek = 6, .time_us = 7, .seq = 8};
+    struct store_message m = {.bsa = 3,
+                              .content = 4,
+                              .period_asked = -1,
+                              .tek = 5,
+                              .kek = 6,
+                              .time_us = 7,
+                              .epoch = 3,
+                              .seq = 8};
     struct store_message back;
 
     (void)arg;

@@ -539,7 +539,7 @@ struct sent {
 static int put_message(void *arg, struct store_tx *tx)
 {
     const struct sent *sent = arg;
-    struct store_message m = {.bsa = 7, .time_us = sent->time_us};
+    struct store_message m = {.bsa = 7, .epoch = 1, .time_us = sent->time_us};
 
     (void)snprintf(m.id, sizeof(m.id), "%s", sent->id);
     return store_tx_message_insert(tx, &m);

@@ -32,7 +32,7 @@ static int put_rows(void *arg, struct store_tx *tx)
     static const int64_t exports[][2] = {{1, 2}, {2, 2}, {2, 3}, {3, 3}};
     struct store_content c[2] = {{.id = "urn:x:plain", .bits = 128},
                                  {.id = "urn:x:periodic", .bits = 128, .period_s = 3600}};
-    struct store_message m = {.bsa = 7, .id = "m-1", .time_us = store_tx_utc_us(tx)};
+    struct store_message m = {.bsa = 7, .id = "m-1", .epoch = 1, .time_us = store_tx_utc_us(tx)};
     struct hsm_blob data = {.len = 24};
 
     (void)arg;

@@ -28,7 +28,7 @@ static int set_up(void **state)
 {
     static struct log l;
 
-    l = (struct log){.seq = 0};
+    l = (struct log){.d.epoch = 1};
     *state = &l;
     return 0;
 }

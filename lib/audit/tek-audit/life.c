@@ -144,33 +144,11 @@ static void take_release(struct audit *a, const struct record *r, struct instanc
     a->counts.starts[i->release]++;
 }
 
-static void on_opened(struct audit *a, const struct record *r, struct instance *i)
-{
-    uint64_t heartbeat = 0;
-
-    if (a->seq != 0) {
-        audit_fail(a, "life", "expected log.opened as record 0 only, found it here");
-        return;
-    }
-    if (record_get_int(r, "heartbeat", &heartbeat) && heartbeat > 0) {
-        i->state = INSTANCE_RUNNING;
-        i->heartbeat_us = (int64_t)heartbeat * SECOND_US;
-        take_release(a, r, i);
-        a->any_started = true;
-    }
-}
-
-static void on_started(struct audit *a, const struct record *r, struct instance *i)
+/* What an instance says when it begins to write into an epoch. */
+static void take_promises(struct audit *a, const struct record *r, struct instance *i)
 {
     uint64_t heartbeat = 0, window = 0;
 
-    if (i->state == INSTANCE_RUNNING)
-        audit_fail(a, "life",
-                   "expected log.stopped or log.recovered before another log.started of %s, found "
-                   "neither since record %" PRIu64,
-                   record_get_str(r, "inst"), i->last_seq);
-    else if (i->state == INSTANCE_STOPPED)
-        outage(a, i, "stopped");
     (void)record_get_int(r, "heartbeat", &heartbeat);
     /* A day bounds what an attacker could hide behind a long interval. */
     if (heartbeat == 0 || heartbeat > 86400)
@@ -178,13 +156,34 @@ static void on_started(struct audit *a, const struct record *r, struct instance 
                    heartbeat);
     else
         i->heartbeat_us = (int64_t)heartbeat * SECOND_US;
-    if (record_get_int(r, "window", &window) && window < INT64_MAX / SECOND_US)
-        a->window_us = (int64_t)window * SECOND_US;
+    if (!record_get_int(r, "window", &window) || window >= INT64_MAX / SECOND_US)
+        window = WINDOW_DEFAULT;
+    a->window_us = (int64_t)window * SECOND_US;
     take_release(a, r, i);
     i->state = INSTANCE_RUNNING;
+    a->any_started = true;
+}
+
+static void on_opened(struct audit *a, const struct record *r, struct instance *i)
+{
+    if (a->seq != 0)
+        audit_fail(a, "life", "expected log.opened as record 0 only, found it here");
+    else if (a->epoch > 1 && record_has(r, "heartbeat"))
+        take_promises(a, r, i);
+}
+
+static void on_started(struct audit *a, const struct record *r, struct instance *i)
+{
+    if (i->state == INSTANCE_RUNNING)
+        audit_fail(a, "life",
+                   "expected log.stopped or log.recovered before another log.started of %s, found "
+                   "neither since record %" PRIu64,
+                   record_get_str(r, "inst"), i->last_seq);
+    else if (i->state == INSTANCE_STOPPED)
+        outage(a, i, "stopped");
+    take_promises(a, r, i);
     i->hsm_lost = false;
     i->jumped = false;
-    a->any_started = true;
 }
 
 static void on_stopped(struct audit *a, struct instance *i)

@@ -587,7 +587,7 @@ static void on_prepared(struct audit *a, const struct record *r)
 /* It may have been pushed before its epoch began, under a checkpoint of the one before. */
 static void on_carried(struct audit *a, const struct record *r)
 {
-    struct message *m = key_given(a, r, DIR_PUSH, PERIOD_UNSAID); /* it has no field for it */
+    struct message *m = key_given(a, r, DIR_PUSH, period_of(r));
     uint64_t epoch = 0, seq = 0;
 
     a->counts.prepared++;
@@ -630,10 +630,25 @@ static void check_attempted(struct audit *a, const struct record *r, const struc
         check_release(a, m->attempted, m->held, what);
 }
 
+/* What is under way is of this epoch, so that none that was open at the end of the one before can
+ * be left out: only one that had been given up is still confirmed under its old place. */
+static void check_carried(struct audit *a, const struct record *r)
+{
+    uint64_t epoch = 0, seq = 0;
+
+    (void)ref_read(str(r, "ref"), &epoch, &seq);
+    if (epoch < a->epoch)
+        audit_fail(a, "delivery",
+                   "expected %s of what was prepared in this epoch or carried into it, found it of "
+                   "%s",
+                   record_event(r), str(r, "ref"));
+}
+
 static void on_attempt(struct audit *a, const struct record *r)
 {
     struct message *m = delivery(a, r);
 
+    check_carried(a, r);
     if (!m)
         return;
     m->state = STATE_IN_FLIGHT;
@@ -646,7 +661,11 @@ static void on_attempt(struct audit *a, const struct record *r)
 static void on_confirmed(struct audit *a, const struct record *r)
 {
     struct message *m = delivery(a, r);
+    bool late = false;
 
+    (void)record_get_bool(r, "late", &late);
+    if (!late)
+        check_carried(a, r);
     if (!m)
         return;
     check_attempted(a, r, m, "it was confirmed");

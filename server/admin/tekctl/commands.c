@@ -131,15 +131,24 @@ static const struct command commands[] = {
      .help = "have the log signed as it stands; prints the checkpoint",
      .print = print_checkpoint},
     {.words = "audit ledger",
-     .synopsis = "[--bsa ID] [--content CONTENT-ID]",
-     .help = "every Message ID with its answer, or its delivery and what became of it; a \"?\" "
-             "marks what no checkpoint covered before a crash",
-     .option = {{"bsa", OPTION_STR, "bsa", false}, {"content", OPTION_STR, "content", false}},
+     .synopsis = "[--epoch N] [--bsa ID] [--content CONTENT-ID]",
+     .help = "every Message ID of an epoch, by default the current one, with its answer, or its "
+             "delivery and what became of it; a \"?\" marks what no checkpoint covered before a "
+             "crash",
+     .option = {{"epoch", OPTION_INT, "epoch", false},
+                {"bsa", OPTION_STR, "bsa", false},
+                {"content", OPTION_STR, "content", false}},
      .run = ledger_run},
+    {.words = "audit close-epoch",
+     .synopsis = "",
+     .help = "end this epoch of the log and begin the next one; prints the last checkpoint",
+     .print = print_checkpoint},
     {.words = "audit export",
      .positional = "dir",
-     .synopsis = "DIR",
-     .help = "write the log to a new directory, for tek-audit",
+     .synopsis = "DIR [--epoch N]",
+     .help = "write an epoch of the log, by default the current one, to a new directory, for "
+             "tek-audit",
+     .option = {{"epoch", OPTION_INT, "epoch", false}},
      .run = export_run},
 };
 

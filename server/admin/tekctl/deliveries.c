@@ -79,7 +79,8 @@ static struct delivery *referred(const struct deliveries *d, const struct record
     uint64_t seq = slash ? strtoull(slash + 1, NULL, 10) : DELIVERY_NONE;
     struct delivery *x = NULL;
 
-    if (d->n > 0)
+    /* One that had ended in an epoch before is of that one. */
+    if (d->n > 0 && slash && strtoull(ref, NULL, 10) == d->epoch)
         x = bsearch(&seq, d->list, d->n, sizeof(*d->list), by_seq);
     return x && !x->forgotten ? x : NULL;
 }

@@ -285,6 +285,7 @@ static int write_all(struct export *x, const json_t *header)
         complain("the server has no checkpoint to export");
         return TEKCTL_FAILED;
     }
+    x->deliveries.epoch = (uint64_t)json_integer_value(json_object_get(header, "epoch"));
     r = write_stream(x, of);
     if (r == TEKCTL_DONE)
         r = write_file(x, "checkpoint", note, strlen(note));

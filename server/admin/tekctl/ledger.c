@@ -215,6 +215,15 @@ static int take_stream(struct ledger *l, take_fn *take)
     }
 }
 
+/* The second time the records are to be those of the same epoch, if another one has begun. */
+static int take_epoch(struct ledger *l, struct session *s, const json_t *header)
+{
+    json_t *epoch = json_object_get(header, "epoch");
+
+    l->deliveries.epoch = (uint64_t)json_integer_value(epoch);
+    return json_object_set(s->request, "epoch", epoch) < 0 ? TEKCTL_FAILED : TEKCTL_DONE;
+}
+
 /* The records of this event, or (NULL) all. */
 static int read_records(struct ledger *l, struct session *s, const char *event, take_fn *take)
 {
@@ -226,6 +235,8 @@ static int read_records(struct ledger *l, struct session *s, const char *event, 
     else
         (void)json_object_del(s->request, "event");
     r = session_call(s, &header);
+    if (r == TEKCTL_DONE)
+        r = take_epoch(l, s, header);
     if (r == TEKCTL_DONE)
         r = take_stream(l, take);
     session_end(s);

@@ -33,9 +33,10 @@ static void print_anchor(const json_t *a)
         return;
     }
     if (json_is_string(json_object_get(a, "written")))
-        (void)printf("%-14s %ssize %lld, written %s (%lld s ago), %lld records beyond it\n",
-                     "anchor", state, num(a, "size"), str(a, "written"), num(a, "age_s"),
-                     num(a, "beyond"));
+        (void)printf("%-14s %sepoch %lld, size %lld, written %s (%lld s ago), %lld records beyond "
+                     "it\n",
+                     "anchor", state, num(a, "epoch"), num(a, "size"), str(a, "written"),
+                     num(a, "age_s"), num(a, "beyond"));
     else
         (void)printf("%-14s %snever written, %lld records beyond it\n", "anchor", state,
                      num(a, "beyond"));
@@ -69,8 +70,9 @@ void print_status(const json_t *r)
                  str(hsm, "model"));
     if (!yes(hsm, "prevents_wrap_out"))
         row("", "note: whoever has the PIN can wrap a TEK under a key of his own");
-    (void)printf("%-14s %lld records, %lld signed, last checkpoint %s\n", "audit log",
-                 num(store, "records"), num(store, "signed"), str(store, "checkpoint_time"));
+    (void)printf("%-14s epoch %lld, %lld records, %lld signed, last checkpoint %s\n", "audit log",
+                 num(store, "epoch"), num(store, "records"), num(store, "signed"),
+                 str(store, "checkpoint_time"));
     print_anchor(json_object_get(store, "anchor"));
     (void)printf("%-14s %lld BSAs, %lld contents, %lld TEKs, %lld messages\n", "store",
                  num(counts, "bsas"), num(counts, "contents"), num(counts, "teks"),

@@ -111,7 +111,7 @@ char *stream_line(FILE *f, size_t *ret_len);
 
 /* A Key Delivery as far as the log was read. */
 struct delivery {
-    uint64_t seq;       /* of its delivery.prepared */
+    uint64_t seq;       /* of its delivery.prepared or .carried */
     uint64_t confirmed; /* of its delivery.confirmed; DELIVERY_NONE */
     const char *state;  /* static */
     uint32_t attempts;
@@ -122,6 +122,7 @@ struct delivery {
     struct record *record; /* the caller's to set; freed with it */
 };
 struct deliveries {
+    uint64_t epoch;        /* of the records; set before the first */
     struct delivery *list; /* by seq */
     size_t n, room, n_forgotten;
 };

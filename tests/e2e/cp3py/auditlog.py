@@ -2,9 +2,10 @@
 
 As a program:  python3 -m cp3py.auditlog DIR KEY.pem [LAST-NOTE]
 
-Covers what pull and push leave in a log of one epoch: canonical records, numbering, the tree, every
-checkpoint, the life of the server, the references between records, the life of each delivery, and
-that a key was sent only under a checkpoint.  Anything it does not know it refuses.
+Covers what pull and push leave in an epoch of a log: canonical records, numbering, the tree, every
+checkpoint, the note that binds it to the epoch before, the life of the server, the references
+between records, the life of each delivery, and that a key was sent only under a checkpoint.
+Anything it does not know it refuses.
 """
 
 import json
@@ -23,7 +24,8 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 # What a record of each event must tell.
 EVENTS = {
-    "log.opened": "origin", "log.started": "version config heartbeat", "log.stopped": "",
+    "log.opened": "origin", "log.closed": "",
+    "log.started": "version config heartbeat", "log.stopped": "",
     "log.recovered": "from to", "log.heartbeat": "", "log.signkey": "key",
     "audit.gap": "count kind", "clock.step": "delta_us", "config.changed": "actor detail",
     "admin.action": "actor uid action detail",
@@ -38,6 +40,7 @@ EVENTS = {
     "request.repeated": "ref mid peer out addr cert after",
     "request.refused": "reason addr", "tls.refused": "cause addr count",
     "delivery.prepared": "mid peer dir content keyid kekid out",
+    "delivery.carried": "ref mid peer content keyid kekid out",
     "delivery.attempt": "ref mid peer addr", "delivery.confirmed": "ref mid peer cert out",
     "delivery.rejected": "ref mid peer", "delivery.unconfirmed": "ref mid peer",
     "delivery.abandoned": "ref mid peer reason actor", "delivery.unknown": "ref mid peer",
@@ -68,6 +71,7 @@ class Delivery:
         self.confirmed = None  # the delivery.confirmed that counts
         self.mid, self.peer = prepared["mid"], prepared["peer"]
         self.held = False  # whoever prepared or sent it had promised release: signed
+        self.carried = prepared["ev"] == "delivery.carried"  # it may have been sent before
 
     def events(self):
         """Without the part before the point, for those of the delivery itself."""
@@ -137,6 +141,12 @@ class Log:
         lines = read(folder, "audit.jsonl").split(b"\n")
         need(lines.pop() == b"", "audit.jsonl: the last line has no end")
         self.checkpoint = Note(read(folder, "checkpoint"))
+        self.log, number = self.checkpoint.origin.rsplit("/", 1)
+        need(re.fullmatch(r"[1-9]\d*", number), f"origin {self.checkpoint.origin}")
+        self.epoch = int(number)
+        self.key, self.before = key, None  # the last note of the epoch before
+        if since and since.origin == f"{self.log}/{self.epoch - 1}":
+            since, self.before = None, since
         notes = split(read(folder, "checkpoints.txt"))
         need(notes and notes[-1].octets == self.checkpoint.octets,
              "checkpoints.txt does not end with the checkpoint")
@@ -181,6 +191,20 @@ class Log:
                 need(HEX32.fullmatch(r[key]), f"{where}: {key}={r[key]}")
         need(self.records[0]["ev"] == "log.opened", "it does not begin with log.opened")
         need(self.records[0]["origin"] == self.checkpoint.origin, "log.opened: another origin")
+        self._check_link(self.records[0].get("note"))
+
+    def _check_link(self, text):
+        """From the second epoch on record 0 has the last note of the one before."""
+        need((text is not None) == (self.epoch > 1), f"log.opened of epoch {self.epoch}: {text!r}")
+        if text is None:
+            return
+        note = Note(text.encode("utf-8"))
+        need(note.origin == f"{self.log}/{self.epoch - 1}", f"log.opened: note of {note.origin}")
+        note.verify(self.key)
+        if self.before:
+            self.before.verify(self.key)
+            need((note.size, note.root) == (self.before.size, self.before.root),
+                 "log.opened: not the note that the epoch before was seen to end with")
 
     def _check_life(self):
         """opened, then started ... stopped; after a crash recovered before started.
@@ -188,9 +212,10 @@ class Log:
         A stop whose record no checkpoint covered any more is a crash like others.
         """
         self.unattested = set()
-        state, stopped = "new", None
+        state, stopped = "running" if "heartbeat" in self.records[0] else "new", None
         for r in self.records[1:]:
             ev, where = r["ev"], f"record {r['seq']} {r['ev']}"
+            need(state != "closed", f"{where} behind log.closed")
             if ev == "log.started":
                 need(state in ("new", "stopped", "recovered"), f"{where} in a log that is {state}")
                 need(r["release"] in ([self.release] if self.release else ["signed", "durable"]),
@@ -206,6 +231,10 @@ class Log:
             elif ev == "log.stopped":
                 need(state == "running", f"{where} in a log that is {state}")
                 state, stopped = "stopped", r["seq"]
+            elif ev == "log.closed":
+                need(state == "running", f"{where} in a log that is {state}")
+                need(r["seq"] in self.sizes, f"{where}: over records under no checkpoint")
+                state = "closed"
             elif ev != "log.signkey":
                 need(state == "running", f"{where} in a log that is {state}")
 
@@ -213,9 +242,14 @@ class Log:
         self.ledger = {}  # (peer, mid) -> request.answered
         self.early = []  # records that say that a key had left before a checkpoint covered it
         gone = {}  # keyid or kekid -> seq of the record that ended it
-        teks, keks, bsas, promised = {}, set(), set(), None
+        self.disabled = set()
+        teks, keks, bsas, promised = {}, set(), set(), self.records[0].get("release")
+        later = self.epoch > 1  # what it names for the first time is of an epoch before
         for r in self.records:
             ev, where = r["ev"], f"record {r['seq']} {r['ev']}"
+            if later and ev in ("request.answered", "tek.generated", "kek.retired",
+                                "tek.destroyed"):
+                self._take_as_known(r, gone, teks, keks, bsas)
             if ev == "log.started":
                 promised = r["release"]
             elif ev == "tek.generated":
@@ -226,8 +260,10 @@ class Log:
                 keks.add(r["kekid"])
             elif ev == "bsa.enrolled":
                 bsas.add(r["bsa"])
+                self.disabled.discard(r["bsa"])
             elif ev == "bsa.disabled":
                 bsas.discard(r["bsa"])
+                self.disabled.add(r["bsa"])
             elif ev == "kek.retired":
                 need(r["kekid"] in keks, where)
                 keks.discard(r["kekid"])
@@ -246,9 +282,20 @@ class Log:
             if ev == "request.repeated":
                 self._check_decided(r, gone, where)
 
+    def _take_as_known(self, r, gone, teks, keks, bsas):
+        """Of an epoch before, unless this one says that it is over."""
+        if "kekid" in r and r["kekid"] not in gone:
+            keks.add(r["kekid"])
+        if r["ev"] != "tek.generated" and "keyid" in r and r["keyid"] not in gone:
+            teks.setdefault(r["keyid"], r.get("content"))
+        if "peer" in r and r["peer"] not in self.disabled:
+            bsas.add(r["peer"])
+
     def _check_reference(self, r, promised, where):
         epoch, seq = map(int, r["ref"].split("/"))
-        need(epoch == int(self.checkpoint.origin.rsplit("/", 1)[1]) and seq < r["seq"], where)
+        if 1 <= epoch < self.epoch:
+            return  # it was answered in an epoch before, which shows that
+        need(epoch == self.epoch and seq < r["seq"], where)
         first = self.records[seq]
         need(first["ev"] == "request.answered", f"{where}: refers to {first['ev']}")
         need((first["mid"], first["peer"]) == (r["mid"], r["peer"]), f"{where}: of another message")
@@ -258,7 +305,9 @@ class Log:
 
     def _check_decided(self, r, gone, where):
         """Recorded when it was given; decided before its TEK was destroyed or its KEK retired."""
-        after = int(r["after"].split("/")[1])
+        epoch, after = map(int, r["after"].split("/"))
+        if epoch < self.epoch or int(r["ref"].split("/")[0]) < self.epoch:
+            return
         first = self.records[int(r["ref"].split("/")[1])]
         need(after < r["seq"], where)
         for name in (first["keyid"], first["kekid"]):
@@ -266,7 +315,7 @@ class Log:
 
     def _check_deliveries(self):
         self.deliveries = {}  # MessageID -> Delivery
-        teks, certs, promised = {}, {}, None
+        teks, certs, promised = {}, {}, self.records[0].get("release")
         for r in self.records:
             ev, where = r["ev"], f"record {r['seq']} {r['ev']}"
             if ev == "log.started":
@@ -274,12 +323,19 @@ class Log:
             elif ev == "tek.generated":
                 teks[r["keyid"]] = (r["content"], r.get("period"))
             elif ev == "tek.destroyed":
-                del teks[r["keyid"]]
+                teks.pop(r["keyid"], None)
             elif ev == "bsa.enrolled":
                 certs[r["bsa"]] = r["cert"].split(",")
             elif ev == "bsa.disabled":
                 certs.pop(r["bsa"], None)
+            elif ev == "delivery.carried":
+                need(self.epoch > 1 and r["mid"] not in self.deliveries, where)
+                need(1 <= int(r["ref"].split("/")[0]) < self.epoch, f"{where}: from {r['ref']}")
+                self.deliveries[r["mid"]] = Delivery(r)
             elif ev == "delivery.prepared":
+                if self.epoch > 1:
+                    teks.setdefault(r["keyid"], (r["content"], r.get("period")))
+                    certs.setdefault(r["peer"], None)
                 need(r["mid"] not in self.deliveries and (r["peer"], r["mid"]) not in self.ledger,
                      f"{where}: {r['mid']} was used before")
                 need(teks.get(r["keyid"]) == (r["content"], r.get("period")),
@@ -289,24 +345,35 @@ class Log:
                 self.deliveries[r["mid"]] = Delivery(r)
                 self.deliveries[r["mid"]].held = promised == "signed"
             elif ev in AFTER:
+                if self._is_of_before(r):
+                    need(ev != "delivery.attempt" and r.get("late", ev != "delivery.confirmed"),
+                         f"{where}: of what was not carried")
+                    continue
                 if ev == "delivery.attempt" and promised != "signed":
                     self.deliveries[r["mid"]].held = False
                 self._check_step(r, certs, where)
+
+    def _is_of_before(self, r):
+        """Of one that had ended in an epoch before, so that it was not carried."""
+        epoch = int(r["ref"].split("/")[0])
+        return 1 <= epoch < self.epoch and r["mid"] not in self.deliveries
 
     def _check_step(self, r, certs, where):
         d = self.deliveries.get(r["mid"])
         need(d and r["peer"] == d.peer, f"{where}: of no delivery")
         epoch, seq = map(int, r["ref"].split("/"))
-        need((epoch, seq) == (1, d.prepared["seq"]), f"{where}: refers to {r['ref']}")
+        need((epoch, seq) == (self.epoch, d.prepared["seq"]), f"{where}: refers to {r['ref']}")
         lost = d.state == "confirmed" and d.confirmed["seq"] in self.unattested
-        need(d.state in BEFORE[r["ev"]] or (lost and r["ev"] == "delivery.unknown"),
+        need(d.state in BEFORE[r["ev"]] or
+             ((lost or d.carried) and r["ev"] == "delivery.unknown"),
              f"{where}: of a delivery that is {d.state}")
         d.records.append(r)
         if r["ev"] in ("delivery.confirmed", "delivery.rejected"):
             self._check_left(d, r, where)
         if r["ev"] == "delivery.confirmed":
             need(r["out"] == d.prepared["out"], f"{where}: out of another message")
-            need(r["cert"] in certs.get(r["peer"], ()), f"{where}: not the BSA's certificate")
+            known = certs.get(r["peer"], None if self.epoch > 1 else ())
+            need(known is None or r["cert"] in known, f"{where}: not the BSA's certificate")
             d.confirmed = r
         if r["ev"] == "delivery.rejected" and d.state in ("unconfirmed", "abandoned"):
             return
@@ -314,6 +381,8 @@ class Log:
 
     def _check_left(self, d, r, where):
         """An answer: there was an attempt, and a checkpoint covered its record before it left."""
+        if d.carried:
+            return  # it may have been sent in the epoch before
         need(d.attempts(), f"{where}: before any attempt")
         first = d.attempts()[0]["seq"]
         need(not d.held or any(first < size <= r["seq"] for size in self.sizes),

@@ -30,6 +30,7 @@ MAX_FIELDS = 24
 MAX_SMALL_FILE = 65536
 SECOND_US = 1_000_000
 DEFAULT_WINDOW_S = 604800
+MAX_HEARTBEAT_S = 86400
 
 Record = dict[str, Any]
 Ref = tuple[int, int]
@@ -57,7 +58,7 @@ def require(right: bool, step: str, where: str, expected: str, found: object) ->
 # ---------------------------------------------------------------- records ("A record", step 5)
 
 EVENTS_TEXT = """
-log.opened: origin [note] [heartbeat] [release]
+log.opened: origin [note] [heartbeat] [window] [release]
 log.closed:
 log.started: version heartbeat config [window] [release]
 log.stopped:
@@ -90,7 +91,7 @@ delivery.rejected: ref mid peer
 delivery.unconfirmed: ref mid peer
 delivery.unknown: ref mid peer
 delivery.abandoned: ref mid peer reason actor
-delivery.carried: ref mid peer content keyid kekid out
+delivery.carried: ref mid peer content keyid kekid out [dir] [period]
 confirm.unmatched: mid peer reason addr [content] [cert] [count]
 confirm.duplicate: ref mid peer
 tls.refused: cause addr count
@@ -531,6 +532,9 @@ class Life:
 
     def _step(self, inst: Instance, entry: Entry) -> None:
         """Step 6 for one record."""
+        if entry.event in ("log.opened", "log.started"):
+            seconds = entry.record.get("heartbeat", 1)
+            entry.need("7", 1 <= seconds <= MAX_HEARTBEAT_S, "a heartbeat within a day", seconds)
         if entry.event == "log.opened":
             if self.epoch > 1 and "heartbeat" in entry.record:
                 inst.run(entry.record)
@@ -646,15 +650,12 @@ class Keys:
         return self.keks.setdefault(kekid, None)
 
     def _give(self, entry: Entry) -> None:
-        """`delivery.carried` has no field `period`: one without it says nothing of the period."""
-        tek = self._tek(entry)
-        unsaid = UNKNOWN if entry.event == "delivery.carried" else None
-        period = entry.record.get("period", unsaid)
+        tek, period = self._tek(entry), entry.record.get("period")
         tek.content = entry["content"] if tek.content is UNKNOWN else tek.content
         tek.period = period if tek.period is UNKNOWN else tek.period
         entry.need("8", tek.content == entry["content"], f"content {shown(tek.content)}",
                    entry["content"])
-        entry.need("8", period in (tek.period, UNKNOWN), f"period {tek.period}", period)
+        entry.need("8", period == tek.period, f"period {tek.period}", period)
         self._check_peer(entry, entry.seq)
 
     def _check_peer(self, entry: Entry, at: int) -> None:
@@ -740,7 +741,7 @@ class Messages:
         release = entry.inst.release
         entry.need("9", release in (None, "signed", "durable"), "release signed or durable",
                    release)
-        if entry.event == "log.started":
+        if entry.event == "log.started" or entry.inst.state == "running":  # it goes on
             self.window_us = entry.record.get("window", DEFAULT_WINDOW_S) * SECOND_US
 
     def _given(self, entry: Entry) -> Given:
@@ -808,6 +809,9 @@ class Messages:
 
     def _delivery(self, entry: Entry) -> None:
         event, delivery = entry.event, self._follow(entry, self.deliveries)
+        if event == "delivery.attempt" or (event == "delivery.confirmed"
+                                           and not entry.record.get("late", False)):
+            entry.need("9", delivery is not None, "a ref into this epoch", entry["ref"])
         if delivery is None or event == "confirm.duplicate":
             return
         entry.need("9", delivery.confirmed is None,
