@@ -5,8 +5,8 @@
  *   2  u32   id of the worker; of RETRY any number, which PIN repeats; else 0
  *   6  ...   body of the kind
  *
- *   CONFIGURE  text module, text token, text profile, text checkpoint key, text TLS key,
- *              u8 PIN source, u8 PIN given, text PIN's path or name, text latch file,
+ *   CONFIGURE  text module, text token, text profile, text checkpoint key, text Ed25519 key,
+ *              text TLS key, u8 PIN source, u8 PIN given, text PIN's path or name, text latch file,
  *              u8 log format, u8 log level, u32 start timeout in ms,
  *              u8 n (0..CONTROL_ENV_MAX), n texts NAME=value
  *   SPAWN      u8 role; carries the worker's socket
@@ -91,6 +91,7 @@ static void put_configure(struct buf *b, const struct control_message *m)
     put_text(b, c->token);
     put_text(b, c->profile);
     put_text(b, c->checkpoint_key);
+    put_text(b, c->ed25519_key);
     put_text(b, c->tls_key);
     (void)buf_put_u8(b, (uint8_t)c->pin_source);
     (void)buf_put_u8(b, c->pin_given ? 1 : 0);
@@ -110,7 +111,8 @@ static int get_configure(struct view *v, struct control_message *m)
     uint8_t source;
 
     if (get_text(v, &c->module) < 0 || get_text(v, &c->token) < 0 || get_text(v, &c->profile) < 0 ||
-        get_text(v, &c->checkpoint_key) < 0 || get_text(v, &c->tls_key) < 0)
+        get_text(v, &c->checkpoint_key) < 0 || get_text(v, &c->ed25519_key) < 0 ||
+        get_text(v, &c->tls_key) < 0)
         return TEKD_EFORMAT;
     source = view_u8(v);
     if (source > HSM_PIN_PROMPT || get_bool(v, &c->pin_given) < 0)

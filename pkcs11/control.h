@@ -57,6 +57,7 @@ struct control_configure {
     const char *token;
     const char *profile;
     const char *checkpoint_key;
+    const char *ed25519_key; /* signs checkpoints beside it; empty: none does */
     const char *tls_key;
     enum hsm_pin_source pin_source;
     bool pin_given; /* HSM_PIN_FD: the datagram carries the descriptor */

@@ -15,7 +15,7 @@
  *   sign_tls         u8 length (1..HSM_DIGEST_MAX), digest
  *   health           kek or none
  *   describe         u8 use, u8 wrap, string label (1..HSM_LABEL_MAX)
- *   public_key       nothing
+ *   public_key       u8 key: 0 what the worker's role signs with, 1 the audit worker's Ed25519 key
  *
  * Reply
  *   0  u8    PROTOCOL_VERSION
@@ -348,17 +348,19 @@ static int get_describe(struct view *v, struct protocol_request *r)
     return get_string(v, r->describe.label, 1, HSM_LABEL_MAX);
 }
 
-static int put_nothing(struct buf *b, const struct protocol_request *r)
+static int put_key(struct buf *b, const struct protocol_request *r)
 {
-    (void)b;
-    (void)r;
+    (void)buf_put_u8(b, (uint8_t)r->key);
     return 0;
 }
 
-static int get_nothing(struct view *v, struct protocol_request *r)
+static int get_key(struct view *v, struct protocol_request *r)
 {
-    (void)v;
-    (void)r;
+    uint8_t key = view_u8(v);
+
+    if (key >= PROTOCOL_KEYS)
+        return TEKD_EFORMAT;
+    r->key = (enum protocol_key)key;
     return 0;
 }
 
@@ -488,7 +490,7 @@ static const struct verb {
     [PROTOCOL_DESCRIBE] = {"describe", ROLE(PROTOCOL_ROLE_KEY), true, put_describe, get_describe,
                            put_report, get_report},
     [PROTOCOL_PUBLIC_KEY] = {"public-key", ROLE(PROTOCOL_ROLE_AUDIT) | ROLE(PROTOCOL_ROLE_TLS),
-                             false, put_nothing, get_nothing, put_spki, get_spki},
+                             false, put_key, get_key, put_spki, get_spki},
 };
 
 static const struct verb *verb_find(uint8_t verb)

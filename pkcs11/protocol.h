@@ -36,7 +36,7 @@ enum protocol_verb {
     PROTOCOL_SIGN_TLS = 4,        /* sign a handshake's digest */
     PROTOCOL_HEALTH = 5,          /* make a TEK, wrap it if there is a KEK, destroy it */
     PROTOCOL_DESCRIBE = 6,        /* find and check the KEK of a label */
-    PROTOCOL_PUBLIC_KEY = 7,      /* the public half of the worker's signing key */
+    PROTOCOL_PUBLIC_KEY = 7,      /* the public half of a signing key of the worker */
 };
 /* "issue" …; "?" for no verb. */
 const char *protocol_verb_name(uint8_t verb);
@@ -79,6 +79,9 @@ struct protocol_describe {
     enum hsm_wrap wrap;
 };
 
+/* Which of a worker's signing keys. */
+enum protocol_key { PROTOCOL_KEY_MAIN, PROTOCOL_KEY_ED25519, PROTOCOL_KEYS };
+
 struct protocol_request {
     uint8_t verb;
     uint64_t id; /* chosen by the caller, repeated in the reply */
@@ -89,6 +92,7 @@ struct protocol_request {
         struct protocol_digest digest;
         struct hsm_kek health; /* may be left out */
         struct protocol_describe describe;
+        enum protocol_key key;
     };
 };
 

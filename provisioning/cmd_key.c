@@ -25,13 +25,26 @@ static int write_public(const struct options *o, struct token *t)
     return r;
 }
 
+static int read_kind(const struct options *o, enum token_kind *ret_kind)
+{
+    const char *type = o->value[OPT_TYPE];
+
+    if (type && strcmp(type, "ed25519") != 0 && strcmp(type, "p256") != 0)
+        return options_fail(TEKD_EINVAL, "--type %s: expected p256 or ed25519", type);
+    *ret_kind = type && type[0] == 'e' ? TOKEN_SIGNING_ED25519 : TOKEN_SIGNING_KEY;
+    return 0;
+}
+
 int cmd_key(const struct options *o)
 {
     AUTO(token) struct token *t = NULL;
+    enum token_kind kind = TOKEN_SIGNING_KEY;
     struct token_key_name name;
     int r, has;
 
-    r = session_names(o, TOKEN_SIGNING_KEY, &name);
+    r = read_kind(o, &kind);
+    if (r == 0)
+        r = session_names(o, kind, &name);
     if (r == 0)
         r = session_open(o, TOKEN_READ_WRITE, &t);
     if (r < 0)

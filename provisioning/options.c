@@ -23,6 +23,7 @@ static const struct {
     [OPT_GENERATE_PINS] = {"generate-pins", NULL, "make random PINs into files that are missing"},
     [OPT_ID] = {"id", "HEX", "CKA_ID, 1 to 32 octets; without it 16 random ones"},
     [OPT_WRAP] = {"wrap", "NAME", "aes-kw (default), aes-kwp; rsa-oaep-sha1, rsa-oaep-sha256"},
+    [OPT_TYPE] = {"type", "p256|ed25519", "p256 (default): the key itself; ed25519: a second one"},
     [OPT_USE] = {"use", "storage|bsa", "what the KEK is for"},
     [OPT_EXPORT_DEMO] = {"export-demo", "FILE",
                          "write the KEK's clear value in hex, mode 0600: for demonstrations only"},

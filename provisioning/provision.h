@@ -29,6 +29,7 @@ enum provision_option {
     OPT_GENERATE_PINS,
     OPT_ID,
     OPT_WRAP,
+    OPT_TYPE,
     OPT_USE,
     OPT_EXPORT_DEMO,
     OPT_RECEIVER,

@@ -128,6 +128,16 @@ int session_names(const struct options *o, enum token_kind kind, struct token_ke
     return r;
 }
 
+static bool is_signing(enum token_kind kind)
+{
+    return kind == TOKEN_SIGNING_KEY || kind == TOKEN_SIGNING_ED25519;
+}
+
+static const char *signing_type(enum token_kind kind)
+{
+    return kind == TOKEN_SIGNING_ED25519 ? "Edwards" : "EC";
+}
+
 int session_has(struct token *t, const struct token_key_name *name)
 {
     struct token_key k;
@@ -139,7 +149,10 @@ int session_has(struct token *t, const struct token_key_name *name)
         return session_fail(t, r);
     if (name->id_len && (name->id_len != k.id_len || memcmp(name->id, k.id, k.id_len) != 0))
         return options_fail(TEKD_EEXIST, "key \"%s\" exists with another id", name->label);
-    if (name->kind != TOKEN_SIGNING_KEY && k.wrap && k.wrap != name->wrap)
+    if (is_signing(name->kind) && strcmp(k.type, signing_type(name->kind)) != 0)
+        return options_fail(TEKD_EEXIST, "key \"%s\" exists with another type (%s)", name->label,
+                            k.type);
+    if (!is_signing(name->kind) && k.wrap && k.wrap != name->wrap)
         return options_fail(TEKD_EEXIST, "key \"%s\" exists for %s", name->label,
                             hsm_wrap_name(k.wrap));
     for (size_t i = 0; i < k.findings.n; i++)

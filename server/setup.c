@@ -96,6 +96,7 @@ static int start_hsm(struct tekd *t, const char *const *env, const char *latch)
         .workers = c->workers,
         .tls_worker = t->config->tls.key_in_hsm,
         .checkpoint_key = c->checkpoint_key,
+        .ed25519_key = c->checkpoint_ed25519_key,
         .tls_key = t->config->tls.key_in_hsm ? t->config->tls.key : NULL,
         .timeout_ms = (int)c->timeout_ms,
         .recycle_after = c->recycle_after,

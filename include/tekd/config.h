@@ -75,12 +75,13 @@ struct config_hsm {
     bool pin_prompt;
     char *profile; /* name of a vendor profile; the HSM side knows which there are */
     uint32_t workers;
-    uint32_t timeout_ms;     /* of one call */
-    uint32_t tls_timeout_ms; /* of a handshake signature */
-    uint32_t recycle_after;  /* operations of a worker before a fresh one; 0: never */
-    uint32_t keepalive_s;    /* an idle worker is given something to do this often */
-    char *storage_kek;       /* CKA_LABEL of the KEK of stored TEKs */
-    char *checkpoint_key;    /* CKA_LABEL of the key that signs checkpoints */
+    uint32_t timeout_ms;          /* of one call */
+    uint32_t tls_timeout_ms;      /* of a handshake signature */
+    uint32_t recycle_after;       /* operations of a worker before a fresh one; 0: never */
+    uint32_t keepalive_s;         /* an idle worker is given something to do this often */
+    char *storage_kek;            /* CKA_LABEL of the KEK of stored TEKs */
+    char *checkpoint_key;         /* CKA_LABEL of the key that signs checkpoints */
+    char *checkpoint_ed25519_key; /* ... and of one that signs them too; NULL: none */
 };
 
 struct config_store {

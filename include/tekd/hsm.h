@@ -85,10 +85,11 @@ struct hsm_options {
     unsigned workers;       /* key workers, 1..HSM_WORKERS_MAX */
     bool tls_worker;        /* whether the TLS key is in the token */
     const char *checkpoint_key; /* label; of the audit worker; NULL: there is none */
-    const char *tls_key;        /* RFC 7512 URI or label; NULL without tls_worker */
-    int timeout_ms;             /* of one call, 50..60000 */
-    unsigned recycle_after;     /* calls of a worker before it is replaced; 0: never */
-    unsigned max_waiting; /* calls that may wait for a free key worker; more get TEKD_EAGAIN */
+    const char *ed25519_key; /* label; signs checkpoints too, a second line; NULL: there is none */
+    const char *tls_key;     /* RFC 7512 URI or label; NULL without tls_worker */
+    int timeout_ms;          /* of one call, 50..60000 */
+    unsigned recycle_after;  /* calls of a worker before it is replaced; 0: never */
+    unsigned max_waiting;    /* calls that may wait for a free key worker; more get TEKD_EAGAIN */
 
     /* 0 stands for the default in each of these. */
     int audit_timeout_ms;       /* of a checkpoint signature; default: timeout_ms */
@@ -178,8 +179,11 @@ struct hsm_kek_report {
 int hsm_describe_kek(struct hsm *h, const char *label, enum hsm_kek_use use, enum hsm_wrap wrap,
                      int64_t deadline_us, struct hsm_kek_report *ret_report);
 
-/* The SubjectPublicKeyInfo (DER) of the checkpoint key or of the TLS key. */
-enum hsm_public { HSM_PUBLIC_CHECKPOINT = 1, HSM_PUBLIC_TLS = 2 };
+/*
+ * The SubjectPublicKeyInfo (DER) of the checkpoint key, of the TLS key, or of the Ed25519 key that
+ * signs checkpoints too (TEKD_EINVAL without one).
+ */
+enum hsm_public { HSM_PUBLIC_CHECKPOINT = 1, HSM_PUBLIC_TLS = 2, HSM_PUBLIC_ED25519 = 3 };
 struct hsm_spki {
     uint16_t len;
     uint8_t der[HSM_SPKI_MAX];
@@ -188,12 +192,13 @@ int hsm_public_key(struct hsm *h, enum hsm_public which, int64_t deadline_us,
                    struct hsm_spki *ret_spki);
 
 /*
- * Extends the log that last describes by leaves and signs the new tree head.  The worker checks
- * its own signature on last and the range against last's root, and refuses a size that it has
- * passed or a root that contradicts one it signed (TEKD_ETAMPER).  For the first checkpoint of an
- * origin last has size 0, the empty root and no signature; an origin is <log>/<epoch>, and once an
- * epoch is signed none before it is, and none begins but the one behind it (TEKD_ETAMPER).  n may
- * be 0 (same size signed again).
+ * Extends the log that last describes by leaves and signs the new tree head, with each of its keys:
+ * the checkpoint key first, then the Ed25519 key if there is one.  The worker checks its own
+ * signatures on last (an Ed25519 one may be missing: the key may be new) and the range against
+ * last's root, and refuses a size that it has passed or a root that contradicts one it signed
+ * (TEKD_ETAMPER).  For the first checkpoint of an origin last has size 0, the empty root and no
+ * signature; an origin is <log>/<epoch>, and once an epoch is signed none before it is, and none
+ * begins but the one behind it (TEKD_ETAMPER).  n may be 0 (same size signed again).
  */
 struct hsm_checkpoint {
     const struct note *last;

@@ -172,10 +172,12 @@ int hsm_public_key(struct hsm *h, enum hsm_public which, int64_t deadline_us,
                    struct hsm_spki *ret_spki)
 {
     enum protocol_role role = which == HSM_PUBLIC_TLS ? PROTOCOL_ROLE_TLS : PROTOCOL_ROLE_AUDIT;
-    struct pool_call c = {.request = {.verb = PROTOCOL_PUBLIC_KEY}};
+    bool second = which == HSM_PUBLIC_ED25519;
+    struct pool_call c = {.request = {.verb = PROTOCOL_PUBLIC_KEY,
+                                      .key = second ? PROTOCOL_KEY_ED25519 : PROTOCOL_KEY_MAIN}};
     int r;
 
-    if (h->line[role].slots == 0)
+    if (h->line[role].slots == 0 || (second && h->set.ed25519_key == NULL))
         return TEKD_EINVAL;
     r = pool_call(h, role, &c, deadline_us);
     if (r < 0)
@@ -368,6 +370,7 @@ static int copy_strings(const struct hsm_options *o, struct settings *s)
                    {o->token, &s->token},
                    {o->profile, &s->profile},
                    {o->checkpoint_key, &s->checkpoint_key},
+                   {o->ed25519_key, &s->ed25519_key},
                    {o->tls_worker ? o->tls_key : NULL, &s->tls_key},
                    {o->pin, &s->pin},
                    {o->latch_file, &s->latch_file}};
@@ -433,7 +436,8 @@ static int check(const struct hsm_options *o)
     bool pin_named = o->pin_source == HSM_PIN_FILE || o->pin_source == HSM_PIN_CREDENTIAL;
 
     if (o->module == NULL || o->token == NULL || (pin_named && o->pin == NULL) ||
-        (o->pin_source == HSM_PIN_FD && o->pin_fd < 0) || (o->tls_worker && o->tls_key == NULL))
+        (o->pin_source == HSM_PIN_FD && o->pin_fd < 0) || (o->tls_worker && o->tls_key == NULL) ||
+        (o->ed25519_key != NULL && o->checkpoint_key == NULL))
         return TEKD_EINVAL;
     if (o->workers < 1 || o->workers > HSM_WORKERS_MAX || o->max_waiting > POOL_WAITING_MAX ||
         o->tls_waiting > POOL_WAITING_MAX)
@@ -452,6 +456,7 @@ static void settings_free(struct settings *s)
     free(s->token);
     free(s->profile);
     free(s->checkpoint_key);
+    free(s->ed25519_key);
     free(s->tls_key);
     free(s->pin);
     free(s->latch_file);

@@ -110,6 +110,7 @@ struct settings {
     char *token;
     char *profile;
     char *checkpoint_key;
+    char *ed25519_key;
     char *tls_key;
     char *pin;
     char *latch_file;

@@ -116,6 +116,7 @@ static int configure(struct hsm *h)
                                     .token = s->token,
                                     .profile = s->profile,
                                     .checkpoint_key = s->checkpoint_key,
+                                    .ed25519_key = s->ed25519_key,
                                     .tls_key = s->tls_key,
                                     .pin_source = s->pin_source,
                                     .pin_given = h->pin_fd >= 0,

@@ -146,15 +146,35 @@ int token_kek_describe(struct token *t, const char *label, enum hsm_kek_use use,
 
 /* ---------------------------------------------------------------- signing ---------- */
 
-enum token_signer { TOKEN_SIGN_CHECKPOINT, TOKEN_SIGN_TLS };
+enum token_signer { TOKEN_SIGN_CHECKPOINT, TOKEN_SIGN_TLS, TOKEN_SIGN_ED25519 };
+
+#define TOKEN_TEXT_MAX 1024 /* octets of a text that an Ed25519 key signs */
 
 /*
- * The private key of this label, or of an RFC 7512 URI with object= and perhaps id=, as an
- * EVP_PKEY that signs inside the token (libp11); EVP_PKEY_free() it before token_free().  The
- * checkpoint key is EC P-256; the TLS key EC P-256 or P-384.  The public half must be in the token
- * too.  Errors: TEKD_ENOTFOUND, TEKD_EEXIST, TEKD_EWEAK, TEKD_EHSM.
+ * The private key of this label, or of an RFC 7512 URI with object= and perhaps id=, which signs
+ * inside the token.  The checkpoint key is EC P-256; the TLS key EC P-256 or P-384; an Ed25519 key
+ * signs checkpoints beside the first.  The public half must be in the token too.  Signed is by
+ * Cryptoki itself: libp11 (0.4.12) does not know Ed25519, and finds no key at all on a token that
+ * has such a one.
+ * Errors: TEKD_ENOTFOUND (no such key, or no CKM_EDDSA in the token), TEKD_EEXIST, TEKD_EWEAK,
+ * TEKD_EHSM.
  */
-int token_sign_key(struct token *t, enum token_signer which, const char *name, EVP_PKEY **ret_key);
+struct token_signing;
+int token_sign_key(struct token *t, enum token_signer which, const char *name,
+                   struct token_signing **ret_key);
+void token_signing_free(struct token_signing *k);
+AUTO_DEFINE(token_signing)
+
+/*
+ * An EC key signs a digest, of which the curve's length counts, by CKM_ECDSA: DER.  An Ed25519 key
+ * signs the text itself, by CKM_EDDSA: 64 octets.  Errors: TEKD_EINVAL (no digest, or a text over
+ * TOKEN_TEXT_MAX), TEKD_EHSM.
+ */
+int token_signing_sign(struct token_signing *k, const void *data, size_t len,
+                       struct hsm_signature *ret_signature);
+
+/* Its public half, borrowed; a key of OpenSSL's own, which needs the token no longer. */
+EVP_PKEY *token_signing_public(const struct token_signing *k);
 
 /* ---------------------------------------------------------------- attacks ---------- */
 
@@ -211,6 +231,7 @@ enum token_kind {
     TOKEN_BSA_KEK,         /* AES-256, WRAP only */
     TOKEN_BSA_RSA,         /* a BSA's RSA public key, WRAP only */
     TOKEN_SIGNING_KEY,     /* EC P-256 pair, SIGN only: checkpoint key, TLS key */
+    TOKEN_SIGNING_ED25519, /* Ed25519 pair, SIGN only: second checkpoint key */
 };
 /* "storage-kek" … */
 const char *token_key_kind_name(enum token_kind kind);
@@ -266,7 +287,7 @@ struct token_findings {
 
 struct token_key {
     enum token_kind kind; /* as its class and use flags say; 0: none of ours */
-    const char *type;     /* "AES", "EC", "RSA", "other"; static */
+    const char *type;     /* "AES", "EC", "Edwards", "RSA", "other"; static */
     char label[HSM_LABEL_MAX + 1];
     uint8_t id[HSM_ID_MAX];
     size_t id_len;

@@ -131,7 +131,10 @@ struct token_kek_parts {
 void token_rules_kek(const struct token *t, enum token_rule_set set, struct token_kek_parts *parts,
                      struct token_template *tpl);
 
-/* Reads the object back and lists what is not as the table says.  mechanism 0: not a KEK. */
+/*
+ * Reads the object back and lists what is not as the table says.  mechanism: the one a KEK wraps
+ * by, or the one a signing key may sign by if the token can say so; 0: any.
+ */
 int token_rules_check(struct token *t, CK_OBJECT_HANDLE o, enum token_rule_set set,
                       CK_MECHANISM_TYPE mechanism, struct token_findings *ret_findings);
 
@@ -207,6 +210,12 @@ CK_OBJECT_CLASS token_key_class(enum token_kind kind);
 /* The key as token_key_find() reports it; set is what it is checked as. */
 int token_key_read(struct token *t, CK_OBJECT_HANDLE o, enum token_kind kind,
                    struct token_key *ret_key);
+
+/* Whether the token has CKM_EDDSA, for this key.  Errors: TEKD_ENOTFOUND (said in words). */
+int token_sign_has_eddsa(struct token *t, const char *label);
+
+/* The public key of this object; NULL: it cannot be read. */
+int token_key_public_of(struct token *t, CK_OBJECT_HANDLE o, EVP_PKEY **ret_key);
 
 /* Creates an object of an RSA public key with these names and flags. */
 int token_make_rsa_object(struct token *t, EVP_PKEY *key, struct token_template *tpl,

@@ -14,14 +14,15 @@
 
 /* Octets of an RSA-4096 modulus. */
 #define RSA_MAX 512
+/* Octets of an Ed25519 public key. */
+#define ED25519_LEN 32
 
 const char *token_key_kind_name(enum token_kind kind)
 {
     static const char *const names[] = {
-        [TOKEN_STORAGE_KEK] = "storage-kek",
-        [TOKEN_BSA_KEK] = "bsa-kek",
-        [TOKEN_BSA_RSA] = "bsa-rsa-key",
-        [TOKEN_SIGNING_KEY] = "signing-key",
+        [TOKEN_STORAGE_KEK] = "storage-kek",     [TOKEN_BSA_KEK] = "bsa-kek",
+        [TOKEN_BSA_RSA] = "bsa-rsa-key",         [TOKEN_SIGNING_KEY] = "signing-key",
+        [TOKEN_SIGNING_ED25519] = "signing-key",
     };
 
     return (size_t)kind < ARRAY_SIZE(names) && names[kind] ? names[kind] : "other";
@@ -30,10 +31,9 @@ const char *token_key_kind_name(enum token_kind kind)
 CK_OBJECT_CLASS token_key_class(enum token_kind kind)
 {
     static const CK_OBJECT_CLASS classes[] = {
-        [TOKEN_STORAGE_KEK] = CKO_SECRET_KEY,
-        [TOKEN_BSA_KEK] = CKO_SECRET_KEY,
-        [TOKEN_BSA_RSA] = CKO_PUBLIC_KEY,
-        [TOKEN_SIGNING_KEY] = CKO_PRIVATE_KEY,
+        [TOKEN_STORAGE_KEK] = CKO_SECRET_KEY,      [TOKEN_BSA_KEK] = CKO_SECRET_KEY,
+        [TOKEN_BSA_RSA] = CKO_PUBLIC_KEY,          [TOKEN_SIGNING_KEY] = CKO_PRIVATE_KEY,
+        [TOKEN_SIGNING_ED25519] = CKO_PRIVATE_KEY,
     };
 
     return classes[kind];
@@ -78,7 +78,7 @@ static const char *type_name(CK_KEY_TYPE type)
     static const struct {
         CK_KEY_TYPE type;
         const char *name;
-    } types[] = {{CKK_AES, "AES"}, {CKK_EC, "EC"}, {CKK_RSA, "RSA"}};
+    } types[] = {{CKK_AES, "AES"}, {CKK_EC, "EC"}, {CKK_EC_EDWARDS, "Edwards"}, {CKK_RSA, "RSA"}};
 
     for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
         if (types[i].type == type)
@@ -161,6 +161,8 @@ int token_key_read(struct token *t, CK_OBJECT_HANDLE o, enum token_kind kind,
         if (r < 0 && r != TEKD_ENOTFOUND)
             return r;
     }
+    if (kind == TOKEN_SIGNING_ED25519)
+        mechanism = CKM_EDDSA;
     if (kind) {
         r = token_rules_check(t, o, token_rules_of(kind), mechanism, &k.findings);
         if (r < 0)
@@ -199,6 +201,8 @@ static enum token_kind kind_of(struct token *t, CK_OBJECT_CLASS class, CK_OBJECT
         return TOKEN_BSA_RSA;
     if (class == CKO_PRIVATE_KEY && type == CKK_EC)
         return TOKEN_SIGNING_KEY;
+    if (class == CKO_PRIVATE_KEY && type == CKK_EC_EDWARDS)
+        return TOKEN_SIGNING_ED25519;
     return 0;
 }
 
@@ -302,6 +306,32 @@ static int read_ec(struct token *t, CK_OBJECT_HANDLE o, EVP_PKEY **ret_key)
     return 0;
 }
 
+/*
+ * The standard says raw octets (3.0, 3.1); tokens older than it, SoftHSM among them, put an OCTET
+ * STRING or a BIT STRING (DER) around them.
+ */
+static int read_ed25519(struct token *t, CK_OBJECT_HANDLE o, EVP_PKEY **ret_key)
+{
+    static const struct {
+        uint8_t head[3];
+        size_t len;
+    } forms[] = {{{0}, 0}, {{0x04, ED25519_LEN}, 2}, {{0x03, ED25519_LEN + 1, 0}, 3}};
+    uint8_t point[ED25519_LEN + sizeof(forms[0].head)];
+    size_t len = 0;
+    int r =
+        token_attr_octets(t, o, CKA_EC_POINT, (struct token_octets){point, sizeof(point)}, &len);
+
+    if (r < 0)
+        return r == TEKD_EHSM ? r : 0;
+    for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
+        if (len == forms[i].len + ED25519_LEN && memcmp(point, forms[i].head, forms[i].len) == 0)
+            *ret_key = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, point + forms[i].len,
+                                                   ED25519_LEN);
+    }
+    ERR_clear_error();
+    return 0;
+}
+
 /* OpenSSL wants numbers in the host's order. */
 static bool read_number(struct token *t, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_TYPE type,
                         uint8_t out[static RSA_MAX], size_t *ret_len)
@@ -335,21 +365,31 @@ static int read_rsa(struct token *t, CK_OBJECT_HANDLE o, EVP_PKEY **ret_key)
     return 0;
 }
 
+int token_key_public_of(struct token *t, CK_OBJECT_HANDLE o, EVP_PKEY **ret_key)
+{
+    CK_KEY_TYPE type = CK_UNAVAILABLE_INFORMATION;
+    int r = token_attr_number(t, o, CKA_KEY_TYPE, &type);
+
+    *ret_key = NULL;
+    if (r == 0 && type == CKK_EC)
+        r = read_ec(t, o, ret_key);
+    if (r == 0 && type == CKK_EC_EDWARDS)
+        r = read_ed25519(t, o, ret_key);
+    if (r == 0 && type == CKK_RSA)
+        r = read_rsa(t, o, ret_key);
+    return r;
+}
+
 int token_key_public(struct token *t, const char *label, EVP_PKEY **ret_key)
 {
     const struct token_query q = {.class = CKO_PUBLIC_KEY, .label = label};
-    CK_KEY_TYPE type = CK_UNAVAILABLE_INFORMATION;
     CK_OBJECT_HANDLE o = 0;
     EVP_PKEY *key = NULL;
     int r;
 
     r = token_key_one(t, &q, &o);
     if (r == 0)
-        r = token_attr_number(t, o, CKA_KEY_TYPE, &type);
-    if (r == 0 && type == CKK_EC)
-        r = read_ec(t, o, &key);
-    if (r == 0 && type == CKK_RSA)
-        r = read_rsa(t, o, &key);
+        r = token_key_public_of(t, o, &key);
     if (r < 0)
         return r;
     if (!key)

@@ -11,6 +11,11 @@
 /* OBJECT IDENTIFIER 1.2.840.10045.3.1.7 (P-256), DER. */
 static const uint8_t p256_oid[] = {0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07};
 
+/* What names Ed25519: OBJECT IDENTIFIER 1.3.101.112 (RFC 8410), or a PrintableString; both DER. */
+static const uint8_t ed25519_oid[] = {0x06, 0x03, 0x2b, 0x65, 0x70};
+static const uint8_t ed25519_name[] = "\x13\x0c"
+                                      "edwards25519";
+
 /* A modulus of 4096 bits; receivers' keys beyond are refused. */
 #define RSA_OCTETS_MIN 256
 #define RSA_OCTETS_MAX 512
@@ -115,7 +120,7 @@ int token_make_constant(struct token *t, const struct token_constant *c, CK_OBJE
 /* What every way to make a key needs; the parts are borrowed by the template. */
 struct plan {
     enum token_rule_set set;
-    unsigned long mechanism; /* of a KEK; 0 else */
+    unsigned long mechanism; /* of a KEK or an Ed25519 key; 0 else */
     uint8_t id[HSM_ID_MAX];
     size_t id_len;
     struct token_kek_parts parts;
@@ -151,7 +156,9 @@ static int make_plan(struct token *t, const struct token_key_name *name, struct 
         return r;
     p->set = token_rules_of(name->kind);
     p->mechanism = 0;
-    if (name->kind != TOKEN_SIGNING_KEY) {
+    if (name->kind == TOKEN_SIGNING_ED25519) {
+        p->mechanism = CKM_EDDSA;
+    } else if (name->kind != TOKEN_SIGNING_KEY) {
         r = token_profile_mechanism(t, name->wrap, &p->mechanism);
         if (r < 0)
             return r;
@@ -400,34 +407,70 @@ int token_make_public(struct token *t, const struct token_key_name *name, EVP_PK
 
 /* ---------------------------------------------------------------- signing keys ----- */
 
+/* How a pair is asked for; tokens differ in both for Ed25519. */
+struct pair_form {
+    CK_MECHANISM_TYPE generate;
+    const uint8_t *params; /* CKA_EC_PARAMS */
+    size_t params_len;
+    bool restrict_to; /* CKA_ALLOWED_MECHANISMS is given */
+};
+
+/* The public half, then the private one. */
+static CK_RV generate_pair(struct token *t, const struct pair_form *form, const struct plan *p,
+                           const char *label, CK_OBJECT_HANDLE ret_o[static 2])
+{
+    CK_MECHANISM gen = {.mechanism = form->generate};
+    CK_MECHANISM_TYPE allowed = p->mechanism;
+    struct token_template pub = {.n = 0}, priv = {.n = 0};
+
+    token_attr_add(&pub, CKA_EC_PARAMS, form->params, form->params_len);
+    token_attr_add(&pub, CKA_LABEL, label, strlen(label));
+    token_attr_add(&pub, CKA_ID, p->id, p->id_len);
+    token_rules_add(t, TOKEN_RULES_PUBLIC, &pub);
+    token_attr_add(&priv, CKA_LABEL, label, strlen(label));
+    token_attr_add(&priv, CKA_ID, p->id, p->id_len);
+    if (form->restrict_to)
+        token_attr_add(&priv, CKA_ALLOWED_MECHANISMS, &allowed, sizeof(allowed));
+    token_rules_add(t, p->set, &priv);
+    return t->f->C_GenerateKeyPair(t->session, &gen, pub.a, pub.n, priv.a, priv.n, &ret_o[0],
+                                   &ret_o[1]);
+}
+
 static int make_pair(struct token *t, const struct token_key_name *name)
 {
-    CK_MECHANISM gen = {.mechanism = CKM_EC_KEY_PAIR_GEN};
-    struct token_template pub = {.n = 0};
+    static const struct pair_form p256[] = {
+        {CKM_EC_KEY_PAIR_GEN, p256_oid, sizeof(p256_oid), false}};
+    static const struct pair_form ed25519[] = {
+        {CKM_EC_EDWARDS_KEY_PAIR_GEN, ed25519_oid, sizeof(ed25519_oid), true},
+        {CKM_EC_EDWARDS_KEY_PAIR_GEN, ed25519_name, sizeof(ed25519_name) - 1, true},
+        {CKM_EC_EDWARDS_KEY_PAIR_GEN, ed25519_oid, sizeof(ed25519_oid), false},
+        {CKM_EC_EDWARDS_KEY_PAIR_GEN, ed25519_name, sizeof(ed25519_name) - 1, false},
+    };
+    const bool second = name->kind == TOKEN_SIGNING_ED25519;
+    const struct pair_form *form = second ? ed25519 : p256;
+    size_t n = second ? ARRAY_SIZE(ed25519) : ARRAY_SIZE(p256);
     struct plan p = {.mechanism = 0};
-    CK_OBJECT_HANDLE pub_o, priv_o;
-    CK_RV rv;
-    int r = make_plan(t, name, &p);
+    CK_OBJECT_HANDLE o[2] = {0};
+    CK_RV rv = CKR_GENERAL_ERROR;
+    int r = second ? token_sign_has_eddsa(t, name->label) : 0;
 
+    if (r == 0)
+        r = make_plan(t, name, &p);
     if (r < 0)
         return r;
-    token_attr_add(&pub, CKA_EC_PARAMS, p256_oid, sizeof(p256_oid));
-    token_attr_add(&pub, CKA_LABEL, name->label, strlen(name->label));
-    token_attr_add(&pub, CKA_ID, p.id, p.id_len);
-    token_rules_add(t, TOKEN_RULES_PUBLIC, &pub);
-    token_rules_add(t, p.set, &p.tpl);
-    rv = t->f->C_GenerateKeyPair(t->session, &gen, pub.a, pub.n, p.tpl.a, p.tpl.n, &pub_o, &priv_o);
+    for (size_t i = 0; i < n && rv != CKR_OK; i++)
+        rv = generate_pair(t, &form[i], &p, name->label, o);
     if (rv != CKR_OK)
         return token_log(t, "C_GenerateKeyPair", rv);
-    r = keep_if_good(t, &p, priv_o);
+    r = keep_if_good(t, &p, o[1]);
     if (r < 0)
-        (void)token_object_destroy(t, pub_o);
+        (void)token_object_destroy(t, o[0]);
     return r;
 }
 
 int token_make_key(struct token *t, const struct token_key_name *name)
 {
-    if (name->kind == TOKEN_SIGNING_KEY)
+    if (name->kind == TOKEN_SIGNING_KEY || name->kind == TOKEN_SIGNING_ED25519)
         return make_pair(t, name);
     return make_kek(t, name);
 }

@@ -40,10 +40,9 @@ static const struct rule rules[] = {
 enum token_rule_set token_rules_of(enum token_kind kind)
 {
     static const enum token_rule_set sets[] = {
-        [TOKEN_STORAGE_KEK] = TOKEN_RULES_STORAGE_KEK,
-        [TOKEN_BSA_KEK] = TOKEN_RULES_BSA_KEK,
-        [TOKEN_BSA_RSA] = TOKEN_RULES_BSA_RSA,
-        [TOKEN_SIGNING_KEY] = TOKEN_RULES_PRIVATE,
+        [TOKEN_STORAGE_KEK] = TOKEN_RULES_STORAGE_KEK, [TOKEN_BSA_KEK] = TOKEN_RULES_BSA_KEK,
+        [TOKEN_BSA_RSA] = TOKEN_RULES_BSA_RSA,         [TOKEN_SIGNING_KEY] = TOKEN_RULES_PRIVATE,
+        [TOKEN_SIGNING_ED25519] = TOKEN_RULES_PRIVATE,
     };
 
     return sets[kind];
@@ -174,8 +173,9 @@ static int check_aes(struct token *t, CK_OBJECT_HANDLE o, struct token_findings 
     return 0;
 }
 
+/* unset_ok: a token that does not know the attribute, or left it empty, is no finding. */
 static int check_mechanism(struct token *t, CK_OBJECT_HANDLE o, CK_MECHANISM_TYPE want,
-                           struct token_findings *f)
+                           bool unset_ok, struct token_findings *f)
 {
     CK_MECHANISM_TYPE list[16];
     size_t len = 0;
@@ -183,7 +183,8 @@ static int check_mechanism(struct token *t, CK_OBJECT_HANDLE o, CK_MECHANISM_TYP
                               (struct token_octets){list, sizeof(list)}, &len);
 
     if (r == TEKD_ENOTFOUND || (r == 0 && len == 0)) {
-        finding(f, "CKA_ALLOWED_MECHANISMS is not set, must be 0x%lx", want);
+        if (!unset_ok)
+            finding(f, "CKA_ALLOWED_MECHANISMS is not set, must be 0x%lx", want);
         return 0;
     }
     if (r == TEKD_ETOOBIG || (r == 0 && len != sizeof(list[0]))) {
@@ -264,7 +265,7 @@ static int check_unwrap_template(struct token *t, CK_OBJECT_HANDLE o, struct tok
 static int check_kek(struct token *t, CK_OBJECT_HANDLE o, enum token_rule_set set,
                      CK_MECHANISM_TYPE mechanism, struct token_findings *f)
 {
-    int r = check_mechanism(t, o, mechanism, f);
+    int r = check_mechanism(t, o, mechanism, false, f);
 
     if (r == 0 && set != TOKEN_RULES_BSA_RSA)
         r = check_aes(t, o, f);
@@ -281,7 +282,9 @@ int token_rules_check(struct token *t, CK_OBJECT_HANDLE o, enum token_rule_set s
 
     if (r == 0 && set != TOKEN_RULES_BSA_RSA && set != TOKEN_RULES_PUBLIC)
         r = check_origin(t, o, &f);
-    if (r == 0 && mechanism)
+    if (r == 0 && mechanism && set == TOKEN_RULES_PRIVATE)
+        r = check_mechanism(t, o, mechanism, true, &f);
+    else if (r == 0 && mechanism)
         r = check_kek(t, o, set, mechanism, &f);
     if (r < 0)
         return r;

@@ -1,9 +1,22 @@
-/* Signing keys, through libp11. */
+/* Signing keys. */
 #include "token/token_impl.h"
 
+#include <openssl/bn.h>
+#include <openssl/ecdsa.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <string.h>
+
+#define ED25519_SIGNATURE_LEN 64
+#define HALF_MAX              48 /* octets of r, and of s, of P-384 */
+
+struct token_signing {
+    struct token *t;
+    CK_OBJECT_HANDLE object;
+    EVP_PKEY *public;
+    CK_MECHANISM_TYPE mechanism;
+    size_t half; /* octets of r and of s; 0: Ed25519 */
+};
 
 /* A label may be given plainly or in a URI; the URI may name the token once more. */
 struct wanted {
@@ -72,97 +85,209 @@ static int read_name(struct token *t, const char *name, struct wanted *ret_w)
     return r;
 }
 
-/* libp11's object of the key whose label and id were found to be unique. */
-static PKCS11_KEY *pick(const struct token_key *want, PKCS11_KEY *keys, unsigned n)
+/* ---------------------------------------------------------------- signing ---------- */
+
+/* Tokens give r || s. */
+static int to_der(const uint8_t *raw, size_t half, struct hsm_signature *ret_signature)
 {
-    for (unsigned i = 0; i < n; i++) {
-        if (keys[i].label && strcmp(keys[i].label, want->label) == 0 &&
-            keys[i].id_len == want->id_len &&
-            (want->id_len == 0 || memcmp(keys[i].id, want->id, want->id_len) == 0))
-            return &keys[i];
+    ECDSA_SIG *sig = ECDSA_SIG_new();
+    BIGNUM *r = BN_bin2bn(raw, (int)half, NULL);
+    BIGNUM *s = BN_bin2bn(raw + half, (int)half, NULL);
+    unsigned char *p = ret_signature->octets;
+    int len = 0;
+
+    if (sig && r && s && ECDSA_SIG_set0(sig, r, s) == 1) {
+        len = i2d_ECDSA_SIG(sig, NULL);
+        if (len > 0 && len <= HSM_SIGNATURE_MAX)
+            (void)i2d_ECDSA_SIG(sig, &p);
+    } else {
+        BN_free(r);
+        BN_free(s);
     }
-    return NULL;
+    ECDSA_SIG_free(sig);
+    if (len <= 0 || len > HSM_SIGNATURE_MAX)
+        return TEKD_ECRYPTO;
+    ret_signature->len = (uint16_t)len;
+    return 0;
 }
 
-/* The public half is an object of its own: a signature shows that it belongs to the private one. */
-static bool halves_agree(EVP_PKEY *key)
+int token_signing_sign(struct token_signing *k, const void *data, size_t len,
+                       struct hsm_signature *ret_signature)
 {
-    static const unsigned char digest[32] = {1};
-    EVP_PKEY_CTX *sign = EVP_PKEY_CTX_new(key, NULL), *verify = EVP_PKEY_CTX_new(key, NULL);
-    unsigned char sig[HSM_SIGNATURE_MAX];
-    size_t len = sizeof(sig);
-    bool ok;
+    CK_MECHANISM mechanism = {.mechanism = k->mechanism};
+    CK_ULONG expected = k->half ? 2 * k->half : ED25519_SIGNATURE_LEN;
+    struct token *t = k->t;
+    CK_BYTE out[2 * HALF_MAX];
+    CK_ULONG out_len = sizeof(out);
+    CK_RV rv;
 
-    ok = sign && verify && EVP_PKEY_sign_init(sign) > 0 &&
-         EVP_PKEY_sign(sign, sig, &len, digest, sizeof(digest)) > 0 &&
-         EVP_PKEY_verify_init(verify) > 0 &&
-         EVP_PKEY_verify(verify, sig, len, digest, sizeof(digest)) > 0;
-    EVP_PKEY_CTX_free(sign);
-    EVP_PKEY_CTX_free(verify);
+    if (k->half ? len == 0 || len > HSM_DIGEST_MAX : len > TOKEN_TEXT_MAX)
+        return TEKD_EINVAL;
+    if (k->half && len > k->half)
+        len = k->half; /* FIPS 186-4, 6.4: the leftmost bits of a digest */
+    rv = t->f->C_SignInit(t->session, &mechanism, k->object);
+    if (rv != CKR_OK)
+        return token_log(t, "C_SignInit", rv);
+    rv = t->f->C_Sign(t->session, (CK_BYTE *)(uintptr_t)data, len, out, &out_len);
+    if (rv != CKR_OK)
+        return token_log(t, "C_Sign", rv);
+    if (out_len != expected)
+        return token_say(t, TEKD_EHSM, "C_Sign: a signature of %lu octets, not %lu", out_len,
+                         expected);
+    if (k->half)
+        return to_der(out, k->half, ret_signature);
+    memcpy(ret_signature->octets, out, out_len);
+    ret_signature->len = (uint16_t)out_len;
+    return 0;
+}
+
+/* ---------------------------------------------------------------- finding ---------- */
+
+int token_sign_has_eddsa(struct token *t, const char *label)
+{
+    CK_MECHANISM_INFO info = {.flags = 0};
+    CK_RV rv = t->f->C_GetMechanismInfo(t->slot_id, CKM_EDDSA, &info);
+
+    if (rv == CKR_OK && (info.flags & CKF_SIGN) != 0)
+        return 0;
+    if (rv != CKR_OK && rv != CKR_MECHANISM_INVALID)
+        return token_log(t, "C_GetMechanismInfo", rv);
+    return token_say(t, TEKD_ENOTFOUND, "key \"%s\": the token has no CKM_EDDSA (Ed25519)", label);
+}
+
+static bool verifies_ecdsa(EVP_PKEY *key, const struct hsm_signature *s, const uint8_t *data,
+                           size_t len)
+{
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(key, NULL);
+    bool ok = ctx && EVP_PKEY_verify_init(ctx) > 0 &&
+              EVP_PKEY_verify(ctx, s->octets, s->len, data, len) > 0;
+
+    EVP_PKEY_CTX_free(ctx);
     return ok;
 }
 
-static const char *key_fault(EVP_PKEY *key, enum token_signer which)
+static bool verifies_ed25519(EVP_PKEY *key, const struct hsm_signature *s, const uint8_t *data,
+                             size_t len)
+{
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    bool ok = ctx && EVP_DigestVerifyInit(ctx, NULL, NULL, NULL, key) == 1 &&
+              EVP_DigestVerify(ctx, s->octets, s->len, data, len) == 1;
+
+    EVP_MD_CTX_free(ctx);
+    return ok;
+}
+
+/* The public half is an object of its own: a signature shows that it belongs to the private one. */
+static bool halves_agree(struct token_signing *k)
+{
+    static const uint8_t data[32] = {1};
+    struct hsm_signature s;
+    bool ok = k->public && token_signing_sign(k, data, sizeof(data), &s) == 0 &&
+              (k->half ? verifies_ecdsa : verifies_ed25519)(k->public, &s, data, sizeof(data));
+
+    ERR_clear_error();
+    return ok;
+}
+
+/* Which curve it is on, for what it is wanted; what is wrong with that. */
+static const char *take_curve(struct token_signing *k, enum token_signer which)
 {
     char group[32] = "";
 
-    if (EVP_PKEY_get_base_id(key) != EVP_PKEY_EC)
+    if (which == TOKEN_SIGN_ED25519) {
+        k->mechanism = CKM_EDDSA;
+        return EVP_PKEY_get_base_id(k->public) == EVP_PKEY_ED25519 ? NULL : "it is no Ed25519 key";
+    }
+    if (EVP_PKEY_get_base_id(k->public) != EVP_PKEY_EC)
         return "it is no EC key";
-    (void)EVP_PKEY_get_group_name(key, group, sizeof(group), NULL);
-    if (strcmp(group, "prime256v1") != 0 && strcmp(group, "P-256") != 0 &&
-        (which == TOKEN_SIGN_CHECKPOINT || strcmp(group, "secp384r1") != 0))
-        return which == TOKEN_SIGN_CHECKPOINT ? "it is not on curve P-256"
-                                              : "it is on neither P-256 nor P-384";
-    if (!halves_agree(key))
-        return "what it signs does not verify with its public half: is that in the token?";
-    return NULL;
+    k->mechanism = CKM_ECDSA;
+    (void)EVP_PKEY_get_group_name(k->public, group, sizeof(group), NULL);
+    if (strcmp(group, "prime256v1") == 0 || strcmp(group, "P-256") == 0)
+        k->half = 32;
+    if (which == TOKEN_SIGN_TLS && strcmp(group, "secp384r1") == 0)
+        k->half = 48;
+    if (k->half)
+        return NULL;
+    return which == TOKEN_SIGN_CHECKPOINT ? "it is not on curve P-256"
+                                          : "it is on neither P-256 nor P-384";
 }
 
-static int check_key(struct token *t, const struct wanted *w, struct token_key *ret_key)
+/* By its id, or by its label if it has none; NULL if it is not there once. */
+static int read_public(struct token_signing *k, const struct token_key *found)
 {
+    struct token_template tpl = {.n = 0};
+    CK_OBJECT_HANDLE o[2];
+    size_t n = 0;
+    int r;
+
+    token_attr_add_number(&tpl, CKA_CLASS, CKO_PUBLIC_KEY);
+    token_attr_add_bool(&tpl, CKA_TOKEN, true);
+    if (found->id_len)
+        token_attr_add(&tpl, CKA_ID, found->id, found->id_len);
+    else
+        token_attr_add(&tpl, CKA_LABEL, found->label, strlen(found->label));
+    r = token_attr_find(k->t, &tpl, o, ARRAY_SIZE(o), &n);
+    if (r == TEKD_ETOOBIG || (r == 0 && n != 1))
+        return 0;
+    return r < 0 ? r : token_key_public_of(k->t, o[0], &k->public);
+}
+
+static int check_key(struct token *t, enum token_signer which, const struct wanted *w,
+                     struct token_signing *k)
+{
+    enum token_kind kind = which == TOKEN_SIGN_ED25519 ? TOKEN_SIGNING_ED25519 : TOKEN_SIGNING_KEY;
     struct token_query q = {CKO_PRIVATE_KEY, w->label, w->id, w->id_len};
     char text[TOKEN_REASON_MAX];
-    CK_OBJECT_HANDLE o = 0;
+    struct token_key found;
     int r;
 
-    r = token_key_one(t, &q, &o);
+    r = token_key_one(t, &q, &k->object);
     if (r == 0)
-        r = token_key_read(t, o, TOKEN_SIGNING_KEY, ret_key);
-    if (r < 0 || ret_key->findings.n == 0)
-        return r;
-    token_rules_text(&ret_key->findings, text);
-    return token_say(t, TEKD_EWEAK, "key \"%s\": %s", w->label, text);
+        r = token_key_read(t, k->object, kind, &found);
+    if (r == 0 && found.findings.n != 0) {
+        token_rules_text(&found.findings, text);
+        return token_say(t, TEKD_EWEAK, "key \"%s\": %s", w->label, text);
+    }
+    return r < 0 ? r : read_public(k, &found);
 }
 
-int token_sign_key(struct token *t, enum token_signer which, const char *name, EVP_PKEY **ret_key)
+int token_sign_key(struct token *t, enum token_signer which, const char *name,
+                   struct token_signing **ret_key)
 {
+    AUTO(token_signing) struct token_signing *k = calloc(1, sizeof(*k));
     struct wanted w = {.id_len = 0};
-    struct token_key found = {.kind = 0};
-    PKCS11_KEY *keys = NULL, *p11 = NULL;
-    EVP_PKEY *key = NULL;
-    const char *fault;
-    unsigned n = 0;
+    const char *fault = NULL;
     int r;
 
+    if (!k)
+        return TEKD_ENOMEM;
+    k->t = t;
     r = read_name(t, name, &w);
+    if (r == 0 && which == TOKEN_SIGN_ED25519)
+        r = token_sign_has_eddsa(t, w.label);
     if (r == 0)
-        r = check_key(t, &w, &found);
+        r = check_key(t, which, &w, k);
     if (r < 0)
         return r;
-    if (PKCS11_enumerate_keys(t->slot->token, &keys, &n) == 0)
-        p11 = pick(&found, keys, n);
-    if (p11)
-        key = PKCS11_get_private_key(p11);
-    if (!key) {
-        ERR_clear_error();
-        return token_say(t, TEKD_EHSM, "key \"%s\": libp11 cannot use it", w.label);
-    }
-    fault = key_fault(key, which);
-    ERR_clear_error();
-    if (fault) {
-        EVP_PKEY_free(key);
+    if (k->public)
+        fault = take_curve(k, which);
+    if (!fault && !halves_agree(k))
+        fault = "what it signs does not verify with its public half: is that in the token?";
+    if (fault)
         return token_say(t, TEKD_EWEAK, "key \"%s\": %s", w.label, fault);
-    }
-    *ret_key = key;
+    *ret_key = TAKE(k);
     return 0;
+}
+
+void token_signing_free(struct token_signing *k)
+{
+    if (!k)
+        return;
+    EVP_PKEY_free(k->public);
+    free(k);
+}
+
+EVP_PKEY *token_signing_public(const struct token_signing *k)
+{
+    return k->public;
 }

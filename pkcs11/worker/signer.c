@@ -2,7 +2,8 @@
  * Checkpoints.  A worker never signs what it is told to: it is shown the last checkpoint and the
  * leaves that came since, and signs only what follows from both.
  *
- *   1. last bears a valid signature of our key; or it is the empty log's, which has none.
+ *   1. last bears a valid signature of our key; or it is the empty log's, which has none.  A line
+ * of our Ed25519 key, if it has one, verifies too: the note may be of before that key was set.
  *   2. The compact range given for last has last's size and root.
  *   3. The range is extended leaf by leaf.  Where it passes the size that this worker signed last
  *      for the same origin it must have the root that was signed; and it must pass it.
@@ -13,8 +14,6 @@
  * last proves and nothing else: against a rollback over a restart there is the anchor, not the
  * signer.
  */
-#include <libp11.h>
-#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 #include <stdlib.h>
@@ -31,19 +30,13 @@
 #define SIZE_MAX_SIGNED (UINT64_C(1) << 53)
 
 struct signer {
-    EVP_PKEY *key;    /* in the token, borrowed */
-    EVP_PKEY *public; /* its public half, outside of it */
+    struct token_signing *key;    /* borrowed, as the second */
+    struct token_signing *second; /* signs too; NULL: there is none */
     EVP_MD *sha256;
     struct buf *text;
     size_t n;
     struct note last[SIGNER_LOGS_MAX]; /* the newest we signed, one a log */
 };
-
-static void context_freep(EVP_PKEY_CTX **p)
-{
-    EVP_PKEY_CTX_free(*p);
-}
-#define AUTO_CONTEXT __attribute__((cleanup(context_freep)))
 
 int signer_spki(EVP_PKEY *key, struct hsm_spki *ret_spki)
 {
@@ -56,52 +49,17 @@ int signer_spki(EVP_PKEY *key, struct hsm_spki *ret_spki)
     return 0;
 }
 
-/* libp11 leaves Cryptoki's code in OpenSSL's queue, as a reason of a library of its own. */
-static void log_failure(void)
-{
-    unsigned long e = ERR_peek_last_error();
-    char name[TOKEN_CKR_MAX] = "";
-
-    if (ERR_GET_LIB(e) == ERR_get_CKR_code())
-        token_ckr_text((unsigned long)ERR_GET_REASON(e), name);
-    log_event(LOG_WARN, "hsm", "call-failed", LOG_STR("call", "C_Sign"), LOG_STR("rv", name),
-              LOG_STR("reason", name[0] == 0 ? ERR_reason_error_string(e) : NULL));
-    ERR_clear_error();
-}
-
-int signer_digest(EVP_PKEY *key, const uint8_t *digest, size_t len,
-                  struct hsm_signature *ret_signature)
-{
-    AUTO_CONTEXT EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(key, NULL);
-    size_t out_len = sizeof(ret_signature->octets);
-
-    if (ctx == NULL)
-        return TEKD_ENOMEM;
-    if (EVP_PKEY_sign_init(ctx) != 1 ||
-        EVP_PKEY_sign(ctx, ret_signature->octets, &out_len, digest, len) != 1) {
-        log_failure();
-        return TEKD_EHSM;
-    }
-    ret_signature->len = (uint16_t)out_len;
-    return 0;
-}
-
-int signer_new(EVP_PKEY *key, struct signer **ret_signer)
+int signer_new(struct token_signing *key, struct token_signing *second, struct signer **ret_signer)
 {
     AUTO(signer) struct signer *s = calloc(1, sizeof(*s));
-    struct hsm_spki spki;
-    const uint8_t *p = spki.der;
     int r;
 
     if (s == NULL)
         return TEKD_ENOMEM;
     s->key = key;
-    r = signer_spki(key, &spki);
-    if (r < 0)
-        return r;
-    s->public = d2i_PUBKEY(NULL, &p, spki.len);
+    s->second = second;
     s->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
-    if (s->public == NULL || s->sha256 == NULL)
+    if (s->sha256 == NULL)
         return TEKD_ECRYPTO;
     r = buf_new(NOTE_TEXT_MAX, &s->text);
     if (r < 0)
@@ -114,7 +72,6 @@ void signer_free(struct signer *s)
 {
     if (s == NULL)
         return;
-    EVP_PKEY_free(s->public);
     EVP_MD_free(s->sha256);
     buf_free(s->text);
     free(s);
@@ -188,24 +145,40 @@ static bool hash_equal(const struct merkle_hash *a, const struct merkle_hash *b)
     return memcmp(a->octets, b->octets, sizeof(a->octets)) == 0;
 }
 
-/* The very note that this worker made: its signature need not be checked again. */
+static bool line_equal(const struct note_signature *a, const struct note_signature *b)
+{
+    return a->len == b->len && memcmp(a->key_id, b->key_id, sizeof(a->key_id)) == 0 &&
+           memcmp(a->octets, b->octets, a->len) == 0;
+}
+
+/* The very note that this worker made: its signatures need not be checked again. */
 static bool is_ours(const struct note *last, const struct note *mine)
 {
-    return mine != NULL && last->size == mine->size && hash_equal(&last->root, &mine->root) &&
-           last->n_signatures == 1 && last->signature[0].len == mine->signature[0].len &&
-           memcmp(last->signature[0].key_id, mine->signature[0].key_id,
-                  sizeof(last->signature[0].key_id)) == 0 &&
-           memcmp(last->signature[0].octets, mine->signature[0].octets, last->signature[0].len) ==
-               0;
+    if (mine == NULL || last->size != mine->size || !hash_equal(&last->root, &mine->root) ||
+        last->n_signatures != mine->n_signatures)
+        return false;
+    for (size_t i = 0; i < last->n_signatures; i++) {
+        if (!line_equal(&last->signature[i], &mine->signature[i]))
+            return false;
+    }
+    return true;
 }
 
 static int check_last(struct signer *s, const struct note *last, const struct note *mine)
 {
     if (last->size == 0 && last->n_signatures == 0)
         return 0; /* the empty log; its root is checked with the range */
-    if (is_ours(last, mine) || note_verify(last, s->public) == 0)
+    if (is_ours(last, mine))
         return 0;
-    return refuse("the last checkpoint has no valid signature of this key", last);
+    if (note_verify(last, token_signing_public(s->key)) < 0)
+        return refuse("the last checkpoint has no valid signature of this key", last);
+    if (s->second != NULL) {
+        int r = note_verify(last, token_signing_public(s->second));
+
+        if (r < 0 && r != TEKD_ENOTFOUND)
+            return refuse("the last checkpoint has a wrong signature of the Ed25519 key", last);
+    }
+    return 0;
 }
 
 static int check_range(const struct note *last, const struct merkle_range *range)
@@ -251,32 +224,45 @@ static int extend(const struct protocol_checkpoint *in, const struct note *mine,
 
 /* ---------------------------------------------------------------- signing ---------- */
 
+/* A token that signs wrongly would put a checkpoint into the log that nobody can verify. */
+static int check_own(const struct note *n, EVP_PKEY *public)
+{
+    if (note_verify(n, public) == 0)
+        return 0;
+    log_event(LOG_ERROR, "hsm", "signature-wrong", LOG_STR("origin", n->origin));
+    return TEKD_EHSM;
+}
+
+/* Adds the signature of a key over what is signed: a digest of the text, or the text itself. */
+static int add_line(struct token_signing *key, const void *data, size_t len, struct note *n)
+{
+    EVP_PKEY *public = token_signing_public(key);
+    struct hsm_signature signature;
+    uint8_t id[4];
+    int r = note_key_id(n->origin, public, id);
+
+    if (r == 0)
+        r = token_signing_sign(key, data, len, &signature);
+    if (r == 0)
+        r = note_add(n, id, signature.octets, signature.len);
+    return r < 0 ? r : check_own(n, public);
+}
+
 static int sign_note(struct signer *s, struct note *n)
 {
-    struct hsm_signature signature;
     uint8_t digest[SHA256_LEN];
-    uint8_t id[4];
     int r;
 
     buf_reset(s->text);
     r = note_text(n->origin, n->size, &n->root, s->text);
-    if (r == 0)
-        r = note_key_id(n->origin, s->public, id);
     if (r < 0)
         return r;
     if (EVP_Digest(buf_data(s->text), buf_len(s->text), digest, NULL, s->sha256, NULL) != 1)
         return TEKD_ECRYPTO;
-    r = signer_digest(s->key, digest, sizeof(digest), &signature);
-    if (r == 0)
-        r = note_add(n, id, signature.octets, signature.len);
-    if (r < 0)
-        return r;
-    /* A token that signs wrongly would put a checkpoint into the log that nobody can verify. */
-    if (note_verify(n, s->public) < 0) {
-        log_event(LOG_ERROR, "hsm", "signature-wrong", LOG_STR("origin", n->origin));
-        return TEKD_EHSM;
-    }
-    return 0;
+    r = add_line(s->key, digest, sizeof(digest), n);
+    if (r == 0 && s->second != NULL)
+        r = add_line(s->second, buf_data(s->text), buf_len(s->text), n);
+    return r;
 }
 
 int signer_checkpoint(struct signer *s, const struct protocol_checkpoint *in, struct note *ret_note)

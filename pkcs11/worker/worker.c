@@ -8,7 +8,6 @@
  * place.  Errors about the request itself (no such key, a blob that is none) end nothing.
  */
 #include <errno.h>
-#include <openssl/evp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,9 +29,10 @@
 struct worker {
     const struct worker_options *o;
     struct token *token;
-    struct keks *keks;     /* of key workers */
-    EVP_PKEY *key;         /* of the others */
-    struct signer *signer; /* of the audit worker */
+    struct keks *keks;            /* of key workers */
+    struct token_signing *key;    /* of the others */
+    struct token_signing *second; /* of the audit worker; NULL: checkpoints have one signature */
+    struct signer *signer;        /* of the audit worker */
     bool prevents_wrap_out;
     struct token_tek held; /* unwrapped for one export, and what the next one needs too */
     struct buf *out;
@@ -170,14 +170,15 @@ static int do_checkpoint(struct worker *w, const struct protocol_request *rq,
 static int do_sign_tls(struct worker *w, const struct protocol_request *rq,
                        struct protocol_reply *reply)
 {
-    return signer_digest(w->key, rq->digest.octets, rq->digest.len, &reply->signature);
+    return token_signing_sign(w->key, rq->digest.octets, rq->digest.len, &reply->signature);
 }
 
 static int do_public_key(struct worker *w, const struct protocol_request *rq,
                          struct protocol_reply *reply)
 {
-    (void)rq;
-    return signer_spki(w->key, &reply->spki);
+    struct token_signing *key = rq->key == PROTOCOL_KEY_MAIN ? w->key : w->second;
+
+    return key == NULL ? TEKD_EINVAL : signer_spki(token_signing_public(key), &reply->spki);
 }
 
 typedef int serve_fn(struct worker *w, const struct protocol_request *rq,
@@ -316,6 +317,16 @@ static int play_attacks(struct worker *w)
     return r;
 }
 
+static int prepare_signer(struct worker *w)
+{
+    const struct control_configure *c = w->o->configure;
+    int r = token_sign_key(w->token, TOKEN_SIGN_CHECKPOINT, c->checkpoint_key, &w->key);
+
+    if (r == 0 && c->ed25519_key[0] != 0)
+        r = token_sign_key(w->token, TOKEN_SIGN_ED25519, c->ed25519_key, &w->second);
+    return r < 0 ? r : signer_new(w->key, w->second, &w->signer);
+}
+
 static int prepare_role(struct worker *w)
 {
     const struct control_configure *c = w->o->configure;
@@ -326,8 +337,7 @@ static int prepare_role(struct worker *w)
         r = play_attacks(w);
         return r < 0 ? r : keks_new(w->token, &w->keks);
     case PROTOCOL_ROLE_AUDIT:
-        r = token_sign_key(w->token, TOKEN_SIGN_CHECKPOINT, c->checkpoint_key, &w->key);
-        return r < 0 ? r : signer_new(w->key, &w->signer);
+        return prepare_signer(w);
     case PROTOCOL_ROLE_TLS:
         return token_sign_key(w->token, TOKEN_SIGN_TLS, c->tls_key, &w->key);
     default:
@@ -383,7 +393,8 @@ static void finalise(struct worker *w)
     (void)alarm(FINALISE_S);
     keks_free(w->keks);
     signer_free(w->signer);
-    EVP_PKEY_free(w->key);
+    token_signing_free(w->second);
+    token_signing_free(w->key);
     token_free(w->token);
     buf_free(w->out);
 }

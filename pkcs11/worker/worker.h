@@ -118,23 +118,20 @@ int keks_get(struct keks *k, const struct hsm_kek *want, const struct token_kek 
 #define SIGNER_LOGS_MAX 16
 
 struct signer;
-/* key signs in the token; it is borrowed.  Errors: TEKD_ECRYPTO, TEKD_ENOMEM. */
-int signer_new(EVP_PKEY *key, struct signer **ret_signer);
+/* Both sign in the token and are borrowed; second may be NULL.  Errors: TEKD_ECRYPTO, TEKD_ENOMEM.
+ */
+int signer_new(struct token_signing *key, struct token_signing *second, struct signer **ret_signer);
 void signer_free(struct signer *s);
 AUTO_DEFINE(signer)
 
 /*
- * Extends the log and signs its head.  Errors: TEKD_ETAMPER (last is not signed by us, the range
- * is not that of last, the new head contradicts one signed before, the epoch is one before the
- * newest that was signed, or begins anew and does not follow it), TEKD_EFORMAT (the origin),
- * TEKD_EINVAL (too many logs), TEKD_EHSM.
+ * Extends the log and signs its head, with each key.  Errors: TEKD_ETAMPER (last is not signed by
+ * us, or has a line of ours that does not verify, the range is not that of last, the new head
+ * contradicts one signed before, the epoch is one before the newest that was signed, or begins anew
+ * and does not follow it), TEKD_EFORMAT (the origin), TEKD_EINVAL (too many logs), TEKD_EHSM.
  */
 int signer_checkpoint(struct signer *s, const struct protocol_checkpoint *in,
                       struct note *ret_note);
-
-/* An ECDSA signature of a digest in DER.  Errors: TEKD_EHSM. */
-int signer_digest(EVP_PKEY *key, const uint8_t *digest, size_t len,
-                  struct hsm_signature *ret_signature);
 
 /* The public half in DER.  Errors: TEKD_ECRYPTO. */
 int signer_spki(EVP_PKEY *key, struct hsm_spki *ret_spki);

@@ -152,6 +152,10 @@ static const struct setting hsm_settings[] = {
          .meaning = "CKA_LABEL of the KEK under which TEKs are stored."),
     TEXT(hsm, checkpoint_key, .max = LABEL_OCTETS, .def = "tekd-checkpoint",
          .meaning = "CKA_LABEL of the EC P-256 key that signs the audit log's checkpoints."),
+    TEXT(hsm, checkpoint_ed25519_key, .max = LABEL_OCTETS, .flags = SETTING_OFF,
+         .sample = "tekd-checkpoint-ed25519",
+         .meaning = "CKA_LABEL of an Ed25519 key that signs them too, a second signature line in "
+                    "each. The HSM must have CKM_EDDSA."),
     END,
 };
 

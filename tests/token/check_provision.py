@@ -13,7 +13,7 @@ import unittest
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 
@@ -162,7 +162,8 @@ class Keys(Case):
 
     def test_each_kind_is_made_once(self):
         commands = (("kek", "storage", "--label", "s"), ("kek", "bsa", "--label", "b"),
-                    ("key", "checkpoint", "--label", "c"), ("key", "tls", "--label", "t"))
+                    ("key", "checkpoint", "--label", "c"), ("key", "tls", "--label", "t"),
+                    ("key", "checkpoint", "--label", "e", "--type", "ed25519"))
         for words in commands:
             self.assertTrue(json.loads(self.on(*words, "--json").stdout)["created"])
         before = self.keys()
@@ -172,7 +173,8 @@ class Keys(Case):
         self.assertEqual(before, self.keys())
         self.assertEqual({k: v["kind"] for k, v in before.items()},
                          {"s": "storage-kek", "b": "bsa-kek", "c": "signing-key",
-                          "t": "signing-key"})
+                          "t": "signing-key", "e": "signing-key"})
+        self.assertEqual((before["c"]["type"], before["e"]["type"]), ("EC", "Edwards"))
         self.assertTrue(all(k["findings"] == [] and not k["imported"] for k in before.values()))
 
     def test_another_kind_or_id_under_the_label_is_refused(self):
@@ -251,6 +253,16 @@ class Keys(Case):
         self.on("key", "checkpoint", "--label", "c", "--out", self.path("c.pem"))
         key = serialization.load_pem_public_key(self.read("c.pem").encode())
         self.assertIsInstance(key.curve, ec.SECP256R1)
+        self.on("key", "checkpoint", "--label", "e", "--type", "ed25519", "--out",
+                self.path("e.pem"))
+        key = serialization.load_pem_public_key(self.read("e.pem").encode())
+        self.assertIsInstance(key, ed25519.Ed25519PublicKey)
+        for label, kind in (("c", "ed25519"), ("e", "p256")):
+            self.assertIn("exists with another type", self.on(
+                "key", "checkpoint", "--label", label, "--type", kind, expect=1).stderr)
+        self.on("key", "checkpoint", "--label", "x", "--type", "ed448", expect=2)
+        self.on("key", "tls", "--label", "x", "--type", "ed25519", expect=2)
+        self.assertEqual(set(self.keys()), {"c", "e"})
         self.on("kek", "public", "--label", "r", "--from", self.path("c.pem"), expect=2)
         self.on("kek", "public", "--label", "r", "--from", self.path("none.pem"), expect=1)
 

@@ -28,3 +28,7 @@ endforeach()
 # What the pool costs against the bare loop; run by hand.
 add_executable(bench_hsm bench_hsm.c)
 target_link_libraries(bench_hsm PRIVATE tekd_hsm_fixture)
+
+# What a second signature in each checkpoint costs; run by hand.
+add_executable(bench_sign bench_sign.c)
+target_link_libraries(bench_sign PRIVATE tekd_hsm_fixture)

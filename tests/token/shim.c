@@ -89,6 +89,35 @@ static CK_RV generate_key(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_ATTRIBUTE *t,
     return real->C_GenerateKey(s, m, kept, n_kept, o);
 }
 
+static CK_RV generate_pair(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_ATTRIBUTE *pub, CK_ULONG n_pub,
+                           CK_ATTRIBUTE *priv, CK_ULONG n_priv, CK_OBJECT_HANDLE *pub_o,
+                           CK_OBJECT_HANDLE *priv_o)
+{
+    for (CK_ULONG i = 0; i < n_priv; i++) {
+        if (priv[i].type == CKA_ALLOWED_MECHANISMS && mode_is("no-allowed-mechanisms"))
+            return CKR_ATTRIBUTE_TYPE_INVALID;
+    }
+    return real->C_GenerateKeyPair(s, m, pub, n_pub, priv, n_priv, pub_o, priv_o);
+}
+
+static CK_RV get_mechanism_info(CK_SLOT_ID id, CK_MECHANISM_TYPE type, CK_MECHANISM_INFO *info)
+{
+    if (type == CKM_EDDSA && mode_is("no-eddsa"))
+        return CKR_MECHANISM_INVALID;
+    return real->C_GetMechanismInfo(id, type, info);
+}
+
+/* An Ed25519 signature of a text that is longer than a digest: what the probe at the start signs
+ * is not. */
+static CK_RV sign(CK_SESSION_HANDLE s, CK_BYTE *data, CK_ULONG len, CK_BYTE *out, CK_ULONG *out_len)
+{
+    CK_RV rv = real->C_Sign(s, data, len, out, out_len);
+
+    if (rv == CKR_OK && out != NULL && len > 64 && mode_is("signs-texts-wrongly"))
+        out[0] ^= 1;
+    return rv;
+}
+
 static CK_RV wrap_key(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE kek,
                       CK_OBJECT_HANDLE key, CK_BYTE *out, CK_ULONG *len)
 {
@@ -123,6 +152,9 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST **list)
     shim.C_GetTokenInfo = get_token_info;
     shim.C_Login = login;
     shim.C_GenerateKey = generate_key;
+    shim.C_GenerateKeyPair = generate_pair;
+    shim.C_GetMechanismInfo = get_mechanism_info;
+    shim.C_Sign = sign;
     shim.C_WrapKey = wrap_key;
     shim.C_SetAttributeValue = set_attributes;
     *list = &shim;

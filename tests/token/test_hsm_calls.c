@@ -497,6 +497,112 @@ static void hsm_sign_checkpoint__refuses_a_note_not_its_own(void **state)
     assert_int_equal(chain_sign(f, &bad, 5, 1), TEKD_EFORMAT);
 }
 
+/* ---------------------------------------------------------------- two signatures --- */
+
+static void start_with_second(struct fixture *f)
+{
+    fixture_stop(f);
+    f->options.ed25519_key = FIXTURE_ED25519;
+    fixture_start(f);
+}
+
+static void start_without_second(struct fixture *f)
+{
+    fixture_stop(f);
+    f->options.ed25519_key = NULL;
+    fixture_start(f);
+}
+
+static void hsm_sign_checkpoint__signs_with_both_keys(void **state)
+{
+    struct fixture *f = *state;
+    EVP_PKEY *keys[2];
+    struct chain c;
+
+    start_with_second(f);
+    keys[0] = public_key(f, HSM_PUBLIC_CHECKPOINT);
+    keys[1] = public_key(f, HSM_PUBLIC_ED25519);
+    assert_int_equal(EVP_PKEY_get_base_id(keys[1]), EVP_PKEY_ED25519);
+    chain_init(&c);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(chain_sign(f, &c, 5 * i, 5), 0);
+        assert_int_equal(c.last.n_signatures, 2);
+        for (size_t k = 0; k < 2; k++) {
+            uint8_t id[4];
+
+            assert_int_equal(note_key_id(c.last.origin, keys[k], id), 0);
+            assert_memory_equal(c.last.signature[k].key_id, id, sizeof(id));
+            assert_int_equal(note_verify(&c.last, keys[k]), 0);
+        }
+    }
+    EVP_PKEY_free(keys[0]);
+    EVP_PKEY_free(keys[1]);
+}
+
+/* Each start is another worker, which knows of the last note what it is shown. */
+static void hsm_sign_checkpoint__goes_on_when_the_second_key_comes_and_goes(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_spki spki;
+    struct chain c;
+
+    fixture_start(f);
+    chain_init(&c);
+    assert_int_equal(chain_sign(f, &c, 0, 5), 0);
+    assert_int_equal(c.last.n_signatures, 1);
+    assert_int_equal(hsm_public_key(f->hsm, HSM_PUBLIC_ED25519, fixture_in(10), &spki),
+                     TEKD_EINVAL);
+    start_with_second(f);
+    assert_int_equal(chain_sign(f, &c, 5, 0), 0); /* the same size again, now with both */
+    assert_int_equal(c.last.n_signatures, 2);
+    assert_int_equal(chain_sign(f, &c, 5, 5), 0);
+    start_without_second(f);
+    assert_int_equal(chain_sign(f, &c, 10, 5), 0);
+    assert_int_equal(c.last.n_signatures, 1);
+}
+
+static void hsm_sign_checkpoint__checks_its_second_signature(void **state)
+{
+    struct fixture *f = *state;
+    struct chain c, bad;
+
+    start_with_second(f);
+    chain_init(&c);
+    assert_int_equal(chain_sign(f, &c, 0, 5), 0);
+    bad = c;
+    bad.last.signature[1].octets[20] ^= 1;
+    assert_int_equal(chain_sign(f, &bad, 5, 1), TEKD_ETAMPER);
+    bad = c; /* the key ids exchanged */
+    memcpy(bad.last.signature[0].key_id, c.last.signature[1].key_id, 4);
+    memcpy(bad.last.signature[1].key_id, c.last.signature[0].key_id, 4);
+    assert_int_equal(chain_sign(f, &bad, 5, 1), TEKD_ETAMPER);
+    bad = c; /* twice, and wrong the second time */
+    bad.last.signature[2] = bad.last.signature[1];
+    bad.last.signature[2].octets[0] ^= 1;
+    bad.last.n_signatures = 3;
+    assert_int_equal(chain_sign(f, &bad, 5, 1), TEKD_ETAMPER);
+    bad = c; /* only the second */
+    bad.last.signature[0] = bad.last.signature[1];
+    bad.last.n_signatures = 1;
+    assert_int_equal(chain_sign(f, &bad, 5, 1), TEKD_ETAMPER);
+    start_without_second(f); /* then it is not looked at */
+    bad = c;
+    bad.last.signature[1].octets[20] ^= 1;
+    assert_int_equal(chain_sign(f, &bad, 5, 1), 0);
+}
+
+/* A token that signs texts wrongly gets no checkpoint out. */
+static void hsm_sign_checkpoint__refuses_a_wrong_second_signature(void **state)
+{
+    struct fixture *f = *state;
+    struct chain c;
+
+    fixture_shim(f, "signs-texts-wrongly");
+    start_with_second(f);
+    chain_init(&c);
+    assert_int_equal(chain_sign(f, &c, 0, 5), TEKD_EHSM);
+}
+
 /* ---------------------------------------------------------------- status ----------- */
 
 static void hsm_status_get__shows_token_and_workers(void **state)
@@ -560,6 +666,10 @@ int main(void)
         TEST(hsm_sign_checkpoint__begins_the_next_epoch_and_no_other),
         TEST(hsm_sign_checkpoint__refuses_a_range_of_another_log),
         TEST(hsm_sign_checkpoint__refuses_a_note_not_its_own),
+        TEST(hsm_sign_checkpoint__signs_with_both_keys),
+        TEST(hsm_sign_checkpoint__goes_on_when_the_second_key_comes_and_goes),
+        TEST(hsm_sign_checkpoint__checks_its_second_signature),
+        TEST(hsm_sign_checkpoint__refuses_a_wrong_second_signature),
         TEST(hsm_status_get__shows_token_and_workers),
         TEST(hsm_status_get__shows_a_token_that_keeps_teks_in),
     };

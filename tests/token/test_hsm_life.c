@@ -274,6 +274,20 @@ static void hsm_new__reports_a_missing_signing_key(void **state)
     assert_non_null(strstr(st.reason, "nothing"));
 }
 
+static void hsm_new__reports_a_token_without_ed25519(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_status st;
+
+    fixture_shim(f, "no-eddsa");
+    f->options.ed25519_key = FIXTURE_ED25519;
+    assert_int_equal(fixture_start_any(f), HSM_DOWN);
+    hsm_status_get(f->hsm, &st);
+    assert_int_equal(st.error, TEKD_ENOTFOUND);
+    assert_non_null(strstr(st.reason, FIXTURE_ED25519));
+    assert_non_null(strstr(st.reason, "CKM_EDDSA"));
+}
+
 /* ---------------------------------------------------------------- by hand ---------- */
 
 static int run_by_hand(const char *argument)
@@ -560,6 +574,7 @@ int main(void)
         TEST(hsm_new__refuses_bad_options),
         TEST(hsm_new__reports_what_is_no_module),
         TEST(hsm_new__reports_a_missing_signing_key),
+        TEST(hsm_new__reports_a_token_without_ed25519),
         cmocka_unit_test(tekd_hsm__refuses_to_be_started_by_hand),
         TEST(supervisor__waits_for_no_worker_that_has_ended),
         TEST(supervisor__kills_a_start_that_hangs_and_then_starts_the_next),

@@ -214,7 +214,8 @@ static void token_make_handed_out__refuses_weak_receivers(void **state)
 
 static void token_make_key__never_takes_a_label_twice(void **state)
 {
-    static const enum token_kind kinds[] = {TOKEN_STORAGE_KEK, TOKEN_BSA_KEK, TOKEN_SIGNING_KEY};
+    static const enum token_kind kinds[] = {TOKEN_STORAGE_KEK, TOKEN_BSA_KEK, TOKEN_SIGNING_KEY,
+                                            TOKEN_SIGNING_ED25519};
     struct lab *l = *state;
 
     lab_make_key(l, TOKEN_BSA_KEK, "taken");

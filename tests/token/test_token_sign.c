@@ -1,4 +1,4 @@
-/* Signing keys through libp11. */
+/* Signing keys on a curve of NIST. */
 #include "lab.h"
 
 #include <string.h>
@@ -46,29 +46,38 @@ static void make_pair(struct lab *l, const struct pair *p)
                      CKR_OK);
 }
 
+static bool verifies(EVP_PKEY *key, const struct hsm_signature *sig, const uint8_t *digest,
+                     size_t len)
+{
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(key, NULL);
+    bool ok;
+
+    assert_int_equal(EVP_PKEY_verify_init(ctx), 1);
+    ok = EVP_PKEY_verify(ctx, sig->octets, sig->len, digest, len) == 1;
+    EVP_PKEY_CTX_free(ctx);
+    return ok;
+}
+
 /* Signs inside the token, verifies with what token_key_public() gives. */
 static void signs(struct lab *l, enum token_signer which, const char *name, const char *label)
 {
-    static const uint8_t text[] = "what is signed";
-    EVP_PKEY *key = NULL, *pub = NULL;
-    EVP_MD_CTX *sign = EVP_MD_CTX_new(), *verify = EVP_MD_CTX_new();
-    uint8_t sig[HSM_SIGNATURE_MAX];
-    size_t len = sizeof(sig);
+    static const uint8_t digest[HSM_DIGEST_MAX + 1] = {1, 2, 3};
+    AUTO(token_signing) struct token_signing *key = NULL;
+    struct hsm_signature sig;
+    EVP_PKEY *pub = NULL;
 
     assert_int_equal(token_sign_key(l->token, which, name, &key), 0);
     assert_int_equal(token_key_public(l->token, label, &pub), 0);
-    assert_int_equal(EVP_DigestSignInit(sign, NULL, EVP_sha256(), NULL, key), 1);
-    assert_int_equal(EVP_DigestSign(sign, sig, &len, text, sizeof(text)), 1);
-    assert_int_equal(EVP_DigestVerifyInit(verify, NULL, EVP_sha256(), NULL, pub), 1);
-    assert_int_equal(EVP_DigestVerify(verify, sig, len, text, sizeof(text)), 1);
-    sig[len - 1] ^= 1;
-    EVP_MD_CTX_reset(verify);
-    assert_int_equal(EVP_DigestVerifyInit(verify, NULL, EVP_sha256(), NULL, pub), 1);
-    assert_int_not_equal(EVP_DigestVerify(verify, sig, len, text, sizeof(text)), 1);
-    EVP_MD_CTX_free(sign);
-    EVP_MD_CTX_free(verify);
+    assert_int_equal(EVP_PKEY_eq(pub, token_signing_public(key)), 1);
+    for (size_t len = 20; len <= HSM_DIGEST_MAX; len++) {
+        assert_int_equal(token_signing_sign(key, digest, len, &sig), 0);
+        assert_true(verifies(pub, &sig, digest, len));
+        sig.octets[sig.len - 1] ^= 1;
+        assert_false(verifies(pub, &sig, digest, len));
+    }
+    assert_int_equal(token_signing_sign(key, digest, 0, &sig), TEKD_EINVAL);
+    assert_int_equal(token_signing_sign(key, digest, sizeof(digest), &sig), TEKD_EINVAL);
     EVP_PKEY_free(pub);
-    EVP_PKEY_free(key);
 }
 
 static void token_sign_key__signs_by_label_and_by_uri(void **state)
@@ -77,6 +86,7 @@ static void token_sign_key__signs_by_label_and_by_uri(void **state)
 
     lab_make_key(l, TOKEN_SIGNING_KEY, "tekd-tls");
     lab_make_key(l, TOKEN_SIGNING_KEY, "with blank");
+    lab_make_key(l, TOKEN_SIGNING_ED25519, "beside");
     signs(l, TOKEN_SIGN_CHECKPOINT, "tekd-tls", "tekd-tls");
     signs(l, TOKEN_SIGN_TLS, "pkcs11:object=tekd-tls", "tekd-tls");
     signs(l, TOKEN_SIGN_TLS, "pkcs11:token=lab;object=with%20blank;type=private", "with blank");
@@ -99,7 +109,7 @@ static void token_sign_key__refuses_bad_names(void **state)
         {"pkcs11:object=k;slot-id=0", TEKD_EINVAL},
     };
     struct lab *l = *state;
-    EVP_PKEY *key = NULL;
+    struct token_signing *key = NULL;
 
     lab_make_key(l, TOKEN_SIGNING_KEY, "k");
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -113,7 +123,7 @@ static void token_sign_key__refuses_bad_names(void **state)
 
 static void refuses(struct lab *l, enum token_signer which, const char *label, const char *reason)
 {
-    EVP_PKEY *key = NULL;
+    struct token_signing *key = NULL;
 
     assert_int_equal(token_sign_key(l->token, which, label, &key), TEKD_EWEAK);
     lab_assert_reason(l->token, reason);
@@ -154,14 +164,16 @@ static void token_sign_key__refuses_two_of_one_label(void **state)
 {
     const struct pair pair = {"twin", P256, 10, 0, false};
     struct lab *l = *state;
-    EVP_PKEY *key = NULL;
+    struct token_signing *key = NULL;
+    EVP_PKEY *pub = NULL;
 
     make_pair(l, &pair);
     make_pair(l, &pair);
     assert_int_equal(token_sign_key(l->token, TOKEN_SIGN_TLS, "twin", &key), TEKD_EEXIST);
-    assert_int_equal(token_key_public(l->token, "twin", &key), TEKD_EEXIST);
-    assert_int_equal(token_key_public(l->token, "none", &key), TEKD_ENOTFOUND);
+    assert_int_equal(token_key_public(l->token, "twin", &pub), TEKD_EEXIST);
+    assert_int_equal(token_key_public(l->token, "none", &pub), TEKD_ENOTFOUND);
     assert_null(key);
+    assert_null(pub);
 }
 
 /* The public half of another pair under the id of this one. */

@@ -15,7 +15,7 @@ target_compile_definitions(tekd_lab
            TEST_DATA_DIR="${PROJECT_SOURCE_DIR}/tests/data")
 add_dependencies(tekd_lab tekd_token_shim)
 
-foreach(name open login make kek tek vectors attack sign)
+foreach(name open login make kek tek vectors attack sign ed25519)
     add_executable(test_token_${name} test_token_${name}.c)
     target_link_libraries(test_token_${name} PRIVATE tekd_lab)
     add_test(NAME token/${name} COMMAND test_token_${name})

@@ -67,6 +67,7 @@ static size_t requests(struct protocol_request r[static 12])
     r[n++] = (struct protocol_request){.verb = PROTOCOL_DESCRIBE,
                                        .describe = {"bsa-1", HSM_KEK_BSA, HSM_WRAP_AES_KWP}};
     r[n++] = (struct protocol_request){.verb = PROTOCOL_PUBLIC_KEY};
+    r[n++] = (struct protocol_request){.verb = PROTOCOL_PUBLIC_KEY, .key = PROTOCOL_KEY_ED25519};
     for (size_t i = 0; i < n; i++)
         r[i].id = UINT64_C(0x1122334455667788) + i;
     return n;
@@ -450,6 +451,7 @@ static const struct control_message messages[] = {
      .configure = {.module = "/m.so",
                    .token = "pkcs11:token=t",
                    .checkpoint_key = "c",
+                   .ed25519_key = "e",
                    .pin_source = HSM_PIN_CREDENTIAL,
                    .pin = "pin",
                    .log_format = 1,
