@@ -132,9 +132,15 @@ int setup_hsm(struct tekd *t)
 /* ---- store -------------------------------------------------------------------------------------
  */
 
-static int sign_public_key(void *arg, int64_t deadline_us, struct hsm_spki *ret_spki)
+static int sign_public_key(void *arg, enum store_key which, int64_t deadline_us,
+                           struct hsm_spki *ret_spki)
 {
-    return hsm_public_key(arg, HSM_PUBLIC_CHECKPOINT, deadline_us, ret_spki);
+    static const enum hsm_public names[STORE_KEYS] = {
+        [STORE_KEY_MAIN] = HSM_PUBLIC_CHECKPOINT,
+        [STORE_KEY_ED25519] = HSM_PUBLIC_ED25519,
+    };
+
+    return hsm_public_key(arg, names[which], deadline_us, ret_spki);
 }
 
 static int sign_checkpoint(void *arg, const struct hsm_checkpoint *in, int64_t deadline_us,
@@ -171,7 +177,10 @@ int setup_store(struct tekd *t)
         .free_warn_percent = given ? 0 : CONFIG_FREE_WARN_PERCENT,
         .free_stop = (uint64_t)c->limits.free_stop_mb * MEGABYTE,
         .message_window_us = (int64_t)c->policy.message_window_s * 1000000,
-        .signer = {.arg = t->hsm, .public_key = sign_public_key, .sign = sign_checkpoint},
+        .signer = {.arg = t->hsm,
+                   .ed25519 = c->hsm.checkpoint_ed25519_key != NULL,
+                   .public_key = sign_public_key,
+                   .sign = sign_checkpoint},
         .fatal = on_fatal,
         .fatal_arg = t,
     };

@@ -92,9 +92,16 @@ struct store_item {
 
 /* How checkpoints get signed; called on the signer thread (public_key() in store_open() as well),
  * one call at a time, may block until the deadline. */
+enum store_key {
+    STORE_KEY_MAIN,    /* EC P-256: signs every checkpoint */
+    STORE_KEY_ED25519, /* signs them too, if it is set */
+    STORE_KEYS
+};
 struct store_signer {
     void *arg;
-    int (*public_key)(void *arg, int64_t deadline_us, struct hsm_spki *ret_spki);
+    bool ed25519; /* there is such a key: every note that is made has a line of it */
+    int (*public_key)(void *arg, enum store_key which, int64_t deadline_us,
+                      struct hsm_spki *ret_spki);
     int (*sign)(void *arg, const struct hsm_checkpoint *in, int64_t deadline_us,
                 struct note *ret_note);
 };
@@ -172,6 +179,8 @@ struct store_status {
     uint64_t closed_records; /* of the epoch before; 0: there is none */
     uint64_t signed_size;    /* of the newest committed checkpoint */
     int64_t checkpoint_utc_us;
+    size_t n_signers; /* lines of the newest checkpoint, and whose they are */
+    uint8_t signer[NOTE_SIGS_MAX][4];
     uint64_t batches, items, losers; /* since the start */
     uint64_t db_octets, free_octets;
     uint64_t rehashed; /* leaves of the background check so far, of all epochs */
@@ -186,8 +195,9 @@ struct store_status {
 };
 void store_status_get(struct store *s, struct store_status *ret_status);
 
-/* The key that the log's checkpoints verify with.  Errors: TEKD_ENOTFOUND (none was seen yet). */
-int store_public_key(struct store *s, struct hsm_spki *ret_spki);
+/* A key that the log's checkpoints verify with, also one that is not set any more.
+ * Errors: TEKD_ENOTFOUND (none was seen yet). */
+int store_public_key(struct store *s, enum store_key which, struct hsm_spki *ret_spki);
 
 /* ---- inside apply ---------------------------------------------------------------------------- */
 

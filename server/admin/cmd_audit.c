@@ -313,20 +313,40 @@ static int send_pages(struct stream *s, int (*read)(void *arg, struct store_tx *
     return 0;
 }
 
+/* All that the log was ever signed with: SubjectPublicKeyInfo in hex. */
+static int add_keys(struct admin_call *call, json_t **ret_keys)
+{
+    AUTO_JSON json_t *keys = json_array();
+    char hex[ENC_HEX_LEN(HSM_SPKI_MAX) + 1];
+    struct hsm_spki spki;
+
+    for (enum store_key k = 0; k < STORE_KEYS; k++) {
+        int r = store_public_key(call->admin->o.store, k, &spki);
+
+        if (r == TEKD_ENOTFOUND && k != STORE_KEY_MAIN)
+            continue;
+        if (r < 0)
+            return r;
+        enc_hex(spki.der, spki.len, hex);
+        if (json_array_append_new(keys, json_string(hex)) < 0)
+            return TEKD_ENOMEM;
+    }
+    *ret_keys = TAKE(keys);
+    return 0;
+}
+
 static int send_header(struct admin_call *call, const struct newest *n)
 {
-    struct hsm_spki spki = {.len = 0};
-    char hex[ENC_HEX_LEN(HSM_SPKI_MAX) + 1];
     AUTO_MEM char *text = NULL;
     AUTO_JSON json_t *doc = NULL;
-    int r = store_public_key(call->admin->o.store, &spki);
+    json_t *keys = NULL;
+    int r = add_keys(call, &keys);
 
     if (r < 0)
         return r;
-    enc_hex(spki.der, spki.len, hex);
-    doc = json_pack("{s:b,s:{s:I,s:I,s:I,s:s,s:s}}", "ok", 1, "result", "epoch",
+    doc = json_pack("{s:b,s:{s:I,s:I,s:I,s:s,s:o}}", "ok", 1, "result", "epoch",
                     (json_int_t)n->epoch, "size", (json_int_t)n->size, "records",
-                    (json_int_t)n->size, "checkpoint", n->note, "spki", hex);
+                    (json_int_t)n->size, "checkpoint", n->note, "keys", keys);
     text = doc ? json_dumps(doc, JSON_COMPACT) : NULL;
     if (!text)
         return TEKD_ENOMEM;

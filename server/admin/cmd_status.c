@@ -54,18 +54,31 @@ static json_t *anchor_part(const struct store_status *s)
                      number(s->anchor_beyond), "failing", s->anchor_failing);
 }
 
+/* Key ids of the newest checkpoint's lines. */
+static json_t *signers_part(const struct store_status *s)
+{
+    json_t *ids = json_array();
+    char hex[ENC_HEX_LEN(sizeof(s->signer[0])) + 1];
+
+    for (size_t i = 0; i < s->n_signers; i++) {
+        enc_hex(s->signer[i], sizeof(s->signer[i]), hex);
+        (void)json_array_append_new(ids, json_string(hex));
+    }
+    return ids;
+}
+
 static json_t *store_part(struct admin *a)
 {
     struct store_status s;
 
     store_status_get(a->o.store, &s);
-    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "epoch", number(s.epoch),
-                     "epoch_began", admin_time(s.epoch_utc_us), "records", number(s.records),
-                     "signed", number(s.signed_size), "checkpoint_time",
-                     admin_time(s.checkpoint_utc_us), "anchor", anchor_part(&s), "batches",
-                     number(s.batches), "losers", number(s.losers), "rehashed", number(s.rehashed),
-                     "database_octets", number(s.db_octets), "free_octets", number(s.free_octets),
-                     "reason", any_text(s.reason));
+    return json_pack(
+        "{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "epoch", number(s.epoch),
+        "signers", signers_part(&s), "epoch_began", admin_time(s.epoch_utc_us), "records",
+        number(s.records), "signed", number(s.signed_size), "checkpoint_time",
+        admin_time(s.checkpoint_utc_us), "anchor", anchor_part(&s), "batches", number(s.batches),
+        "losers", number(s.losers), "rehashed", number(s.rehashed), "database_octets",
+        number(s.db_octets), "free_octets", number(s.free_octets), "reason", any_text(s.reason));
 }
 
 static int count(void *arg, struct store_tx *tx)

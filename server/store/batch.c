@@ -223,8 +223,12 @@ static int put_marks(struct store *s, int64_t utc_us)
         r = rows_meta_put_int(s->db, "clean", 0);
     if (r == 0 && s->mark_open && s->unattested_from < s->unattested_to)
         r = rows_delivery_reopen(s->db, store_place_pack(s->tree.epoch, s->unattested_from));
-    if (r == 0 && s->store_key)
-        r = rows_meta_put(s->db, "key", s->signer.spki.der, s->signer.spki.len);
+    for (enum store_key k = 0; r == 0 && k < STORE_KEYS; k++) {
+        const struct hsm_spki *spki = &s->signer.key[k].spki;
+
+        if ((s->store_keys & 1U << k) != 0)
+            r = rows_meta_put(s->db, signer_meta[k], spki->der, spki->len);
+    }
     /* A probe has to write something to find out. */
     if (r == 0 && s->full)
         r = rows_meta_put_int(s->db, "probe", utc_us);
@@ -305,7 +309,7 @@ static void committed(struct store *s, int64_t utc_us)
     forget_own(s);
     epoch_committed(s);
     s->mark_open = false;
-    s->store_key = false;
+    s->store_keys = 0;
     s->messages += s->batch_messages;
     s->lazy_since_us = s->pending.n > 0 ? clock_mono_us() : 0;
     if (s->full)

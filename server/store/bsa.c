@@ -42,22 +42,27 @@ int store_bsa_dup(const struct store_bsa *b, struct store_bsa **ret_bsa)
     return 0;
 }
 
+struct wanted_key {
+    enum store_key which;
+    struct hsm_spki spki;
+};
+
 static int read_key(void *arg, struct store_tx *tx)
 {
-    struct hsm_spki *spki = arg;
+    struct wanted_key *k = arg;
     size_t len = 0;
-    int r = rows_meta_get(tx->db, "key", spki->der, sizeof(spki->der), &len);
+    int r = rows_meta_get(tx->db, signer_meta[k->which], k->spki.der, sizeof(k->spki.der), &len);
 
-    spki->len = (uint16_t)len;
+    k->spki.len = (uint16_t)len;
     return r;
 }
 
-int store_public_key(struct store *s, struct hsm_spki *ret_spki)
+int store_public_key(struct store *s, enum store_key which, struct hsm_spki *ret_spki)
 {
-    struct hsm_spki spki = {.len = 0};
-    int r = store_call(s, STORE_READ, read_key, &spki);
+    struct wanted_key k = {.which = which};
+    int r = store_call(s, STORE_READ, read_key, &k);
 
     if (r == 0)
-        *ret_spki = spki;
+        *ret_spki = k.spki;
     return r;
 }

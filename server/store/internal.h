@@ -92,7 +92,15 @@ struct sign_job {
     int result;
     struct note note; /* checked: its signature verifies, its root is that of new_range */
     struct merkle_range new_range;
-    bool new_key; /* the token said its key for the first time: s->spki is to be stored */
+    unsigned
+        new_keys; /* bits: the token said these keys for the first time, they are to be stored */
+};
+
+/* A key as the signer thread knows it. */
+struct sign_key {
+    EVP_PKEY *key;        /* NULL: never known */
+    bool confirmed;       /* the token said it in this run */
+    struct hsm_spki spki; /* of key */
 };
 
 struct signer {
@@ -104,18 +112,25 @@ struct signer {
     bool quit;
     struct sign_job job;
     /* The signer thread's own once it runs. */
-    EVP_PKEY *key;        /* NULL: never known */
-    bool key_confirmed;   /* the token said it in this run */
-    struct hsm_spki spki; /* of key */
+    struct sign_key key[STORE_KEYS];
 };
+/* Names in the table meta. */
+extern const char *const signer_meta[STORE_KEYS];
 void signer_init(struct store *s);
 void signer_destroy(struct store *s);
 int signer_start(struct store *s);
 void signer_stop(struct store *s);
-/* Asks the token for the key and compares.  Errors: TEKD_ETAMPER, those of public_key(). */
-int signer_learn_key(struct store *s, int64_t deadline_us, bool *ret_new);
-/* The key as it is in the database.  Errors: TEKD_ETAMPER. */
-int signer_set_key(struct store *s, const void *der, size_t len);
+/* Asks the token for the keys that it did not confirm yet, and compares; new ones are added to the
+ * bits.  Errors: TEKD_ETAMPER, those of public_key(). */
+int signer_learn_keys(struct store *s, int64_t deadline_us, unsigned *new_keys);
+/* A key as it is in the database.  Errors: TEKD_ETAMPER. */
+int signer_set_key(struct store *s, enum store_key which, const void *der, size_t len);
+/*
+ * Whether a note of ours is well signed: by the main key, and by the Ed25519 key if it has a line
+ * of it; it may be of a time without that key.  Errors: of note_verify(), TEKD_ENOTFOUND as well
+ * when the main key is not known.
+ */
+int signer_verify(const struct store *s, const struct note *n);
 /* Gives the signer the leaves behind the newest note; it must be idle.  Errors: of the database. */
 int signer_begin(struct store *s, int64_t now);
 /* Whether there is a result: it stands in the job then and the signer is idle again.  until, of
@@ -342,11 +357,11 @@ struct store {
     int latched; /* the error, or 0 */
     bool full;   /* the last commit found no space */
     int64_t probe_us;
-    bool low;       /* free space below free_stop */
-    bool warned;    /* below free_warn */
-    bool store_key; /* the key is to be written with the next batch */
-    bool mark_open; /* so is that the log is open */
-    bool stopping;  /* the checkpoint that covers everything marks the log as clean */
+    bool low;            /* free space below free_stop */
+    bool warned;         /* below free_warn */
+    unsigned store_keys; /* bits of keys that the next commit stores */
+    bool mark_open;      /* so is that the log is open */
+    bool stopping;       /* the checkpoint that covers everything marks the log as clean */
 
     /* Timers: when they are due. */
     int64_t tick_us, free_us, heartbeat_us, anchor_us;

@@ -72,6 +72,9 @@ void loop_publish(struct store *s)
     st->closed_records = s->epoch.last.size;
     st->signed_size = s->tree.signed_size;
     st->checkpoint_utc_us = s->tree.checkpoint_utc_us;
+    st->n_signers = s->tree.note.n_signatures;
+    for (size_t i = 0; i < st->n_signers; i++)
+        memcpy(st->signer[i], s->tree.note.signature[i].key_id, sizeof(st->signer[i]));
     st->batches = s->batches;
     st->items = s->items;
     st->losers = s->losers;
@@ -151,7 +154,7 @@ void loop_signed(struct store *s, int64_t now)
     struct sign_job *job = &s->signer.job;
     struct tree *t = &s->tree;
 
-    s->store_key = s->store_key || job->new_key;
+    s->store_keys |= job->new_keys;
     if (job->result == TEKD_ETAMPER) {
         loop_latch(s, TEKD_ETAMPER, "the signer contradicts the log");
     } else if (job->result < 0) {

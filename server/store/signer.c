@@ -38,23 +38,32 @@ static int read_key(const uint8_t *der, size_t len, EVP_PKEY **ret_key)
     return 0;
 }
 
-int signer_set_key(struct store *s, const void *der, size_t len)
+const char *const signer_meta[STORE_KEYS] = {"key", "key-ed25519"};
+static const char *const check_name[STORE_KEYS] = {"checkpoint-key", "checkpoint-ed25519-key"};
+
+static bool is_wanted(const struct store *s, enum store_key which)
 {
-    struct signer *g = &s->signer;
+    return which == STORE_KEY_MAIN || s->o.signer.ed25519;
+}
+
+int signer_set_key(struct store *s, enum store_key which, const void *der, size_t len)
+{
+    struct sign_key *k = &s->signer.key[which];
     int r;
 
-    assert(g->key == NULL);
-    if (len > sizeof(g->spki.der))
+    assert(k->key == NULL);
+    if (len > sizeof(k->spki.der))
         return TEKD_ETAMPER;
-    r = read_key(der, len, &g->key);
+    r = read_key(der, len, &k->key);
     if (r < 0)
         return TEKD_ETAMPER;
-    memcpy(g->spki.der, der, len);
-    g->spki.len = (uint16_t)len;
+    memcpy(k->spki.der, der, len);
+    k->spki.len = (uint16_t)len;
     return 0;
 }
 
-static void say_other_key(const struct hsm_spki *expected, const struct hsm_spki *found)
+static void say_other_key(enum store_key which, const struct hsm_spki *expected,
+                          const struct hsm_spki *found)
 {
     char hex[2][ENC_HEX_LEN(32) + 1];
     uint8_t digest[32];
@@ -63,35 +72,73 @@ static void say_other_key(const struct hsm_spki *expected, const struct hsm_spki
     enc_hex(digest, sizeof(digest), hex[0]);
     (void)EVP_Digest(found->der, found->len, digest, NULL, EVP_sha256(), NULL);
     enc_hex(digest, sizeof(digest), hex[1]);
-    log_event(LOG_ERROR, "store", "tamper", LOG_STR("check", "checkpoint-key"),
+    log_event(LOG_ERROR, "store", "tamper", LOG_STR("check", check_name[which]),
               LOG_STR("record", ""), LOG_STR("expected", hex[0]), LOG_STR("found", hex[1]));
 }
 
-int signer_learn_key(struct store *s, int64_t deadline_us, bool *ret_new)
+static int learn_key(struct store *s, enum store_key which, int64_t deadline_us, unsigned *new_keys)
 {
-    struct signer *g = &s->signer;
+    struct sign_key *k = &s->signer.key[which];
     struct hsm_spki spki = {0};
-    int r = s->o.signer.public_key(s->o.signer.arg, deadline_us, &spki);
+    int r = s->o.signer.public_key(s->o.signer.arg, which, deadline_us, &spki);
 
     if (r < 0)
         return r;
-    if (g->key == NULL) {
-        r = read_key(spki.der, spki.len, &g->key);
+    if (k->key == NULL) {
+        r = read_key(spki.der, spki.len, &k->key);
         if (r < 0)
             return r;
-        g->spki = spki;
-        *ret_new = true;
-    } else if (spki.len != g->spki.len || memcmp(spki.der, g->spki.der, spki.len) != 0) {
-        say_other_key(&g->spki, &spki);
+        k->spki = spki;
+        *new_keys |= 1U << which;
+    } else if (spki.len != k->spki.len || memcmp(spki.der, k->spki.der, spki.len) != 0) {
+        say_other_key(which, &k->spki, &spki);
         return TEKD_ETAMPER;
     }
-    g->key_confirmed = true;
+    k->confirmed = true;
     return 0;
+}
+
+int signer_learn_keys(struct store *s, int64_t deadline_us, unsigned *new_keys)
+{
+    int r = 0;
+
+    for (enum store_key k = 0; r == 0 && k < STORE_KEYS; k++) {
+        if (is_wanted(s, k) && !s->signer.key[k].confirmed)
+            r = learn_key(s, k, deadline_us, new_keys);
+    }
+    return r;
+}
+
+int signer_verify(const struct store *s, const struct note *n)
+{
+    const struct sign_key *main = &s->signer.key[STORE_KEY_MAIN];
+    const struct sign_key *second = &s->signer.key[STORE_KEY_ED25519];
+    int r = main->key != NULL ? note_verify(n, main->key) : TEKD_ENOTFOUND;
+
+    if (r < 0 || second->key == NULL)
+        return r;
+    r = note_verify(n, second->key);
+    return r == TEKD_ENOTFOUND ? 0 : r;
 }
 
 /* ---- the thread ------------------------------------------------------------------------------ */
 
-/* The note has to say what we would say, with a signature that verifies. */
+/* A line of each key that is set, and no other. */
+static int check_lines(const struct store *s, const struct note *n)
+{
+    size_t wanted = 0;
+    int r = 0;
+
+    for (enum store_key k = 0; r == 0 && k < STORE_KEYS; k++) {
+        if (!is_wanted(s, k))
+            continue;
+        wanted++;
+        r = note_verify(n, s->signer.key[k].key);
+    }
+    return r == 0 && n->n_signatures != wanted ? TEKD_ECRYPTO : r;
+}
+
+/* The note has to say what we would say, with signatures that verify. */
 static int check_note(struct store *s, struct sign_job *job)
 {
     struct merkle_hash root;
@@ -101,7 +148,7 @@ static int check_note(struct store *s, struct sign_job *job)
     for (size_t i = 0; i < job->n; i++)
         merkle_range_append(&job->new_range, &job->leaves[i]);
     merkle_range_root(&job->new_range, &root);
-    r = note_verify(&job->note, s->signer.key);
+    r = check_lines(s, &job->note);
     if (r < 0) {
         log_event(LOG_ERROR, "store", "checkpoint-refused",
                   LOG_STR("why", "its signature does not verify"));
@@ -120,10 +167,8 @@ static int do_job(struct store *s, struct sign_job *job)
 {
     struct hsm_checkpoint in = {
         .last = &job->last, .range = &job->range, .leaves = job->leaves, .n = job->n};
-    int r = 0;
+    int r = signer_learn_keys(s, job->deadline_us, &job->new_keys);
 
-    if (!s->signer.key_confirmed)
-        r = signer_learn_key(s, job->deadline_us, &job->new_key);
     if (r == 0)
         r = s->o.signer.sign(s->o.signer.arg, &in, job->deadline_us, &job->note);
     return r < 0 ? r : check_note(s, job);
@@ -180,7 +225,8 @@ void signer_init(struct store *s)
 
 void signer_destroy(struct store *s)
 {
-    EVP_PKEY_free(s->signer.key);
+    for (enum store_key k = 0; k < STORE_KEYS; k++)
+        EVP_PKEY_free(s->signer.key[k].key);
     (void)pthread_cond_destroy(&s->signer.changed);
     (void)pthread_mutex_destroy(&s->signer.lock);
 }
@@ -224,7 +270,7 @@ int signer_begin(struct store *s, int64_t now)
     job->last = t->note;
     job->range = t->range;
     job->deadline_us = now + SIGN_US;
-    job->new_key = false;
+    job->new_keys = 0;
     r = audit_leaves(s, t->note.size, job->leaves, job->n);
     if (r < 0)
         return r;

@@ -184,21 +184,28 @@ static int check_file(struct start *st)
     return db_driver(s->db)->check(s->db);
 }
 
-static int check_key(struct start *st)
+static int read_key(struct store *s, enum store_key which)
 {
-    struct store *s = st->s;
     uint8_t der[HSM_SPKI_MAX];
     size_t len = 0;
-    int r = rows_meta_get(s->db, "key", der, sizeof(der), &len);
+    int r = rows_meta_get(s->db, signer_meta[which], der, sizeof(der), &len);
 
-    if (r == 0) {
-        r = signer_set_key(s, der, len);
-        if (r < 0)
-            return start_tamper("checkpoint-key", 0, "a public key", "something else");
-    } else if (r != TEKD_ENOTFOUND) {
+    if (r < 0)
+        return r == TEKD_ENOTFOUND ? 0 : r;
+    r = signer_set_key(s, which, der, len);
+    return r < 0 ? start_tamper("checkpoint-key", 0, "a public key", "something else") : 0;
+}
+
+static int check_keys(struct start *st)
+{
+    struct store *s = st->s;
+    int r = 0;
+
+    for (enum store_key k = 0; r == 0 && k < STORE_KEYS; k++)
+        r = read_key(s, k);
+    if (r < 0)
         return r;
-    }
-    r = signer_learn_key(s, clock_mono_us() + START_KEY_US, &s->store_key);
+    r = signer_learn_keys(s, clock_mono_us() + START_KEY_US, &s->store_keys);
     if (r == TEKD_ETAMPER)
         return r;
     if (r < 0)
@@ -219,9 +226,9 @@ int start_check_checkpoint(struct start *st, uint64_t epoch, const struct rows_c
         return r;
     if (strcmp(c->note.origin, origin) != 0)
         return start_tamper("checkpoint-origin", c->note.size, origin, c->note.origin);
-    if (s->signer.key == NULL)
+    if (s->signer.key[STORE_KEY_MAIN].key == NULL)
         return start_tamper("checkpoint-key", c->note.size, "the key of the checkpoints", "none");
-    if (note_verify(&c->note, s->signer.key) < 0)
+    if (signer_verify(s, &c->note) < 0)
         return start_tamper("checkpoint-signature", c->note.size, "one of the checkpoint key",
                             "none that verifies");
     merkle_range_root(&c->range, &root);
@@ -317,7 +324,7 @@ static int check_anchor_note(struct start *st)
     st->anchor_epoch = epoch_of(s, st->anchor.origin);
     if (st->anchor_epoch == 0)
         return start_tamper("anchor-origin", size, s->tree.origin, st->anchor.origin);
-    if (s->signer.key == NULL || note_verify(&st->anchor, s->signer.key) < 0)
+    if (signer_verify(s, &st->anchor) < 0)
         return start_tamper("anchor-signature", size, "one of the checkpoint key",
                             "none that verifies");
     if (st->anchor_epoch > s->tree.epoch)
@@ -377,7 +384,7 @@ static int check_anchor(struct start *st)
 int start_check(struct store *s)
 {
     static int (*const checks[])(struct start *) = {
-        check_key,          check_epoch,      check_newest,      check_before, check_anchor,
+        check_keys,         check_epoch,      check_newest,      check_before, check_anchor,
         start_check_leaves, start_check_tail, start_check_first, upgrade,      start_records,
     };
     struct start st = {.s = s};

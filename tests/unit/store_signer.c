@@ -3,7 +3,6 @@
 #include <assert.h>
 #include <openssl/ec.h>
 #include <openssl/pem.h>
-#include <openssl/sha.h>
 #include <openssl/x509.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -15,8 +14,9 @@
 
 struct store_test_signer {
     EVP_PKEY *key;
-    struct hsm_spki spki;
-    uint8_t key_id[4];
+    struct hsm_spki spki, second_spki;
+    EVP_PKEY *second;
+    bool second_on;
     unsigned delay_us;    /* set before the store opens */
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t changed;
@@ -32,19 +32,24 @@ struct store_test_signer {
     struct merkle_hash root;
 };
 
+static void fill_spki(EVP_PKEY *key, struct hsm_spki *spki)
+{
+    unsigned char *der = NULL;
+    int len = i2d_PUBKEY(key, &der);
+
+    assert(len > 0 && (size_t)len <= sizeof(spki->der));
+    memcpy(spki->der, der, (size_t)len);
+    spki->len = (uint16_t)len;
+    OPENSSL_free(der);
+}
+
 static struct store_test_signer *new_signer(EVP_PKEY *take_key)
 {
     struct store_test_signer *t = calloc(1, sizeof(*t));
-    unsigned char *der = NULL;
-    int len;
 
     assert(t != NULL && take_key != NULL);
     t->key = take_key;
-    len = i2d_PUBKEY(t->key, &der);
-    assert(len > 0 && (size_t)len <= sizeof(t->spki.der));
-    memcpy(t->spki.der, der, (size_t)len);
-    t->spki.len = (uint16_t)len;
-    OPENSSL_free(der);
+    fill_spki(t->key, &t->spki);
     (void)pthread_mutex_init(&t->lock, NULL);
     (void)pthread_cond_init(&t->changed, NULL);
     return t;
@@ -75,12 +80,14 @@ struct store_test_signer *store_signer_load(const char *path)
 void store_signer_free(struct store_test_signer *t)
 {
     EVP_PKEY_free(t->key);
+    EVP_PKEY_free(t->second);
     (void)pthread_cond_destroy(&t->changed);
     (void)pthread_mutex_destroy(&t->lock);
     free(t);
 }
 
-static int public_key(void *arg, int64_t deadline_us, struct hsm_spki *ret_spki)
+static int public_key(void *arg, enum store_key which, int64_t deadline_us,
+                      struct hsm_spki *ret_spki)
 {
     struct store_test_signer *t = arg;
     int r;
@@ -90,7 +97,7 @@ static int public_key(void *arg, int64_t deadline_us, struct hsm_spki *ret_spki)
     r = t->key_error;
     pthread_mutex_unlock(&t->lock);
     if (r == 0)
-        *ret_spki = t->spki;
+        *ret_spki = which == STORE_KEY_ED25519 ? t->second_spki : t->spki;
     return r;
 }
 
@@ -122,6 +129,8 @@ static int check_request(struct store_test_signer *t, const struct hsm_checkpoin
         return TEKD_ETAMPER;
     if (in->last->size > 0 && note_verify(in->last, t->key) < 0)
         return TEKD_ETAMPER;
+    if (t->second_on && in->last->size > 0 && note_verify(in->last, t->second) == TEKD_ECRYPTO)
+        return TEKD_ETAMPER;
     if (n->size < t->size ||
         (n->size == t->size && memcmp(&n->root, &t->root, sizeof(root)) != 0) ||
         (in->last->size == t->size && memcmp(&in->last->root, &t->root, sizeof(root)) != 0 &&
@@ -130,28 +139,50 @@ static int check_request(struct store_test_signer *t, const struct hsm_checkpoin
     return 0;
 }
 
-static void sign_text(struct store_test_signer *t, struct note *n)
+static void sign_text(EVP_PKEY *key, const EVP_MD *md, struct note *n)
 {
     AUTO(buf) struct buf *text = NULL;
-    uint8_t digest[SHA256_DIGEST_LENGTH];
-    uint8_t sig[NOTE_SIG_MAX];
+    uint8_t sig[NOTE_SIG_MAX], id[4];
     size_t sig_len = sizeof(sig);
-    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(t->key, NULL);
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     int r = buf_new(NOTE_TEXT_MAX, &text);
 
     assert(r == 0 && ctx != NULL);
     r = note_text(n->origin, n->size, &n->root, text);
     assert(r == 0);
-    (void)SHA256(buf_data(text), buf_len(text), digest);
-    r = EVP_PKEY_sign_init(ctx);
+    r = EVP_DigestSignInit(ctx, NULL, md, NULL, key);
     assert(r == 1);
-    r = EVP_PKEY_sign(ctx, sig, &sig_len, digest, sizeof(digest));
+    r = EVP_DigestSign(ctx, sig, &sig_len, buf_data(text), buf_len(text));
     assert(r == 1);
-    EVP_PKEY_CTX_free(ctx);
-    r = note_key_id(n->origin, t->key, t->key_id);
+    EVP_MD_CTX_free(ctx);
+    r = note_key_id(n->origin, key, id);
     assert(r == 0);
-    r = note_add(n, t->key_id, sig, sig_len);
+    r = note_add(n, id, sig, sig_len);
     assert(r == 0);
+}
+
+static void damage_lines(enum store_signer_damage damage, struct note *n)
+{
+    uint8_t id[4];
+
+    switch (damage) {
+    case DAMAGE_SECOND:
+        n->signature[1].octets[0] ^= 1;
+        break;
+    case DAMAGE_SECOND_MISSING:
+        n->n_signatures = 1;
+        break;
+    case DAMAGE_SECOND_TWICE:
+        n->signature[n->n_signatures++] = n->signature[1];
+        break;
+    case DAMAGE_IDS_SWAPPED:
+        memcpy(id, n->signature[0].key_id, sizeof(id));
+        memcpy(n->signature[0].key_id, n->signature[1].key_id, sizeof(id));
+        memcpy(n->signature[1].key_id, id, sizeof(id));
+        break;
+    default:
+        break;
+    }
 }
 
 static int wait_for_leave(struct store_test_signer *t, enum store_signer_damage *ret_damage)
@@ -206,16 +237,35 @@ static int sign(void *arg, const struct hsm_checkpoint *in, int64_t deadline_us,
         return r;
     if (damage == DAMAGE_ROOT)
         n.root.octets[0] ^= 1;
-    sign_text(t, &n);
+    sign_text(t->key, EVP_sha256(), &n);
+    if (t->second_on)
+        sign_text(t->second, NULL, &n);
+    damage_lines(damage, &n);
     if (damage == DAMAGE_SIGNATURE)
         n.root.octets[0] ^= 1; /* what was signed is not what it says */
     *ret_note = n;
     return 0;
 }
 
+void store_signer_second(struct store_test_signer *t, bool on)
+{
+    if (on && t->second == NULL) {
+        t->second = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
+        assert(t->second != NULL);
+        fill_spki(t->second, &t->second_spki);
+    }
+    t->second_on = on;
+}
+
+EVP_PKEY *store_signer_second_key(struct store_test_signer *t)
+{
+    return t->second;
+}
+
 struct store_signer store_signer_of(struct store_test_signer *t)
 {
-    return (struct store_signer){.arg = t, .public_key = public_key, .sign = sign};
+    return (struct store_signer){
+        .arg = t, .ed25519 = t->second_on, .public_key = public_key, .sign = sign};
 }
 
 EVP_PKEY *store_signer_key(struct store_test_signer *t)

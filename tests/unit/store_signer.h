@@ -17,6 +17,11 @@ struct store_test_signer *store_signer_new(void);
 struct store_test_signer *store_signer_load(const char *path);
 void store_signer_free(struct store_test_signer *t);
 
+/* From now on an Ed25519 key, made at the first call, signs too, as after a change of the setting;
+ * false: it does no more.  Before store_signer_of(). */
+void store_signer_second(struct store_test_signer *t, bool on);
+EVP_PKEY *store_signer_second_key(struct store_test_signer *t);
+
 /* What store_options want. */
 struct store_signer store_signer_of(struct store_test_signer *t);
 EVP_PKEY *store_signer_key(struct store_test_signer *t);
@@ -37,7 +42,15 @@ void store_signer_fail(struct store_test_signer *t, int error);
 void store_signer_hide_key(struct store_test_signer *t, int error);
 /* The next reply is damaged: a flipped bit of the root under a good signature, or of the signature.
  */
-enum store_signer_damage { DAMAGE_NONE, DAMAGE_ROOT, DAMAGE_SIGNATURE };
+enum store_signer_damage {
+    DAMAGE_NONE,
+    DAMAGE_ROOT,
+    DAMAGE_SIGNATURE,
+    DAMAGE_SECOND,         /* the second line does not verify ... */
+    DAMAGE_SECOND_MISSING, /* ... or is not there ... */
+    DAMAGE_SECOND_TWICE,   /* ... or twice ... */
+    DAMAGE_IDS_SWAPPED,    /* ... or the two key ids are exchanged */
+};
 void store_signer_damage(struct store_test_signer *t, enum store_signer_damage damage);
 
 /* Blocks until sign() was entered n times in all. */

@@ -278,7 +278,7 @@ static void signer__not_there_at_the_first_start_is_waited_for(void **state)
     store_signer_hide_key(f->signer, TEKD_EHSM);
     fixture_open(f);
     assert_int_equal(probe_run(f, STORE_DURABLE, "urn:x:1", 1), 0);
-    assert_int_equal(store_public_key(f->store, &spki), TEKD_ENOTFOUND);
+    assert_int_equal(store_public_key(f->store, STORE_KEY_MAIN, &spki), TEKD_ENOTFOUND);
     probe_init(&key, STORE_SIGNED, "urn:x:2", 1);
     probe_submit(f, &key);
     fixture_turn(f);
@@ -288,7 +288,7 @@ static void signer__not_there_at_the_first_start_is_waited_for(void **state)
     store_signer_hide_key(f->signer, 0);
     pass_back_off(f);
     assert_int_equal(probe_wait(&key), 0);
-    assert_int_equal(store_public_key(f->store, &spki), 0);
+    assert_int_equal(store_public_key(f->store, STORE_KEY_MAIN, &spki), 0);
     fixture_close(f);
     assert_int_equal(fixture_try_open(f), 0);
 }
@@ -313,6 +313,92 @@ static void signer__another_key_later_latches(void **state)
     assert_true(fixture_logged("event=tamper", "check=checkpoint-key"));
     fixture_close(f);
     store_signer_free(other);
+}
+
+/* ---- the second key -------------------------------------------------------------------------- */
+
+static void set_second(struct fixture *f, bool on)
+{
+    store_signer_second(f->signer, on);
+    f->o.signer = store_signer_of(f->signer);
+}
+
+static size_t lines_of_the_newest(struct fixture *f)
+{
+    struct store_status st;
+
+    assert_int_equal(probe_run(f, STORE_SIGNED, NULL, 1), 0);
+    store_status_get(f->store, &st);
+    return st.n_signers;
+}
+
+static void signer__second_key_comes_and_goes(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_spki spki = {0};
+    struct store_status st;
+    uint8_t id[4];
+
+    f->o.anchor_file = f->anchor;
+    fixture_open(f);
+    assert_int_equal(lines_of_the_newest(f), 1);
+    assert_int_equal(store_public_key(f->store, STORE_KEY_ED25519, &spki), TEKD_ENOTFOUND);
+    fixture_close(f);
+    for (int i = 0; i < 2; i++) {
+        set_second(f, true);
+        store_signer_restart(f->signer);
+        fixture_open(f);
+        assert_int_equal(lines_of_the_newest(f), 2);
+        store_status_get(f->store, &st);
+        assert_int_equal(
+            note_key_id("bsm.example/tekd/audit/1", store_signer_second_key(f->signer), id), 0);
+        assert_memory_equal(st.signer[1], id, sizeof(id));
+        fixture_close(f);
+        set_second(f, false);
+        store_signer_restart(f->signer);
+        fixture_open(f);
+        assert_int_equal(lines_of_the_newest(f), 1);
+        /* What was signed by it is still exported with its key. */
+        assert_int_equal(store_public_key(f->store, STORE_KEY_ED25519, &spki), 0);
+        fixture_close(f);
+    }
+    assert_int_equal(store_signer_contradictions(f->signer), 0);
+}
+
+static void check_damage(struct fixture *f, enum store_signer_damage damage)
+{
+    struct probe key;
+
+    set_second(f, true);
+    fixture_open(f);
+    assert_int_equal(lines_of_the_newest(f), 2);
+    store_signer_damage(f->signer, damage);
+    probe_init(&key, STORE_SIGNED, NULL, 1);
+    probe_submit(f, &key);
+    pass_back_off(f);
+    assert_int_equal(probe_wait(&key), 0); /* the second try was sound */
+    assert_true(fixture_logged("event=checkpoint-refused", "does not verify"));
+    fixture_check_log(f, NULL);
+}
+
+static void signer__a_wrong_second_line_is_not_committed(void **state)
+{
+    check_damage(*state, DAMAGE_SECOND);
+}
+
+static void signer__a_missing_second_line_is_not_committed(void **state)
+{
+    check_damage(*state, DAMAGE_SECOND_MISSING);
+}
+
+static void signer__a_doubled_second_line_is_not_committed(void **state)
+{
+    check_damage(*state, DAMAGE_SECOND_TWICE);
+}
+
+static void signer__exchanged_key_ids_are_not_committed(void **state)
+{
+    check_damage(*state, DAMAGE_IDS_SWAPPED);
 }
 
 /* ---- time ------------------------------------------------------------------------------------ */
@@ -795,6 +881,11 @@ int main(void)
         TEST(signer__another_root_latches),
         TEST(signer__not_there_at_the_first_start_is_waited_for),
         TEST(signer__another_key_later_latches),
+        TEST(signer__second_key_comes_and_goes),
+        TEST(signer__a_wrong_second_line_is_not_committed),
+        TEST(signer__a_missing_second_line_is_not_committed),
+        TEST(signer__a_doubled_second_line_is_not_committed),
+        TEST(signer__exchanged_key_ids_are_not_committed),
         TEST(tick__writes_heartbeats_and_signs_them),
         TEST(tick__records_a_step_of_the_clock),
         TEST(tick__signs_what_nobody_waits_for_after_the_delay),

@@ -488,6 +488,56 @@ static void store_open__refuses_another_key_in_the_token(void **state)
     store_signer_free(other);
 }
 
+/* The end of a note is the end of its last signature: whether the setting is still on or not. */
+static void store_open__refuses_a_wrong_second_line(void **state)
+{
+    struct fixture *f = *state;
+
+    store_signer_second(f->signer, true);
+    f->o.signer = store_signer_of(f->signer);
+    make_log(f);
+    assert_int_equal(fixture_try_open(f), 0);
+    fixture_sql(f, "UPDATE checkpoint SET note = CAST(substr(note, 1, length(note) - 20) || 'AAAA'"
+                   " || substr(note, length(note) - 15) AS BLOB)"
+                   " WHERE size = (SELECT max(size) FROM checkpoint)");
+    refused(f, TEKD_ETAMPER, "checkpoint-signature");
+    store_signer_second(f->signer, false);
+    f->o.signer = store_signer_of(f->signer);
+    refused(f, TEKD_ETAMPER, "checkpoint-signature");
+}
+
+static void store_open__refuses_a_wrong_second_line_in_the_anchor(void **state)
+{
+    struct fixture *f = *state;
+    FILE *file;
+
+    store_signer_second(f->signer, true);
+    f->o.signer = store_signer_of(f->signer);
+    f->o.anchor_file = f->anchor;
+    make_log(f);
+    assert_int_equal(fixture_try_open(f), 0);
+    file = fopen(f->anchor, "r+e");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, -20, SEEK_END), 0);
+    assert_true(fputs("AAAA", file) >= 0);
+    assert_int_equal(fclose(file), 0);
+    refused(f, TEKD_ETAMPER, "anchor-signature");
+}
+
+static void store_open__refuses_another_second_key_in_the_token(void **state)
+{
+    struct fixture *f = *state;
+
+    store_signer_second(f->signer, true);
+    f->o.signer = store_signer_of(f->signer);
+    make_log(f);
+    fixture_sql(f, "UPDATE meta SET value = CAST(substr(value, 1, 40) || x'01020304' AS BLOB)"
+                   " WHERE name = 'key-ed25519'");
+    refused(f, TEKD_ETAMPER, "checkpoint-ed25519-key");
+    fixture_sql(f, "UPDATE meta SET value = x'00' WHERE name = 'key-ed25519'");
+    refused(f, TEKD_ETAMPER, "checkpoint-key");
+}
+
 static void store_open__refuses_a_missing_key(void **state)
 {
     struct fixture *f = *state;
@@ -609,6 +659,9 @@ int main(void)
         TEST(store_open__refuses_a_note_of_another_key),
         TEST(store_open__refuses_another_key_in_the_token),
         TEST(store_open__refuses_a_missing_key),
+        TEST(store_open__refuses_a_wrong_second_line),
+        TEST(store_open__refuses_a_wrong_second_line_in_the_anchor),
+        TEST(store_open__refuses_another_second_key_in_the_token),
         TEST(store_open__refuses_a_record_after_the_stop),
         TEST(store_open__refuses_a_tail_after_a_clean_stop),
         TEST(store_open__refuses_a_tail_that_is_no_record),

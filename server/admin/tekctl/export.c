@@ -18,6 +18,7 @@
 #include "tekd/note.h"
 
 #define PROGRESS_EVERY 20000 /* records between two progress lines */
+#define SIGNERS_MAX    16    /* keys of one epoch */
 
 /* A file of the export, hashed while it is written. */
 struct out {
@@ -33,6 +34,8 @@ struct export
     FILE *sums;
     uint64_t records, notes;
     uint64_t octets; /* of the records */
+    size_t n_signers;
+    uint8_t signer[SIGNERS_MAX][4]; /* key ids of the notes' lines */
     struct deliveries deliveries;
 };
 
@@ -102,6 +105,33 @@ static int write_pem(struct export *x, EVP_PKEY *key, const char *name)
     return r;
 }
 
+/* The keys that signed this epoch: one that is not set any more may not have. */
+static bool has_signed(const struct export *x, const uint8_t id[static 4])
+{
+    for (size_t i = 0; i < x->n_signers; i++) {
+        if (memcmp(x->signer[i], id, sizeof(x->signer[i])) == 0)
+            return true;
+    }
+    return false;
+}
+
+static int take_signers(struct export *x, const char *note, size_t len)
+{
+    struct note n;
+
+    if (note_read(note, len, &n) < 0) {
+        complain("a note of the stream does not parse");
+        return TEKCTL_FAILED;
+    }
+    for (size_t i = 0; i < n.n_signatures; i++) {
+        const uint8_t *id = n.signature[i].key_id;
+
+        if (!has_signed(x, id) && x->n_signers < SIGNERS_MAX)
+            memcpy(x->signer[x->n_signers++], id, sizeof(x->signer[0]));
+    }
+    return TEKCTL_DONE;
+}
+
 /* keys/<key id>.pem: convenience; an auditor trusts only the key he brings. */
 static int write_key(struct export *x, const char *origin, const char *spki_hex)
 {
@@ -118,9 +148,22 @@ static int write_key(struct export *x, const char *origin, const char *spki_hex)
     if (key && note_key_id(origin, key, id) == 0) {
         enc_hex(id, sizeof(id), hex);
         (void)snprintf(name, sizeof(name), "keys/%s.pem", hex);
-        r = write_pem(x, key, name);
+        r = has_signed(x, id) ? write_pem(x, key, name) : TEKCTL_DONE;
     }
     EVP_PKEY_free(key);
+    return r;
+}
+
+static int write_keys(struct export *x, const char *origin, const json_t *keys)
+{
+    const json_t *key;
+    size_t i;
+    int r = TEKCTL_DONE;
+
+    json_array_foreach (keys, i, key) {
+        if (r == TEKCTL_DONE)
+            r = write_key(x, origin, json_is_string(key) ? json_string_value(key) : "");
+    }
     return r;
 }
 
@@ -142,6 +185,8 @@ static int take_note(struct export *x, const char *line, struct out *notes)
 
     if (*end || len == 0 || len > NOTE_MAX ||
         fread(note, 1, len + 1, x->session->answer) != len + 1)
+        return TEKCTL_FAILED;
+    if (take_signers(x, note, len) != TEKCTL_DONE)
         return TEKCTL_FAILED;
     x->notes++;
     out_write(notes, note, len);
@@ -276,12 +321,12 @@ static int write_pending(struct export *x)
 static int write_all(struct export *x, const json_t *header)
 {
     const char *note = json_string_value(json_object_get(header, "checkpoint"));
-    const char *spki = json_string_value(json_object_get(header, "spki"));
+    const json_t *keys = json_object_get(header, "keys");
     uint64_t of = (uint64_t)json_integer_value(json_object_get(header, "records"));
     struct note parsed;
     int r;
 
-    if (!note || !spki || note_read(note, strlen(note), &parsed) < 0) {
+    if (!note || !json_is_array(keys) || note_read(note, strlen(note), &parsed) < 0) {
         complain("the server has no checkpoint to export");
         return TEKCTL_FAILED;
     }
@@ -290,7 +335,7 @@ static int write_all(struct export *x, const json_t *header)
     if (r == TEKCTL_DONE)
         r = write_file(x, "checkpoint", note, strlen(note));
     if (r == TEKCTL_DONE)
-        r = write_key(x, parsed.origin, spki);
+        r = write_keys(x, parsed.origin, keys);
     if (r == TEKCTL_DONE)
         r = write_pending(x);
     if (r == TEKCTL_DONE && x->records != of) {

@@ -55,6 +55,19 @@ static void print_deliveries(const json_t *d)
                  num(d, "attempts"), num(d, "under_way"), num(d, "failed"), num(d, "rejected"));
 }
 
+static void print_signers(const json_t *ids)
+{
+    const json_t *id;
+    size_t i;
+
+    if (json_array_size(ids) == 0)
+        return;
+    (void)printf("%-14s signed by", "");
+    json_array_foreach (ids, i, id)
+        (void)printf(" %s", json_string_value(id));
+    (void)putchar('\n');
+}
+
 void print_status(const json_t *r)
 {
     const json_t *hsm = json_object_get(r, "hsm"), *store = json_object_get(r, "store");
@@ -73,6 +86,7 @@ void print_status(const json_t *r)
     (void)printf("%-14s epoch %lld, %lld records, %lld signed, last checkpoint %s\n", "audit log",
                  num(store, "epoch"), num(store, "records"), num(store, "signed"),
                  str(store, "checkpoint_time"));
+    print_signers(json_object_get(store, "signers"));
     print_anchor(json_object_get(store, "anchor"));
     (void)printf("%-14s %lld BSAs, %lld contents, %lld TEKs, %lld messages\n", "store",
                  num(counts, "bsas"), num(counts, "contents"), num(counts, "teks"),
