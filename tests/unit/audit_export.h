@@ -65,6 +65,7 @@ struct fixture {
     EVP_PKEY *other;        /* signs nothing, unless a test wants it to */
     size_t other_from;      /* notes from this number on are signed by other as well */
     size_t only_other_from; /* ... by other alone */
+    bool bring_both;        /* look() is with other as a second --key */
     char dir[64];
 };
 
@@ -99,6 +100,8 @@ void export_set_line(struct fixture *x, size_t n, const char *octets);
 /* Replaces the first occurrence of one text by another in a file or a line, which must be there. */
 void file_replace(struct file *f, const char *from, const char *to);
 void line_replace(struct line *l, const char *from, const char *to);
+/* A file in keys/. */
+void export_add_key(struct fixture *x, EVP_PKEY *key);
 /* SHA256SUMS over the files as they are. */
 void export_make_sums(struct fixture *x);
 

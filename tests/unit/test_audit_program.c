@@ -74,6 +74,10 @@ static void program__ends_with_the_status_it_promises(void **state)
     assert_ptr_equal(strstr(out, "{\"verified\":false,"), out);
     assert_non_null(strstr(out, "{\"where\":\"checkpoint\",\"check\":\"origin\","));
 
+    assert_int_equal(
+        run_program(out, sizeof out, "verify %s --key %s --key %s --first", x->dir, key, key), 2);
+    assert_non_null(strstr(out, "given already"));
+
     assert_int_equal(run_program(out, sizeof out, "verify %s --key %s", x->dir, key), 2);
     assert_int_equal(run_program(out, sizeof out, "verify %s --first", x->dir), 2);
     assert_int_equal(run_program(out, sizeof out, "verify --key %s --first", key), 2);

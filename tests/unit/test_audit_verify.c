@@ -837,6 +837,190 @@ static void verify__refuses_a_key_that_was_not_introduced(void **state)
     }
 }
 
+/* ---- two signatures in each note ---- */
+
+/* The valid export, every note signed by an Ed25519 key as well. */
+static struct fixture *signed_twice(void)
+{
+    struct fixture *x = export_new();
+
+    EVP_PKEY_free(x->other);
+    x->other = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
+    assert_non_null(x->other);
+    x->other_from = 0;
+    return x;
+}
+
+static void verify__takes_either_key_and_both(void **state)
+{
+    struct fixture *x = signed_twice();
+    struct audit *a;
+
+    (void)state;
+    export_make(x);
+    for (size_t i = 0; i < 3; i++) {
+        x->bring_both = i == 2;
+        a = look_with(x, i == 1 ? x->other : x->key, NULL);
+        assert_verified(a);
+        assert_int_equal(a->n_trusted, i == 2 ? 2 : 1); /* who is not brought stays a stranger */
+        audit_free(a);
+    }
+    export_free(x);
+}
+
+/* What is done to the lines of one note in the middle, and who finds out. */
+struct line_change {
+    const char *name;
+    void (*change)(struct note *n);
+    const char *main, *other, *both; /* text of the failure; NULL: verified */
+};
+
+static void flip_second(struct note *n)
+{
+    n->signature[1].octets[9] ^= 1;
+}
+
+static void swap_ids(struct note *n)
+{
+    uint8_t id[4];
+
+    memcpy(id, n->signature[0].key_id, 4);
+    memcpy(n->signature[0].key_id, n->signature[1].key_id, 4);
+    memcpy(n->signature[1].key_id, id, 4);
+}
+
+static void swap_lines(struct note *n)
+{
+    struct note_signature s = n->signature[0];
+
+    n->signature[0] = n->signature[1];
+    n->signature[1] = s;
+}
+
+static void double_second(struct note *n)
+{
+    n->signature[n->n_signatures++] = n->signature[1];
+}
+
+static void double_second_wrongly(struct note *n)
+{
+    double_second(n);
+    n->signature[2].octets[0] ^= 1;
+}
+
+static void drop_first(struct note *n)
+{
+    n->signature[0] = n->signature[1];
+    n->n_signatures = 1;
+}
+
+static void drop_second(struct note *n)
+{
+    n->n_signatures = 1;
+}
+
+#define MISSING "expected a signature of a trusted key, found none of "
+#define WRONG   "found one of a trusted key that does not"
+
+static void verify__finds_a_line_that_a_trusted_key_demands(void **state)
+{
+    static const struct line_change changes[] = {
+        {"second wrong", flip_second, NULL, WRONG, WRONG},
+        {"ids exchanged", swap_ids, WRONG, WRONG, WRONG},
+        {"lines exchanged", swap_lines, NULL, NULL, NULL},
+        {"second twice", double_second, NULL, NULL, NULL},
+        {"second twice, once wrong", double_second_wrongly, NULL, WRONG, WRONG},
+        {"first missing", drop_first, MISSING, NULL, MISSING},
+        {"second missing", drop_second, NULL, MISSING, MISSING},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(changes); i++) {
+        struct fixture *x = signed_twice();
+        const char *expected[] = {changes[i].main, changes[i].other, changes[i].both};
+
+        export_make_lines(x);
+        export_make_notes(x);
+        changes[i].change(&x->note[1]);
+        export_make_files(x);
+        export_make_sums(x);
+        export_write(x);
+        for (size_t k = 0; k < 3; k++) {
+            struct audit *a;
+
+            x->bring_both = k == 2;
+            a = look_with(x, k == 1 ? x->other : x->key, NULL);
+            if (expected[k])
+                assert_refused(a, changes[i].name, "signature", expected[k]);
+            else
+                assert_verified(a);
+            audit_free(a);
+        }
+        export_free(x);
+    }
+}
+
+/* Set from some note on: who trusts that key alone is told who signed the others. */
+static void verify__says_who_signed_before_the_second_key(void **state)
+{
+    struct fixture *x = signed_twice();
+    char text[128], hex[9];
+    struct audit *a;
+    uint8_t id[4];
+
+    (void)state;
+    x->other_from = 2;
+    export_make(x);
+    a = look(x);
+    assert_verified(a);
+    audit_free(a);
+    a = look_with(x, x->other, NULL);
+    assert_int_equal(note_key_id(x->origin, x->key, id), 0);
+    enc_hex(id, sizeof id, hex);
+    (void)snprintf(text, sizeof text, "; it is signed by %s)", hex);
+    assert_refused(a, "before", "signature", text);
+    audit_free(a);
+    export_free(x);
+}
+
+/* Of two keys one is changed: the new one takes its place, and the other is still demanded. */
+static void verify__a_new_key_takes_the_place_of_its_kind(void **state)
+{
+    struct fixture *x = signed_twice();
+    EVP_PKEY *new = EVP_EC_gen("P-256");
+    AUTO_MEM char *field = fingerprint_field(new);
+
+    (void)state;
+    export_insert(x, export_at(x, "tek.generated", 0),
+                  (struct step){"log.signkey", field, 1, NULL});
+    x->bring_both = true;
+    for (size_t k = 0; k < 2; k++) { /* k 1: by the new key alone at the end */
+        struct audit *a;
+
+        export_make_lines(x);
+        export_make_notes(x);
+        export_add_signature(&x->note[1], new);
+        for (size_t i = 2; i < x->n_notes; i++) {
+            x->note[i] = export_sign(x, x->sign_at[i], new);
+            if (k == 0)
+                export_add_signature(&x->note[i], x->other);
+        }
+        export_make_files(x);
+        export_add_key(x, new);
+        export_make_sums(x);
+        export_write(x);
+        a = look(x);
+        if (k == 0)
+            assert_verified(a);
+        else
+            assert_refused(a, "the other is missing", "signature", MISSING);
+        assert_int_equal(a->n_trusted, 3);
+        audit_free(a);
+    }
+    EVP_PKEY_free(new);
+    export_free(x);
+}
+
 /* ---- epochs ---- */
 
 #define ORIGIN_2 "bsm.example.net/tekd/audit/2"
@@ -1093,6 +1277,10 @@ int main(void)
         cmocka_unit_test(verify__refuses_a_log_that_does_not_extend_the_note),
         cmocka_unit_test(verify__follows_a_change_of_keys),
         cmocka_unit_test(verify__refuses_a_key_that_was_not_introduced),
+        cmocka_unit_test(verify__takes_either_key_and_both),
+        cmocka_unit_test(verify__finds_a_line_that_a_trusted_key_demands),
+        cmocka_unit_test(verify__says_who_signed_before_the_second_key),
+        cmocka_unit_test(verify__a_new_key_takes_the_place_of_its_kind),
         cmocka_unit_test(verify__links_an_epoch_to_the_one_before),
         cmocka_unit_test(verify__holds_an_epoch_to_what_its_first_record_says),
         cmocka_unit_test(verify__lets_a_carried_delivery_have_left_before),

@@ -12,7 +12,9 @@
 enum { STATUS_DONE = 0, STATUS_REFUSED = 1, STATUS_USAGE = 2, STATUS_UNREADABLE = 3 };
 
 struct options {
-    const char *key;
+    const char *key[BROUGHT_MAX];
+    size_t n_keys;
+    bool too_many;
     const char *since;
     const char *remember;
     const char *origin;
@@ -34,8 +36,8 @@ static const struct option long_options[] = {
 };
 
 static const char usage[] =
-    "usage: tek-audit verify DIR --key PUB (--first | --since NOTE) [--origin ORIGIN]\n"
-    "                        [--remember FILE] [--ledger] [--json]\n"
+    "usage: tek-audit verify DIR --key PUB [--key PUB]... (--first | --since NOTE)\n"
+    "                        [--origin ORIGIN] [--remember FILE] [--ledger] [--json]\n"
     "       tek-audit ledger DIR [--json | --csv]\n"
     "       tek-audit prove DIR MESSAGE-ID [--peer BSA]\n"
     "exit status: 0 done, 1 verification failed or no such message, 2 usage, 3 cannot read\n";
@@ -59,18 +61,18 @@ static int open_dir(const char *dir, int *ret_fd)
 static int load_key(struct audit *a, const char *path)
 {
     AUTO(buf) struct buf *b = NULL;
-    struct known_key *k = &a->trusted[0];
+    EVP_PKEY *key = NULL;
     int r = file_read(AT_FDCWD, path, KEY_FILE_MAX, &b);
 
     if (r < 0)
         return complain(STATUS_UNREADABLE, path, tekd_strerror(r));
-    if (key_parse(buf_data(b), buf_len(b), &k->key) < 0)
+    if (key_parse(buf_data(b), buf_len(b), &key) < 0)
         return complain(STATUS_UNREADABLE, path,
                         "not a public key (SubjectPublicKeyInfo, PEM or DER) of P-256 or Ed25519");
-    a->n_trusted = 1;
-    if (key_fingerprint(k->key, &k->fingerprint) < 0)
-        return complain(STATUS_UNREADABLE, path, tekd_strerror(TEKD_ECRYPTO));
-    return STATUS_DONE;
+    r = audit_bring(a, key);
+    if (r == TEKD_EEXIST)
+        return complain(STATUS_USAGE, path, "this key was given already");
+    return r < 0 ? complain(STATUS_UNREADABLE, path, tekd_strerror(r)) : STATUS_DONE;
 }
 
 static int load_since(struct audit *a, const char *path)
@@ -127,8 +129,10 @@ static int run(struct audit *a, const char *dir)
 
 static int prepare_verify(struct audit *a, const char *dir, const struct options *o)
 {
-    int status = load_key(a, o->key);
+    int status = STATUS_DONE;
 
+    for (size_t i = 0; status == STATUS_DONE && i < o->n_keys; i++)
+        status = load_key(a, o->key[i]);
     if (status == STATUS_DONE && o->since)
         status = load_since(a, o->since);
     if (status == STATUS_DONE)
@@ -142,7 +146,7 @@ static int do_verify(char **args, const struct options *o)
     AUTO(audit) struct audit *a = NULL;
     int status;
 
-    if (!o->key || o->first == (o->since != NULL)) {
+    if (o->n_keys == 0 || o->too_many || o->first == (o->since != NULL)) {
         (void)fputs(usage, stderr);
         return STATUS_USAGE;
     }
@@ -218,7 +222,9 @@ static void option_set(struct options *o, int letter, const char *value)
 {
     switch (letter) {
     case 'k':
-        o->key = value;
+        o->too_many = o->n_keys == BROUGHT_MAX;
+        if (!o->too_many)
+            o->key[o->n_keys++] = value;
         break;
     case 's':
         o->since = value;
@@ -255,7 +261,7 @@ static int wrong_usage(void)
 int main(int argc, char **argv)
 {
     const struct command *c = argc > 1 ? command_find(argv[1]) : NULL;
-    struct options o = {.key = NULL};
+    struct options o = {.n_keys = 0};
     int letter, status;
 
     if (argc == 2 && strcmp(argv[1], "--version") == 0)

@@ -22,6 +22,38 @@ struct notes {
     struct buf *text;
 };
 
+int audit_bring(struct audit *a, EVP_PKEY *take_key)
+{
+    struct known_key k = {.key = take_key};
+    int r = key_fingerprint(take_key, &k.fingerprint);
+
+    if (r == 0 && a->n_brought == BROUGHT_MAX)
+        r = TEKD_ETOOBIG;
+    for (size_t i = 0; r == 0 && i < a->n_brought; i++)
+        if (memcmp(&a->trusted[i].fingerprint, &k.fingerprint, sizeof k.fingerprint) == 0)
+            r = TEKD_EEXIST;
+    if (r < 0) {
+        EVP_PKEY_free(take_key);
+        return r;
+    }
+    k.stands_for = 1U << a->n_brought++;
+    a->trusted[a->n_trusted++] = k;
+    return 0;
+}
+
+/* A new key takes the place of those of its kind; of all, if there is none. */
+static unsigned place_of(const struct audit *a, EVP_PKEY *key)
+{
+    unsigned same = 0, all = 0;
+
+    for (size_t i = 0; i < a->n_brought; i++) {
+        all |= a->trusted[i].stands_for;
+        if (EVP_PKEY_get_base_id(a->trusted[i].key) == EVP_PKEY_get_base_id(key))
+            same |= a->trusted[i].stands_for;
+    }
+    return same ? same : all;
+}
+
 /* A key that was announced before this note, and has signed it beside a trusted one, is trusted. */
 static void promote(struct audit *a, const struct note *n)
 {
@@ -31,14 +63,44 @@ static void promote(struct audit *a, const struct note *n)
         if (!k->announced || n->size <= k->announced_seq || note_verify(n, k->key) < 0 ||
             a->n_trusted == TRUSTED_MAX || EVP_PKEY_up_ref(k->key) != 1)
             continue;
+        k->stands_for = place_of(a, k->key);
         a->trusted[a->n_trusted++] = *k;
         k->announced = false;
     }
 }
 
+/* Key ids, for people. */
+static void put_id(char *out, size_t room, const uint8_t id[static 4])
+{
+    size_t used = strlen(out);
+    char hex[ENC_HEX_LEN(4) + 1];
+
+    enc_hex(id, 4, hex);
+    (void)snprintf(out + used, room - used, "%s%s", used > 0 ? " " : "", hex);
+}
+
+/* Says whose signature is missing, and whose are there. */
+static void fail_unsigned(struct audit *a, const struct note *n, const char *where,
+                          unsigned missing)
+{
+    char wanted[BROUGHT_MAX * 9 + 1] = "", found[NOTE_SIGS_MAX * 9 + 1] = "";
+    uint8_t id[4];
+
+    for (size_t i = 0; i < a->n_brought; i++)
+        if ((missing & a->trusted[i].stands_for) != 0 &&
+            note_key_id(n->origin, a->trusted[i].key, id) == 0)
+            put_id(wanted, sizeof wanted, id);
+    for (size_t i = 0; i < n->n_signatures; i++)
+        put_id(found, sizeof found, n->signature[i].key_id);
+    audit_fail_at(a, where, "signature",
+                  "expected a signature of a trusted key, found none of %s (size %" PRIu64
+                  "; it is signed by %s)",
+                  wanted, n->size, found);
+}
+
 bool note_trusted(struct audit *a, const struct note *n, const char *where)
 {
-    bool good = false;
+    unsigned missing = (1U << a->n_brought) - 1;
 
     if (a->unsigned_ok)
         return true;
@@ -52,15 +114,15 @@ bool note_trusted(struct audit *a, const struct note *n, const char *where)
                           n->size);
             return false;
         }
-        good = good || r == 0;
+        if (r == 0)
+            missing &= ~a->trusted[i].stands_for;
     }
-    if (!good)
-        audit_fail_at(a, where, "signature",
-                      "expected a signature of a trusted key, found none (size %" PRIu64 ")",
-                      n->size);
-    else
-        promote(a, n);
-    return good;
+    if (missing != 0) {
+        fail_unsigned(a, n, where, missing);
+        return false;
+    }
+    promote(a, n);
+    return true;
 }
 
 void note_compare(struct audit *a, const struct note *n, const char *where, const char *check)

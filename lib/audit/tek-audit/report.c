@@ -48,14 +48,39 @@ static void put_csv(FILE *out, const char *s)
     (void)fputc('"', out);
 }
 
-static void key_text(const struct audit *a, char out[static 9])
+static void key_text(const struct audit *a, size_t i, char out[static 9])
 {
     uint8_t id[4] = {0};
 
-    if (a->n_trusted > 0 && note_key_id(a->checkpoint.origin, a->trusted[0].key, id) == 0)
+    if (i < a->n_trusted && note_key_id(a->checkpoint.origin, a->trusted[i].key, id) == 0)
         enc_hex(id, sizeof id, out);
     else
         memcpy(out, "none", 5);
+}
+
+/* "key 1a2b3c4d", or several: those of --key and who took their place. */
+static void text_keys(const struct audit *a, FILE *out)
+{
+    char key[9];
+
+    (void)fputs(a->n_trusted > 1 ? "keys" : "key", out);
+    for (size_t i = 0; i == 0 || i < a->n_trusted; i++) {
+        key_text(a, i, key);
+        (void)fprintf(out, " %s", key);
+    }
+}
+
+static void json_keys(const struct audit *a, FILE *out)
+{
+    char key[9];
+
+    key_text(a, 0, key);
+    (void)fprintf(out, ",\"key\":\"%s\",\"keys\":[", key);
+    for (size_t i = 0; i < a->n_trusted; i++) {
+        key_text(a, i, key);
+        (void)fprintf(out, "%s\"%s\"", i > 0 ? "," : "", key);
+    }
+    (void)fputc(']', out);
 }
 
 void report_failures(const struct audit *a, FILE *out)
@@ -116,14 +141,14 @@ static void text_release(const struct audit *a, FILE *out)
 static void text_verify(const struct audit *a, FILE *out)
 {
     const struct counts *c = &a->counts;
-    char key[9], root[ENC_BASE64_LEN(MERKLE_HASH_LEN) + 1];
+    char root[ENC_BASE64_LEN(MERKLE_HASH_LEN) + 1];
 
-    key_text(a, key);
     enc_base64(a->checkpoint.root.octets, MERKLE_HASH_LEN, root);
-    (void)fprintf(out,
-                  "verified %" PRIu64 " records under checkpoint size %" PRIu64 ", key %s, %" PRIu64
-                  " messages answered, %" PRIu64 " unattested\n",
-                  a->range.size, a->checkpoint.size, key, c->answered, c->unattested);
+    (void)fprintf(out, "verified %" PRIu64 " records under checkpoint size %" PRIu64 ", ",
+                  a->range.size, a->checkpoint.size);
+    text_keys(a, out);
+    (void)fprintf(out, ", %" PRIu64 " messages answered, %" PRIu64 " unattested\n", c->answered,
+                  c->unattested);
     (void)fputs("origin: ", out);
     put_text(out, a->checkpoint.origin);
     (void)fprintf(out, "\nroot: %s\n", root);
@@ -181,22 +206,22 @@ static void json_failures(const struct audit *a, FILE *out)
 static void json_verify(const struct audit *a, FILE *out)
 {
     const struct counts *c = &a->counts;
-    char key[9], root[ENC_BASE64_LEN(MERKLE_HASH_LEN) + 1];
+    char root[ENC_BASE64_LEN(MERKLE_HASH_LEN) + 1];
 
-    key_text(a, key);
     enc_base64(a->checkpoint.root.octets, MERKLE_HASH_LEN, root);
     (void)fprintf(out, "{\"verified\":%s,\"origin\":", a->n_failures == 0 ? "true" : "false");
     put_json(out, a->checkpoint.origin);
     (void)fprintf(out,
-                  ",\"size\":%" PRIu64 ",\"root\":\"%s\",\"key\":\"%s\",\"records\":%" PRIu64
+                  ",\"size\":%" PRIu64 ",\"root\":\"%s\",\"records\":%" PRIu64
                   ",\"answered\":%" PRIu64 ",\"sent\":%" PRIu64 ",\"sent_early\":%" PRIu64
                   ",\"repeated\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"prepared\":%" PRIu64
                   ",\"confirmed\":%" PRIu64 ",\"pending\":%" PRIu64
                   ",\"confirmed_unattested\":%" PRIu64 ",\"teks\":%" PRIu64
                   ",\"strangers\":%" PRIu64 ",\"not_recorded\":%" PRIu64 ",\"unattested\":%" PRIu64,
-                  a->checkpoint.size, root, key, a->range.size, c->answered, c->sent, c->early,
+                  a->checkpoint.size, root, a->range.size, c->answered, c->sent, c->early,
                   c->repeated, c->refused, c->prepared, c->confirmed, c->pending, c->doubtful,
                   c->teks, c->strangers, c->gaps, c->unattested);
+    json_keys(a, out);
     json_release(a, out);
     json_spans("recovered", &a->recovered, out);
     json_spans("outages", &a->outages, out);

@@ -27,6 +27,7 @@
 /* ---- limits ---- */
 #define FAILURES_MAX   50 /* more are counted: the first ones tell where to look */
 #define FAILURE_TEXT   640
+#define BROUGHT_MAX    4    /* --key */
 #define TRUSTED_MAX    8    /* --key, and what log.signkey adds in one epoch */
 #define KEYS_MAX       16   /* files in keys/ */
 #define ANCHORS_MAX    4096 /* files in anchors/ */
@@ -104,6 +105,7 @@ struct known_key {
     struct merkle_hash fingerprint;
     bool announced; /* by a log.signkey that was read already */
     uint64_t announced_seq;
+    unsigned stands_for; /* bits: the keys of --key whose place its signature takes */
 };
 
 /* ---- what the records say ---- */
@@ -229,9 +231,9 @@ struct audit {
     bool unsigned_ok;          /* no --key: only what the export says of itself */
     struct note *since;        /* NULL: --first */
 
-    /* who is trusted: the first n_trusted of them, and who may come to be */
+    /* who is trusted: first those of --key, then who came to be; and who may come to be */
     struct known_key trusted[TRUSTED_MAX];
-    size_t n_trusted;
+    size_t n_brought, n_trusted;
     struct known_key candidate[KEYS_MAX];
     size_t n_candidates;
 
@@ -297,7 +299,12 @@ int origin_epoch(const char *origin, size_t *ret_prefix_len, uint64_t *ret_epoch
 
 /* ---- notes.c: signatures and tree heads ---- */
 
-/* Whether a trusted key signed it; a failure is noted under this place. */
+/* Another --key, which it takes.  Errors: TEKD_ETOOBIG (too many), TEKD_EEXIST, TEKD_ECRYPTO. */
+int audit_bring(struct audit *a, EVP_PKEY *take_key);
+/*
+ * Whether each key of --key signed it, or one that log.signkey introduced in its place; a failure
+ * is noted under this place.
+ */
 bool note_trusted(struct audit *a, const struct note *n, const char *where);
 /* Compares a note with the tree as read so far, which has its size. */
 void note_compare(struct audit *a, const struct note *n, const char *where, const char *check);
