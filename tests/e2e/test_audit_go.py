@@ -16,13 +16,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from cp3py import messages
+from cp3py import auditlog, messages
 from cp3py.note import Note, split
 from harness.pki import new_key
 from harness.once import once
 from harness.procs import run
-from harness.programs import program, tool
+from harness.programs import program, softhsm, tool
 from harness.stage import Stage
+from reader import verifier
 
 SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "gocheck")
 GOCODE = "/usr/share/gocode"  # where Debian's packages of Go sources are
@@ -168,6 +169,94 @@ def test_each_epoch_is_a_tree_of_its_own(gocheck, new_tekd, folder):
     done = gocheck(exported, key)
     assert done.returncode == 1 and done.stdout == "", done
     tekd.stop()
+
+
+# ---- a second line of the HSM's own --------------------------------------------------------------
+
+ED25519_LABEL = "tekd-checkpoint-ed25519"
+
+
+def provision_ed25519(tekd):
+    path = tekd.path("checkpoint-ed25519.pem")
+    run([program("tek-provision"), "key", "checkpoint", "--type", "ed25519", "--label",
+         ED25519_LABEL, "--out", path, "--module", softhsm(), "--profile", "softhsm", "--env",
+         f"SOFTHSM2_CONF={tekd.path('softhsm2.conf')}", "--pin-file", tekd.path("hsm.pin"),
+         "--token", "pkcs11:token=tekd"])
+    return path
+
+
+def export_epoch(tekd, epoch, name):
+    folder = tekd.path(name)
+    tekd.tekctl("audit", "export", folder, "--epoch", str(epoch))
+    return folder
+
+
+def tek_audit(folder, *keys):
+    words = [w for key in keys for w in ("--key", key)]
+    return run([program("tek-audit"), "verify", folder, *words, "--first"], check=False)
+
+
+def lines_of(folder):
+    return [len(n.signatures) for n in split(read(folder, "checkpoints.txt"))]
+
+
+def test_ed25519_key_of_the_hsm(gocheck, new_tekd):
+    """Set between two starts, taken away between two starts; every verifier, by each key."""
+    tekd = new_tekd()
+    main, second = tekd.path("checkpoint.pem"), provision_ed25519(tekd)
+    tekd.start()
+    assert tekd.ask("m-1", "urn:x").status == 200
+    tekd.restart(hsm={"checkpoint_ed25519_key": ED25519_LABEL})
+    assert tekd.ask("m-2", "urn:x").status == 200
+    assert len(tekd.ctl("status")["store"]["signers"]) == 2
+    tekd.ctl("audit", "close-epoch")
+    assert tekd.ask("m-3", "urn:x").status == 200
+
+    # From then on: the notes before it have one line.
+    first = export_epoch(tekd, 1, "epoch-1")
+    lines = lines_of(first)
+    before = lines.index(2)
+    assert before > 0 and lines == [1] * before + [2] * (len(lines) - before)
+    assert tek_audit(first, main).returncode == 0
+    for keys in ((second,), (main, second)):
+        done = tek_audit(first, *keys)
+        assert done.returncode == 1 and "found none of" in done.stderr, done
+
+    # An epoch that has both lines throughout.
+    whole = export_epoch(tekd, 2, "epoch-2")
+    notes = split(read(whole, "checkpoints.txt"))
+    assert set(lines_of(whole)) == {2} and len(os.listdir(os.path.join(whole, "keys"))) == 2
+    for keys in ((main,), (second,), (main, second)):
+        done = tek_audit(whole, *keys)
+        assert done.returncode == 0, done
+    for key in (main, second):
+        verifier.verify(whole, read(*os.path.split(key)))
+        auditlog.Log(whole, key)
+        theirs = os.path.join(whole, "keys",
+                              f"{notes[0].key_id(auditlog.load_key(key)).hex()}.pem")
+        assert read(*os.path.split(theirs)) == read(*os.path.split(key))
+        done = gocheck(whole, key)
+        assert done.returncode == 0 and f", {len(notes) + 1} notes" in done.stdout, done
+        assert f"{len(notes) + 1} by {notes[0].key_id(auditlog.load_key(key)).hex()}" in done.stdout
+    done = gocheck(whole, main, second, proofs=[prove(whole, "m-3", tekd.path("proof"))])
+    assert done.returncode == 0 and done.stdout.count(f"{len(notes) + 1} by ") == 2, done
+
+    # Taken away again.
+    tekd.restart(hsm={"checkpoint_ed25519_key": None})
+    assert tekd.ask("m-4", "urn:x").status == 200
+    assert len(tekd.ctl("status")["store"]["signers"]) == 1
+    last = export_epoch(tekd, 2, "epoch-2-later")
+    lines = lines_of(last)
+    assert lines == sorted(lines, reverse=True) and set(lines) == {1, 2}
+    assert tek_audit(last, main).returncode == 0 and tek_audit(last, second).returncode == 1
+    tekd.stop()
+
+
+def test_ed25519_key_that_is_not_there(new_tekd):
+    tekd = new_tekd(hsm={"checkpoint_ed25519_key": "nobody's"})
+    tekd.start(wait=None)
+    assert tekd.wait_end() != 0
+    assert "hsm-refused" in tekd.log() and "nobody's" in tekd.log()
 
 
 # ---- what can be made of it by somebody without the HSM ------------------------------------------

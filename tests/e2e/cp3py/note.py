@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 
 class NoteError(Exception):
@@ -42,17 +42,27 @@ class Note:
         octets = base64.b64decode(blob, validate=True)
         return octets[:4], octets[4:]
 
-    def verify(self, public_key):
-        """An ECDSA P-256 key; NoteError unless one of the lines is its good signature."""
+    def key_id(self, public_key):
+        if isinstance(public_key, ed25519.Ed25519PublicKey):
+            raw = public_key.public_bytes(serialization.Encoding.Raw,
+                                          serialization.PublicFormat.Raw)
+            return sha256(self.origin.encode() + b"\n\x01" + raw).digest()[:4]
         spki = public_key.public_bytes(serialization.Encoding.DER,
                                        serialization.PublicFormat.SubjectPublicKeyInfo)
-        key_id = sha256(spki).digest()[:4]
+        return sha256(spki).digest()[:4]
+
+    def verify(self, public_key):
+        """ECDSA P-256 or Ed25519; NoteError unless one of the lines is its good signature."""
+        key_id = self.key_id(public_key)
         mine = [signature for i, signature in self.signatures if i == key_id]
         if not mine:
             raise NoteError(f"not signed by the key {key_id.hex()}")
         for signature in mine:
             try:
-                public_key.verify(signature, self.text, ec.ECDSA(hashes.SHA256()))
+                if isinstance(public_key, ed25519.Ed25519PublicKey):
+                    public_key.verify(signature, self.text)
+                else:
+                    public_key.verify(signature, self.text, ec.ECDSA(hashes.SHA256()))
             except InvalidSignature as e:
                 raise NoteError("the signature does not verify") from e
 
