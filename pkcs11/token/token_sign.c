@@ -181,7 +181,7 @@ static bool verifies_ed25519(EVP_PKEY *key, const struct hsm_signature *s, const
 static bool halves_agree(struct token_signing *k)
 {
     static const uint8_t data[32] = {1};
-    struct hsm_signature s;
+    struct hsm_signature s = {.len = 0};
     bool ok = k->public && token_signing_sign(k, data, sizeof(data), &s) == 0 &&
               (k->half ? verifies_ecdsa : verifies_ed25519)(k->public, &s, data, sizeof(data));
 
@@ -238,7 +238,7 @@ static int check_key(struct token *t, enum token_signer which, const struct want
     enum token_kind kind = which == TOKEN_SIGN_ED25519 ? TOKEN_SIGNING_ED25519 : TOKEN_SIGNING_KEY;
     struct token_query q = {CKO_PRIVATE_KEY, w->label, w->id, w->id_len};
     char text[TOKEN_REASON_MAX];
-    struct token_key found;
+    struct token_key found = {.kind = kind};
     int r;
 
     r = token_key_one(t, &q, &k->object);

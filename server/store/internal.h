@@ -336,6 +336,7 @@ struct store {
     size_t n_own, own_written;
     bool own_urgent;
     bool announced;            /* log.started of this run is written */
+    unsigned store_keys;       /* bits of keys that the next commit stores */
     uint64_t gap, gap_written; /* records that could not be written; those a record tells of */
     uint64_t items_from;       /* seq of the open batch's first record of an item; 0: none yet */
 
@@ -357,11 +358,10 @@ struct store {
     int latched; /* the error, or 0 */
     bool full;   /* the last commit found no space */
     int64_t probe_us;
-    bool low;            /* free space below free_stop */
-    bool warned;         /* below free_warn */
-    unsigned store_keys; /* bits of keys that the next commit stores */
-    bool mark_open;      /* so is that the log is open */
-    bool stopping;       /* the checkpoint that covers everything marks the log as clean */
+    bool low;       /* free space below free_stop */
+    bool warned;    /* below free_warn */
+    bool mark_open; /* so is that the log is open */
+    bool stopping;  /* the checkpoint that covers everything marks the log as clean */
 
     /* Timers: when they are due. */
     int64_t tick_us, free_us, heartbeat_us, anchor_us;

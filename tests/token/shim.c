@@ -89,6 +89,7 @@ static CK_RV generate_key(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_ATTRIBUTE *t,
     return real->C_GenerateKey(s, m, kept, n_kept, o);
 }
 
+/* NOLINTNEXTLINE(readability-function-size): the parameters are Cryptoki's */
 static CK_RV generate_pair(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_ATTRIBUTE *pub, CK_ULONG n_pub,
                            CK_ATTRIBUTE *priv, CK_ULONG n_priv, CK_OBJECT_HANDLE *pub_o,
                            CK_OBJECT_HANDLE *priv_o)

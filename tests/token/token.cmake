@@ -21,6 +21,7 @@ foreach(name open login make kek tek vectors attack sign ed25519)
     add_test(NAME token/${name} COMMAND test_token_${name})
     set_tests_properties(token/${name} PROPERTIES TIMEOUT 120)
 endforeach()
+target_sources(test_token_ed25519 PRIVATE softhsm_leaks.c)
 
 # What the token wraps, unwrapped by an implementation that shares no code with it or with us.
 add_executable(token_roundtrip token_roundtrip.c)
