@@ -328,6 +328,10 @@ static size_t lines_of_the_newest(struct fixture *f)
     struct store_status st;
 
     assert_int_equal(probe_run(f, STORE_SIGNED, NULL, 1), 0);
+    /* The status is told at the end of a turn: that of the signature is over when a second begins.
+     */
+    fixture_turn(f);
+    fixture_turn(f);
     store_status_get(f->store, &st);
     return st.n_signers;
 }
