@@ -92,10 +92,17 @@ enum config_release {
     CONFIG_RELEASE_DURABLE, /* ... when its record is; the signature follows */
 };
 
+/* Where checkpoints are published besides the anchor file; each only if its first text is there. */
+struct config_syslog {
+    char *socket;      /* path of the daemon's; NULL: not published there */
+    uint32_t facility; /* code of RFC 5424 section 6.2.1 */
+};
+
 struct config_audit {
     enum config_release release;
     char *anchor_file; /* newest checkpoint, on another volume; NULL: none */
     uint32_t anchor_interval_s;
+    struct config_syslog syslog;
     uint32_t checkpoint_max_delay_ms;
     uint32_t heartbeat_s;
     char *instance; /* "inst" of the records; default: the host name */

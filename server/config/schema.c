@@ -37,6 +37,13 @@
         .offset = offsetof(struct config, name), .fields = name##_settings,                        \
         .size = sizeof(struct config_##name), .meaning = (text)                                    \
     }
+/* A section in a section, which may be left out; what the sample shows of it is one line. */
+#define PART(section, name, example, text)                                                         \
+    {                                                                                              \
+        .key = #name, .kind = SETTING_SECTION, .flags = SETTING_OFF,                               \
+        .offset = offsetof(struct config_##section, name), .fields = name##_settings,              \
+        .size = sizeof(struct config_##name), .sample = (example), .meaning = (text)               \
+    }
 #define END                                                                                        \
     {                                                                                              \
         .key = NULL                                                                                \
@@ -44,7 +51,7 @@
 
 const cyaml_strval_t schema_bools[SCHEMA_BOOL_COUNT] = {{"false", 0}, {"true", 1}};
 
-/* Choices are written through a uint32_t. */
+/* Choices are written through a uint32_t, if they are no uint32_t. */
 static_assert(sizeof(enum config_release) == sizeof(uint32_t), "choice");
 static_assert(sizeof(enum config_refusal) == sizeof(uint32_t), "choice");
 static_assert(sizeof(enum log_format) == sizeof(uint32_t), "choice");
@@ -163,6 +170,20 @@ static const struct setting store_settings[] = {
     END,
 };
 
+/* Codes of RFC 5424 section 6.2.1. */
+static const cyaml_strval_t facilities[] = {
+    {"authpriv", 10}, {"auth", 4},    {"daemon", 3},  {"local0", 16},
+    {"local1", 17},   {"local2", 18}, {"local3", 19}, {"local4", 20},
+    {"local5", 21},   {"local6", 22}, {"local7", 23},
+};
+
+static const struct setting syslog_settings[] = {
+    TEXT(syslog, socket, .max = PATH_OCTETS, .form = FORM_SOCKET, .flags = SETTING_REQUIRED,
+         .sample = "/dev/log", .meaning = "The datagram socket of the syslog daemon."),
+    CHOICE(syslog, facility, facilities, "authpriv", "Under which they are sent."),
+    END,
+};
+
 static const struct setting audit_settings[] = {
     CHOICE(audit, release, releases, "signed",
            "When a key may leave. signed: when the signed checkpoint over its audit record is "
@@ -171,7 +192,10 @@ static const struct setting audit_settings[] = {
          .sample = "anchor/checkpoint",
          .meaning = "The newest checkpoint is written here, best on another volume: a restored "
                     "or truncated database is found out by it at the next start."),
-    NUMBER(audit, anchor_interval_s, 1, 3600, 60, "How often, in seconds."),
+    NUMBER(audit, anchor_interval_s, 1, 3600, 60,
+           "How often, in seconds; and how often to what follows."),
+    PART(audit, syslog, "{socket: /dev/log, facility: authpriv}",
+         "The newest checkpoint is sent to syslog, which may pass it on to another host."),
     NUMBER(audit, checkpoint_max_delay_ms, 10, 60000, 1000,
            "release: durable: a record is under a signed checkpoint after this time; keys are "
            "refused when the newest checkpoint is ten times older than that."),

@@ -12,6 +12,7 @@ layers='0 lib/base          tekd/auto.h tekd/backoff.h tekd/buf.h tekd/clock.h t
 2 server/store      tekd/store.h
 2 server/config     tekd/config.h
 3 server/keys       tekd/keys.h
+3 server/publish    tekd/publish.h
 4 server/push       tekd/push.h
 4 server/http       tekd/http.h
 4 server/admin      tekd/admin.h
@@ -84,7 +85,7 @@ includes() {
 for bad in 'lib/base/buf.c tekd/log_audit.h' 'lib/audit/note.c tekd/store.h' \
            'server/keys/keys.c tekd/http.h' 'server/keys/keys.c h2o.h' 'server/main.c sqlite3.h' \
            'server/http/tls.c libp11.h' 'lib/base/log.c tekd/record.h' \
-           'server/keys/keys.c tekd/push.h' 'server/http/tls.c curl/curl.h'; do
+           'server/keys/keys.c tekd/push.h' 'server/publish/publish.c tekd/admin.h' 'server/http/tls.c curl/curl.h'; do
     [[ -n $(wrong <<<"$bad") ]] || { echo "not found: $bad"; exit 1; }
 done
 
