@@ -366,8 +366,6 @@ struct answer {
 };
 void answer_read(struct cp3_reader *reader, const struct outcome *o, const char *mid,
                  struct answer *ret_answer);
-/* Text of a peer as printable ASCII, cut where out ends. */
-void answer_clean(const char *text, char *out, size_t out_size);
 
 /* ---- result.c -------------------------------------------------------------------------------- */
 

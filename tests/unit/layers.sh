@@ -10,6 +10,7 @@ layers='0 lib/base          tekd/auto.h tekd/backoff.h tekd/buf.h tekd/clock.h t
 1 lib/audit         tekd/merkle.h tekd/note.h tekd/record.h
 2 pkcs11            tekd/hsm.h
 2 server/store      tekd/store.h
+2 server/https      tekd/https.h
 2 server/config     tekd/config.h
 3 server/keys       tekd/keys.h
 3 server/publish    tekd/publish.h
@@ -26,7 +27,7 @@ sqlite3\.h                     server/store
 (libp11|p11-kit/.*|pkcs11)\.h  pkcs11 provisioning
 libxml/                        lib/cp3
 (cyaml/.*|yaml)\.h             server/config
-curl/                          server/push bsa'
+curl/                          server/https server/push bsa'
 
 # Reads "FILE HEADER" lines; says what is wrong with each.  The folder of a file is the longest of
 # the table that fits.
