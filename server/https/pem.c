@@ -110,3 +110,35 @@ int pem_read_key(const char *file, EVP_PKEY **ret_key)
     BIO_free(bio);
     return *ret_key ? 0 : pem_fail("key-not-read", file);
 }
+
+static int add_certs(X509_STORE *store, const char *file)
+{
+    BIO *bio = BIO_new_file(file, "r");
+    STACK_OF(X509) *certs = pem_read_certs(bio);
+    int ok = certs ? 1 : 0;
+
+    for (int i = 0; i < sk_X509_num(certs) && ok; i++)
+        ok = X509_STORE_add_cert(store, sk_X509_value(certs, i));
+    BIO_free(bio);
+    sk_X509_pop_free(certs, X509_free);
+    return ok ? 0 : pem_fail("ca-not-read", file);
+}
+
+int pem_read_store(const char *file, X509_STORE **ret_store)
+{
+    X509_STORE *store = X509_STORE_new();
+    int r;
+
+    if (!store)
+        return TEKD_ENOMEM;
+    if (file)
+        r = add_certs(store, file);
+    else
+        r = X509_STORE_set_default_paths(store) == 1 ? 0 : TEKD_EINVAL;
+    if (r < 0) {
+        X509_STORE_free(store);
+        return r;
+    }
+    *ret_store = store;
+    return 0;
+}

@@ -39,6 +39,12 @@ int transport_set(void *easy, const char *url)
     return e == CURLE_OK ? 0 : TEKD_EINVAL;
 }
 
+int transport_allow_http(void *easy)
+{
+    return curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK ? 0
+                                                                                   : TEKD_EINVAL;
+}
+
 #undef SET
 
 /* ---- why not ---------------------------------------------------------------------------------
