@@ -224,6 +224,10 @@ int setup_publish(struct tekd *t)
         .store = t->store,
         .interval_s = c->anchor_interval_s,
         .syslog = {.socket = c->syslog.socket, .facility = c->syslog.facility},
+        .dir = c->published_dir,
+        .timestamp = {.url = c->timestamp.url,
+                      .tsa_ca = c->timestamp.tsa_ca,
+                      .tls_ca = c->timestamp.tls_ca},
     };
     int r = publish_start(&o, &t->publish);
 

@@ -4,6 +4,8 @@
  * checkpoint (docs/audit.md).  The anchor file is the store's own and goes on without this.
  *
  *     syslog      one message, in which the note is escaped; the daemon may pass it on
+ *     timestamp   a time-stamping authority (RFC 3161) says when there was this note; its answer is
+ *                 verified and kept in a folder, from where exports take it
  *
  * Each publisher that is configured has a thread of its own: one that fails or hangs delays neither
  * another one nor the store, and keys never wait for any.  At once at the start and then every
@@ -40,6 +42,12 @@ struct publish_options {
         const char *socket; /* of the daemon, e.g. /dev/log; NULL: not published there */
         unsigned facility;  /* code of RFC 5424 section 6.2.1 */
     } syslog;
+    const char *dir; /* where answers are kept; made when there is one */
+    struct {
+        const char *url;    /* http:// or https://; NULL: not published there */
+        const char *tsa_ca; /* PEM: who signs the TSA's certificate */
+        const char *tls_ca; /* PEM: who signs the server's, for https://; NULL: system's */
+    } timestamp;
 };
 
 /* Errors: TEKD_ENOMEM, TEKD_EINVAL (said in the log).  Where nobody answers yet is no error. */
@@ -58,5 +66,17 @@ struct publish_status {
 };
 /* How many there are; NULL has none. */
 size_t publish_status_get(struct publish *p, struct publish_status ret_status[static PUBLISH_MAX]);
+
+/*
+ * What was got back for notes of this epoch of at most this size: each() is called with the name in
+ * anchors/ and the octets (borrowed), a note before its time stamp; it returns 0 to go on, and any
+ * other value ends it and is returned.  Errors: TEKD_EIO, TEKD_ENOMEM.
+ */
+struct publish_export {
+    uint64_t epoch, size;
+    void *arg;
+    int (*each)(void *arg, const char *name, const void *octets, size_t len);
+};
+int publish_export(struct publish *p, const struct publish_export *e);
 
 #endif

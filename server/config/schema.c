@@ -8,6 +8,7 @@
 #define PATH_OCTETS 4095
 /* CKA_LABEL has no limit of its own; a token's label has 32, and so have the tools. */
 #define LABEL_OCTETS 64
+#define URL_OCTETS   1024
 
 #define NUMBER(section, name, least, most, standard, text)                                         \
     {                                                                                              \
@@ -184,6 +185,19 @@ static const struct setting syslog_settings[] = {
     END,
 };
 
+static const struct setting timestamp_settings[] = {
+    TEXT(timestamp, url, .max = URL_OCTETS, .form = FORM_WEB, .flags = SETTING_REQUIRED,
+         .sample = "https://tsa.example.net/tsr",
+         .meaning = "Of the authority; http:// will do, for its answers are signed."),
+    TEXT(timestamp, tsa_ca, .max = PATH_OCTETS, .form = FORM_PATH, .flags = SETTING_REQUIRED,
+         .sample = "pki/tsa-ca.crt",
+         .meaning = "PEM file: the CA of the authority's own certificate."),
+    TEXT(timestamp, tls_ca, .max = PATH_OCTETS, .form = FORM_PATH, .sample = "pki/web-ca.crt",
+         .meaning = "PEM file: the CA of the web server's certificate; without it those that the "
+                    "system trusts."),
+    END,
+};
+
 static const struct setting audit_settings[] = {
     CHOICE(audit, release, releases, "signed",
            "When a key may leave. signed: when the signed checkpoint over its audit record is "
@@ -196,6 +210,13 @@ static const struct setting audit_settings[] = {
            "How often, in seconds; and how often to what follows."),
     PART(audit, syslog, "{socket: /dev/log, facility: authpriv}",
          "The newest checkpoint is sent to syslog, which may pass it on to another host."),
+    PART(audit, timestamp, "{url: \"https://tsa.example.net/tsr\", tsa_ca: pki/tsa-ca.crt}",
+         "A time-stamping authority (RFC 3161) signs when there was which checkpoint. What it "
+         "answers is kept, and exported with the log."),
+    TEXT(audit, published_dir, .max = PATH_OCTETS, .form = FORM_PATH, .flags = SETTING_OFF,
+         .sample = "anchor/published",
+         .meaning = "Where such answers are kept, best on the anchor file's volume; without it the "
+                    "name of the anchor file, or of the database, with \".published\" behind."),
     NUMBER(audit, checkpoint_max_delay_ms, 10, 60000, 1000,
            "release: durable: a record is under a signed checkpoint after this time; keys are "
            "refused when the newest checkpoint is ten times older than that."),

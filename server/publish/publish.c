@@ -11,6 +11,7 @@
 
 #include "tekd/backoff.h"
 #include "tekd/clock.h"
+#include "tekd/enc.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
 
@@ -75,19 +76,32 @@ static void failed(struct publisher *x, const char *why)
               LOG_INT("again_s", pause_us / SECOND_US));
 }
 
+static bool is_stopping(struct publish *p)
+{
+    bool is;
+
+    (void)pthread_mutex_lock(&p->lock);
+    is = p->stopping;
+    (void)pthread_mutex_unlock(&p->lock);
+    return is;
+}
+
 /* A store that cannot be read says so itself, and nobody else has failed. */
 void publisher_turn(struct publisher *x)
 {
     struct publication n;
-    char why[PUBLISH_WHY_MAX] = "";
+    char why[PUBLISH_WHY_MAX] = "", clean[PUBLISH_WHY_MAX];
+    int r;
 
     x->due_us = clock_mono_us() + x->all->interval_s * SECOND_US;
     if (newest_read(x->all->store, &n) < 0 || !is_newer(&n, &x->status))
         return;
-    if (x->publish(x, &n, why) == 0)
+    r = x->publish(x, &n, why);
+    enc_printable(why, clean, sizeof(clean));
+    if (r == 0)
         worked(x, &n);
-    else
-        failed(x, why);
+    else if (!is_stopping(x->all))
+        failed(x, clean);
 }
 
 /* ---- threads ---------------------------------------------------------------------------------
@@ -137,7 +151,8 @@ static void *run(void *arg)
 /* ---- life ------------------------------------------------------------------------------------
  */
 
-static int (*const makers[])(const struct publish_options *, struct publisher **) = {syslog_new};
+static int (*const makers[])(const struct publish_options *, struct publisher **) = {syslog_new,
+                                                                                     stamp_new};
 _Static_assert(ARRAY_SIZE(makers) <= PUBLISH_MAX, "each has a place");
 
 static int make_publishers(struct publish *p, const struct publish_options *o)
@@ -195,7 +210,9 @@ int publish_start(const struct publish_options *o, struct publish **ret_publish)
     init(p);
     p->store = o->store;
     p->interval_s = o->interval_s;
-    r = make_publishers(p, o);
+    r = kept_new(o->dir, &p->kept);
+    if (r == 0)
+        r = make_publishers(p, o);
     if (r == 0)
         r = start_threads(p);
     if (r < 0) {
@@ -223,6 +240,7 @@ void publish_stop(struct publish *p)
             (void)pthread_join(p->publisher[i]->thread, NULL);
         p->publisher[i]->free(p->publisher[i]);
     }
+    kept_free(p->kept);
     (void)pthread_cond_destroy(&p->changed);
     (void)pthread_mutex_destroy(&p->lock);
     free(p);
@@ -239,4 +257,11 @@ size_t publish_status_get(struct publish *p, struct publish_status ret_status[st
         ret_status[i] = p->publisher[i]->status;
     (void)pthread_mutex_unlock(&p->lock);
     return n;
+}
+
+int publish_export(struct publish *p, const struct publish_export *e)
+{
+    const struct kept_walk w = {.epoch = e->epoch, .size = e->size, .arg = e->arg, .each = e->each};
+
+    return p ? kept_walk(p->kept, &w) : 0;
 }

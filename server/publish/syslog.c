@@ -85,7 +85,7 @@ static int send_message(const char *path, const struct buf *message,
                         char why[static PUBLISH_WHY_MAX])
 {
     const struct timeval patience = {.tv_sec = PUBLISH_SYSLOG_MS / 1000,
-                                     .tv_usec = PUBLISH_SYSLOG_MS % 1000 * 1000};
+                                     .tv_usec = PUBLISH_SYSLOG_MS % 1000 * 1000L};
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
     AUTO_FD int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 

@@ -70,7 +70,8 @@ ELSEWHERE = {
     "tek-bsa.md console 3": "test_collect_of_the_manual",
     "audit.md shell 1": "test_notes_in_syslog_are_those_of_the_log",
     "audit.md shell 2": "tests/unit/test_audit_docs.c",
-    "audit.md shell 3": "tests/unit/test_audit_docs.c",
+    "audit.md shell 3": "test_time_stamps_are_verified_kept_and_exported",
+    "audit.md shell 4": "tests/unit/test_audit_docs.c",
 }
 
 

@@ -56,6 +56,17 @@ size_t publish_status_get(struct publish *p, struct publish_status ret_status[st
     return 1;
 }
 
+int publish_export(struct publish *p, const struct publish_export *e)
+{
+    int r;
+
+    assert_null(p);
+    assert_int_equal(e->epoch, 1);
+    assert_true(e->size > 0);
+    r = e->each(e->arg, "1-7-20260101.note", "note\n", 5);
+    return r < 0 ? r : e->each(e->arg, "1-7-20260101.tsr", "0\n\xff", 3);
+}
+
 static _Atomic int64_t hurried;
 
 void push_hurry(struct push *p, int64_t bsa)

@@ -402,6 +402,8 @@ static void export__is_the_log_under_its_checkpoint(void **state)
         n++;
     assert_int_equal(n, records);
     assert_true(line && line[1] == 'N');
+    assert_non_null(strstr(stream, "\nA 5 1-7-20260101.note\nnote\n\n"
+                                   "A 3 1-7-20260101.tsr\n0\n\xff\n"));
     assert_string_equal(stream + strlen(stream) - 3, "\nE\n");
     json_decref(header);
     assert_int_equal(service_count(t->s, "admin.action", "action", "audit export"), 1);

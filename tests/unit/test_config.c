@@ -295,6 +295,12 @@ static const struct bad {
     {END_OF_BASE, END_OF_BASE "audit: {syslog: {socket: /dev/log, facility: mail}}\n",
      "15:46: audit.syslog.facility: expected authpriv or auth or daemon or local0 or local1 or "
      "local2 or local3 or local4 or local5 or local6 or local7, found mail"},
+    {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'ftp://x/', tsa_ca: x}}\n",
+     "15:26: audit.timestamp.url: expected a URL, http:// or https://, found \"ftp://x/\""},
+    {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'https:///x', tsa_ca: x}}\n",
+     "15:26: audit.timestamp.url: expected a URL, http:// or https://, found \"https:///x\""},
+    {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'http://tsa/'}}\n",
+     "15:20: audit.timestamp.tsa_ca: missing, e.g. tsa_ca: pki/tsa-ca.crt"},
     {"    port: 8443\n", "  - {address: \"::1\"}\n  - {address: 127.0.0.1, port: 8443}\n",
      "5:5: listen[2]: expected another address or port than listen[0]"},
     /* parts of YAML that are not taken, and what is not YAML */
@@ -409,6 +415,9 @@ static void config_load__fills_in_what_is_not_there(void **state)
     assert_int_equal(c->audit.release, CONFIG_RELEASE_SIGNED);
     assert_null(c->audit.anchor_file);
     assert_null(c->audit.syslog.socket);
+    assert_null(c->audit.timestamp.url);
+    (void)snprintf(path, sizeof(path), "%s/tekd.db.published", p->dir);
+    assert_string_equal(c->audit.published_dir, path);
     assert_int_equal(c->audit.heartbeat_s, 300);
     assert_int_equal(gethostname(host, sizeof(host)), 0);
     assert_string_equal(c->audit.instance, host);

@@ -133,8 +133,10 @@ static int set_up(void **state)
 
 static void start(struct daemon *d)
 {
-    const struct publish_options o = {
-        .store = d->f->store, .interval_s = 60, .syslog = {.socket = d->path, .facility = 10}};
+    const struct publish_options o = {.store = d->f->store,
+                                      .interval_s = 60,
+                                      .dir = d->f->dir,
+                                      .syslog = {.socket = d->path, .facility = 10}};
 
     assert_int_equal(publish_start(&o, &d->publish), 0);
 }
@@ -221,7 +223,7 @@ static void publish_start__refuses_a_path_that_no_socket_has(void **state)
     struct daemon *d = *state;
     char path[200];
     const struct publish_options o = {
-        .store = d->f->store, .interval_s = 60, .syslog = {.socket = path}};
+        .store = d->f->store, .interval_s = 60, .dir = d->f->dir, .syslog = {.socket = path}};
     struct publish *p = NULL;
 
     memset(path, 'x', sizeof(path) - 1);
