@@ -203,8 +203,8 @@ static int start_hsm(struct tekd *t)
 /* Part after part; a SIGTERM that comes meanwhile ends it between two. */
 static int start(struct tekd *t)
 {
-    static int (*const steps[])(struct tekd *) = {setup_keys, setup_push,  setup_front,
-                                                  setup_http, setup_probe, setup_admin};
+    static int (*const steps[])(struct tekd *) = {
+        setup_keys, setup_publish, setup_push, setup_front, setup_http, setup_probe, setup_admin};
     int r;
 
     if (start_hsm(t) != EXIT_OK)

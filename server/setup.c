@@ -215,6 +215,26 @@ int setup_keys(struct tekd *t)
     return r < 0 ? failed("keys", r) : 0;
 }
 
+/* ---- publication -------------------------------------------------------------------------------
+ */
+
+int setup_publish(struct tekd *t)
+{
+    const struct config_audit *c = &t->config->audit;
+    const struct publish_options o = {
+        .store = t->store,
+        .interval_s = c->anchor_interval_s,
+        .syslog = {.socket = c->syslog.socket, .facility = c->syslog.facility},
+        .dir = c->published_dir,
+        .timestamp = {.url = c->timestamp.url,
+                      .tsa_ca = c->timestamp.tsa_ca,
+                      .tls_ca = c->timestamp.tls_ca},
+    };
+    int r = publish_start(&o, &t->publish);
+
+    return r < 0 ? failed("publish", r) : 0;
+}
+
 /* ---- push --------------------------------------------------------------------------------------
  */
 
@@ -371,6 +391,7 @@ int setup_admin(struct tekd *t)
         .hsm = t->hsm,
         .http = t->http,
         .push = t->push,
+        .publish = t->publish,
         .ready = probe_ready,
         .ready_arg = t,
     };
@@ -394,6 +415,7 @@ void setup_undo(struct tekd *t)
     front_stop(t->front);
     if (t->keys)
         keys_flush(t->keys);
+    publish_stop(t->publish);
     if (t->store)
         store_close(t->store);
     push_free(t->push);

@@ -12,6 +12,7 @@
 #include "tekd/hsm.h"
 #include "tekd/http.h"
 #include "tekd/keys.h"
+#include "tekd/publish.h"
 #include "tekd/push.h"
 #include "tekd/store.h"
 
@@ -33,6 +34,7 @@ struct tekd {
     struct store *store;
     struct keys *keys;
     struct push *push;
+    struct publish *publish;
     struct front *front;
     struct http *http;
     struct http_plain *probe;
@@ -54,6 +56,7 @@ int setup_hsm(struct tekd *t);
 int setup_store(struct tekd *t);
 int setup_keys(struct tekd *t);
 int setup_push(struct tekd *t);
+int setup_publish(struct tekd *t);
 int setup_front(struct tekd *t);
 int setup_http(struct tekd *t);
 int setup_probe(struct tekd *t);

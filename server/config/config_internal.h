@@ -46,6 +46,7 @@ enum form {
     FORM_SOCKET, /* a path that fits into sockaddr_un */
     FORM_KEY,    /* a path or the URI of a key */
     FORM_TOKEN,  /* the URI of a token */
+    FORM_WEB,    /* a URL of http or https */
 };
 
 struct setting {

@@ -290,6 +290,20 @@ static int finish_listen(struct reader *r, const struct config *c)
     return 0;
 }
 
+/* Beside what it belongs to. */
+static int finish_published(struct reader *r, struct config *c)
+{
+    const char *beside = c->audit.anchor_file ? c->audit.anchor_file : c->store.sqlite;
+
+    if (c->audit.published_dir != NULL)
+        return 0;
+    if (asprintf(&c->audit.published_dir, "%s.published", beside) < 0) {
+        c->audit.published_dir = NULL;
+        return out_of_memory(r);
+    }
+    return 0;
+}
+
 /* The records' "inst" is the host's name unless the file has one. */
 static int finish_instance(struct reader *r, struct config *c)
 {
@@ -335,6 +349,8 @@ int finish_config(struct reader *r, struct config *c)
         e = finish_listen(r, c);
     if (e == 0)
         e = finish_instance(r, c);
+    if (e == 0)
+        e = finish_published(r, c);
     if (e == 0)
         e = finish_endpoint(r, c);
     return e;

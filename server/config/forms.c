@@ -147,6 +147,24 @@ static const char *token_complaint(const char *s)
     return uri_complaint(s);
 }
 
+/* Whether it is printable, without space, and names a host. */
+static bool is_url(const char *s, const char *scheme)
+{
+    size_t len = strlen(scheme);
+
+    if (strncmp(s, scheme, len) != 0 || s[len] == '\0' || s[len] == '/')
+        return false;
+    for (; *s != '\0'; s++)
+        if (*s <= ' ' || *s > '~')
+            return false;
+    return true;
+}
+
+static const char *web_complaint(const char *s)
+{
+    return is_url(s, "http://") || is_url(s, "https://") ? NULL : "a URL, http:// or https://";
+}
+
 static const struct {
     const char *(*complaint)(const char *s);
     bool path;
@@ -155,7 +173,7 @@ static const struct {
     [FORM_BSM_ID] = {bsm_id_complaint, false},     [FORM_ADDRESS] = {address_complaint, false},
     [FORM_ENDPOINT] = {endpoint_complaint, false}, [FORM_PATH] = {any_complaint, true},
     [FORM_SOCKET] = {any_complaint, true},         [FORM_KEY] = {key_complaint, true},
-    [FORM_TOKEN] = {token_complaint, false},
+    [FORM_TOKEN] = {token_complaint, false},       [FORM_WEB] = {web_complaint, false},
 };
 
 const char *form_complaint(enum form form, const char *s)

@@ -22,6 +22,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "tekd/backoff.h"
 #include "tekd/push.h"
 
 #define SECOND_US      INT64_C(1000000)
@@ -46,19 +47,6 @@ struct moment {
     int64_t mono_us, utc_us;
 };
 struct moment moment_now(void);
-
-/* ---- backoff.c ------------------------------------------------------------------------------- */
-
-struct backoff {
-    unsigned initial_s, max_s;
-};
-/*
- * The pause behind the n-th failure, from 1: initial_s doubling to max_s, less up to a quarter by
- * random (any 32 bits), so that what failed together does not come back together.
- */
-int64_t backoff_us(const struct backoff *b, uint32_t n, uint32_t random);
-/* 32 bits that need not be secret. */
-uint32_t backoff_random(void);
 
 /* ---- push.c: life, and what comes from other threads ----------------------------------------- */
 
@@ -378,8 +366,6 @@ struct answer {
 };
 void answer_read(struct cp3_reader *reader, const struct outcome *o, const char *mid,
                  struct answer *ret_answer);
-/* Text of a peer as printable ASCII, cut where out ends. */
-void answer_clean(const char *text, char *out, size_t out_size);
 
 /* ---- result.c -------------------------------------------------------------------------------- */
 

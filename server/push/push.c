@@ -7,8 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tekd/clock.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
+
+struct moment moment_now(void)
+{
+    return (struct moment){.mono_us = clock_mono_us(), .utc_us = clock_utc_us()};
+}
 
 /* ---- from other threads ----------------------------------------------------------------------
  */

@@ -923,6 +923,56 @@ def test_anchor_beyond_the_end(tmp_path: Path) -> None:
     assert refused(s.write(tmp_path / "e")).step == "3"
 
 
+def tlv(tag: int, *contents: bytes) -> bytes:
+    """One element of DER, of up to 65535 octets."""
+    octets = b"".join(contents)
+    assert len(octets) < 65536
+    length = bytes([len(octets)]) if len(octets) < 128 else b"\x82" + len(octets).to_bytes(2, "big")
+    return bytes([tag]) + length + octets
+
+
+def make_stamp(octets: bytes, status: int = 0, oid: str = "608648016503040201") -> bytes:
+    """A TimeStampResp as far as it is read without its signature."""
+    imprint = tlv(0x30, tlv(0x30, tlv(0x06, bytes.fromhex(oid)), tlv(0x05)),
+                  tlv(0x04, hashlib.sha256(octets).digest()))
+    info = tlv(0x30, tlv(0x02, b"\x01"), tlv(0x06, b"\x2a"), imprint, b"x" * 300)
+    signed = tlv(0x30, tlv(0x02, b"\x03"), tlv(0x31),
+                 tlv(0x30, tlv(0x06, b"\x2a"), tlv(0xA0, tlv(0x04, info))))
+    return tlv(0x30, tlv(0x30, tlv(0x02, bytes([status]))),
+               tlv(0x30, tlv(0x06, b"\x2a"), tlv(0xA0, signed)))
+
+
+def test_time_stamp(tmp_path: Path) -> None:
+    s = standard()
+    note = s.build()[1][4]
+    s.anchors = {"1-5-20261128.note": note, "1-5-20261128.tsr": make_stamp(note)}
+    verifier.verify(str(s.write(tmp_path / "e")), A.pem)  # tek-audit wants the signature, too
+
+
+@pytest.mark.parametrize("make, expected", [
+    (lambda note: make_stamp(note + b"x"), "a stamp over"),
+    (lambda note: make_stamp(note, status=2), "a TimeStampResp"),
+    (lambda note: make_stamp(note, oid="608648016503040202"), "a TimeStampResp"),
+    (lambda note: make_stamp(note)[:-330], "a TimeStampResp"),
+    (lambda note: make_stamp(note) + b"x", "a TimeStampResp"),
+    (lambda note: note, "a TimeStampResp"),
+])
+def test_time_stamp_that_is_none_of_its_note(tmp_path: Path, make, expected: str) -> None:
+    s = standard()
+    note = s.build()[1][4]
+    s.anchors = {"a.note": note, "a.tsr": make(note)}
+    found = refused(s.write(tmp_path / "e"))
+    assert (found.step, found.where) == ("3", "file anchors/a.tsr")
+    assert found.expected.startswith(expected)
+
+
+def test_time_stamp_without_its_note(tmp_path: Path) -> None:
+    s = standard()
+    s.anchors = {"a.tsr": make_stamp(s.build()[1][4])}
+    found = refused(s.write(tmp_path / "e"))
+    assert (found.step, found.where) == ("3", "file anchors/a.tsr") and "a.note" in found.expected
+
+
 def test_right_root_under_another_origin(tmp_path: Path) -> None:
     """Signed with the right key over the right root, but it is a note of another log."""
     s = standard()

@@ -1,6 +1,7 @@
-foreach(module merkle record note)
+foreach(module merkle record note timestamp)
     tekd_unit_test(${module} tekd_audit tekd_base)
 endforeach()
+target_sources(test_timestamp PRIVATE ${CMAKE_CURRENT_LIST_DIR}/tsa.c)
 
 # tek-audit, on exports that audit_export.c makes and breaks.
 foreach(module audit_verify audit_files audit_program audit_docs)
@@ -10,3 +11,4 @@ foreach(module audit_verify audit_files audit_program audit_docs)
     target_compile_definitions(test_${module} PRIVATE TEK_AUDIT_PROGRAM="$<TARGET_FILE:tek-audit>")
     add_dependencies(test_${module} tek-audit)
 endforeach()
+target_sources(test_audit_files PRIVATE ${CMAKE_CURRENT_LIST_DIR}/tsa.c)

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <openssl/x509_vfy.h>
 
 #include "tek-audit.h"
 #include "tekd/enc.h"
@@ -430,7 +431,8 @@ void line_replace(struct line *l, const char *from, const char *to)
 
 /* ---- looking at it ---- */
 
-struct audit *look_with(const struct fixture *x, EVP_PKEY *key, const struct note *since)
+struct audit *look_trusting(const struct fixture *x, EVP_PKEY *key, const struct note *since,
+                            X509_STORE *tsa)
 {
     struct audit *a = NULL;
 
@@ -446,8 +448,16 @@ struct audit *look_with(const struct fixture *x, EVP_PKEY *key, const struct not
         assert_non_null(a->since);
         *a->since = *since;
     }
+    a->tsa = tsa;
+    if (tsa)
+        assert_int_equal(X509_STORE_up_ref(tsa), 1);
     (void)audit_run(a);
     return a;
+}
+
+struct audit *look_with(const struct fixture *x, EVP_PKEY *key, const struct note *since)
+{
+    return look_trusting(x, key, since, NULL);
 }
 
 struct audit *look(const struct fixture *x)

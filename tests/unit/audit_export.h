@@ -108,6 +108,9 @@ void export_make_sums(struct fixture *x);
  */
 struct audit;
 struct audit *look(const struct fixture *x);
+/* The same with who may sign time stamps; NULL: nobody is looked at. */
+struct audit *look_trusting(const struct fixture *x, EVP_PKEY *key, const struct note *since,
+                            X509_STORE *tsa);
 struct audit *look_with(const struct fixture *x, EVP_PKEY *key, const struct note *since);
 void assert_verified(const struct audit *a);
 /* The first failure is one of this check, with this text in it. */

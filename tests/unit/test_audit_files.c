@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 #include <fcntl.h>
@@ -19,6 +20,8 @@
 #include "audit_export.h"
 #include "tek-audit.h"
 #include "tekd/err.h"
+#include "tekd/timestamp.h"
+#include "tsa.h"
 
 struct file_case {
     const char *name;
@@ -451,6 +454,85 @@ static void anchor_garbage(struct fixture *x)
     export_set_file(x, "anchors/a", "garbage", 7);
 }
 
+/* ---- time stamps ---- */
+
+static struct tsa *tsa; /* of the group */
+
+static int make_tsa(void **state)
+{
+    int64_t now_s = (int64_t)time(NULL);
+
+    (void)state;
+    tsa = tsa_new(now_s - 86400, now_s + 86400);
+    tsa->utc_s = now_s;
+    return 0;
+}
+
+static int free_tsa(void **state)
+{
+    (void)state;
+    tsa_free(tsa);
+    return 0;
+}
+
+/* A time stamp over a note, under a name. */
+static void set_stamp(struct fixture *x, const struct note *n, const char *name)
+{
+    AUTO_MEM char *text = export_note_text(n);
+    AUTO(buf) struct buf *question = NULL;
+    AUTO(buf) struct buf *answer = NULL;
+    struct timestamp_nonce nonce;
+
+    assert_int_equal(buf_new(1024, &question), 0);
+    assert_int_equal(buf_new(TIMESTAMP_MAX, &answer), 0);
+    assert_int_equal(timestamp_ask(text, strlen(text), &nonce, question), 0);
+    tsa_answer(tsa, question, answer);
+    export_set_file(x, name, (const char *)buf_data(answer), buf_len(answer));
+}
+static void set_stamped(struct fixture *x, const struct note *n)
+{
+    AUTO_MEM char *text = export_note_text(n);
+
+    export_set_file(x, "anchors/1-5-20261122.note", text, strlen(text));
+    set_stamp(x, n, "anchors/1-5-20261122.tsr");
+}
+static void stamp_good(struct fixture *x)
+{
+    set_stamped(x, &x->note[1]);
+}
+static void stamp_of_another_note(struct fixture *x)
+{
+    set_stamped(x, &x->note[1]);
+    set_stamp(x, &x->note[0], "anchors/1-5-20261122.tsr");
+}
+static void stamp_without_note(struct fixture *x)
+{
+    set_stamp(x, &x->note[1], "anchors/1-5-20261122.tsr");
+}
+static void stamp_garbage(struct fixture *x)
+{
+    set_stamped(x, &x->note[1]);
+    export_set_file(x, "anchors/1-5-20261122.tsr", "garbage", 7);
+}
+static void stamp_of_a_forked_note(struct fixture *x)
+{
+    struct note n;
+
+    line_replace(&x->line[3], "bsa-1/1", "bsa-1/9");
+    n = export_sign(x, x->note[1].size + 1, x->key);
+    set_stamped(x, &n);
+}
+
+static const struct file_case stamp_cases[] = {
+    {"a time stamp", NULL, NULL, NULL, stamp_good, NULL},
+    {"one over another note", "timestamp", "it stamps other octets", NULL, stamp_of_another_note,
+     NULL},
+    {"one without its note", "timestamp", "expected the note", NULL, stamp_without_note, NULL},
+    {"one that is none", "timestamp", "not a time stamp", NULL, stamp_garbage, NULL},
+    {"one over a note of another log", "anchor", "expected root", NULL, stamp_of_a_forked_note,
+     NULL},
+};
+
 static const struct file_case anchor_cases[] = {
     {"an anchor", NULL, NULL, NULL, anchor_good, NULL},
     {"an anchor of another log", "anchor", "expected root", NULL, anchor_forked, NULL},
@@ -509,6 +591,40 @@ static void verify__checks_sums_and_files(void **state)
 {
     (void)state;
     run_file_cases(sum_cases, ARRAY_SIZE(sum_cases));
+}
+
+static void verify__checks_time_stamps(void **state)
+{
+    (void)state;
+    run_file_cases(stamp_cases, ARRAY_SIZE(stamp_cases));
+}
+
+/* By the CA that the auditor brings. */
+static void verify__checks_who_signed_a_time_stamp(void **state)
+{
+    struct tsa *other = tsa_new(0, (int64_t)time(NULL) + 86400);
+    struct fixture *x = export_new();
+
+    (void)state;
+    export_make_lines(x);
+    export_make_notes(x);
+    export_make_files(x);
+    stamp_good(x);
+    export_make_sums(x);
+    export_write(x);
+    for (unsigned i = 0; i < 2; i++) {
+        AUTO(audit) struct audit *a =
+            look_trusting(x, x->key, NULL, i == 0 ? tsa->store : other->store);
+
+        assert_int_equal(a->n_failures, i);
+        assert_int_equal(a->n_stamps, 1 - i);
+        if (i == 1)
+            assert_non_null(strstr(a->failure[0].text, "certificate refused"));
+        else
+            assert_int_equal(a->stamp[0].utc_us, tsa->utc_s * 1000000);
+    }
+    tsa_free(other);
+    export_free(x);
 }
 
 static void verify__checks_anchors(void **state)
@@ -578,9 +694,11 @@ int main(void)
         cmocka_unit_test(verify__checks_all_notes),
         cmocka_unit_test(verify__checks_sums_and_files),
         cmocka_unit_test(verify__checks_anchors),
+        cmocka_unit_test(verify__checks_time_stamps),
+        cmocka_unit_test(verify__checks_who_signed_a_time_stamp),
         cmocka_unit_test(verify__refuses_any_changed_octet),
         cmocka_unit_test(verify__reads_regular_files_only),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_tsa, free_tsa);
 }

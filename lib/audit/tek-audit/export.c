@@ -5,6 +5,7 @@
 #include "tek-audit.h"
 #include "tekd/enc.h"
 #include "tekd/err.h"
+#include "tekd/timestamp.h"
 
 static const char middle[] = "/tekd/audit/";
 
@@ -127,13 +128,16 @@ static void read_key(struct audit *a, const char *name)
 
 static void read_anchor(struct audit *a, const char *name)
 {
-    AUTO(buf) struct buf *b = read_file(a, name, NOTE_MAX);
+    bool is_stamp = stamp_is_name(name);
+    AUTO(buf) struct buf *b = read_file(a, name, is_stamp ? TIMESTAMP_MAX : NOTE_MAX);
     struct note n;
 
     if (!b)
         return;
     check_sum_of(a, name, b);
-    if (note_read(buf_data(b), buf_len(b), &n) < 0)
+    if (is_stamp)
+        stamp_check(a, name, b);
+    else if (note_read(buf_data(b), buf_len(b), &n) < 0)
         audit_fail_at(a, name, "anchor", "expected a note, found something else");
     else if (a->n_marks == MARKS_MAX)
         audit_fail_at(a, name, "anchor", "expected at most %d anchors, found more", ANCHORS_MAX);

@@ -17,6 +17,7 @@ struct options {
     const char *remember;
     const char *origin;
     const char *peer;
+    const char *tsa;
     bool first;
     bool ledger;
     bool json;
@@ -25,17 +26,24 @@ struct options {
 
 /* Letters of the long options; those of a subcommand are a string of them. */
 static const struct option long_options[] = {
-    {"key", required_argument, NULL, 'k'},    {"since", required_argument, NULL, 's'},
-    {"first", no_argument, NULL, 'f'},        {"remember", required_argument, NULL, 'r'},
-    {"origin", required_argument, NULL, 'o'}, {"ledger", no_argument, NULL, 'l'},
-    {"peer", required_argument, NULL, 'p'},   {"json", no_argument, NULL, 'j'},
-    {"csv", no_argument, NULL, 'c'},          {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0},
+    {"key", required_argument, NULL, 'k'},
+    {"since", required_argument, NULL, 's'},
+    {"first", no_argument, NULL, 'f'},
+    {"remember", required_argument, NULL, 'r'},
+    {"origin", required_argument, NULL, 'o'},
+    {"ledger", no_argument, NULL, 'l'},
+    {"tsa", required_argument, NULL, 't'},
+    {"peer", required_argument, NULL, 'p'},
+    {"json", no_argument, NULL, 'j'},
+    {"csv", no_argument, NULL, 'c'},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'v'},
+    {NULL, 0, NULL, 0},
 };
 
 static const char usage[] =
     "usage: tek-audit verify DIR --key PUB (--first | --since NOTE) [--origin ORIGIN]\n"
-    "                        [--remember FILE] [--ledger] [--json]\n"
+    "                        [--tsa CA] [--remember FILE] [--ledger] [--json]\n"
     "       tek-audit ledger DIR [--json | --csv]\n"
     "       tek-audit prove DIR MESSAGE-ID [--peer BSA]\n"
     "exit status: 0 done, 1 verification failed or no such message, 2 usage, 3 cannot read\n";
@@ -125,12 +133,23 @@ static int run(struct audit *a, const char *dir)
     return a->n_failures > 0 ? STATUS_REFUSED : STATUS_DONE;
 }
 
+static int load_tsa(struct audit *a, const char *path)
+{
+    int r = stamps_read_ca(path, &a->tsa);
+
+    if (r == TEKD_EFORMAT)
+        return complain(STATUS_UNREADABLE, path, "no certificates in PEM");
+    return r < 0 ? complain(STATUS_UNREADABLE, path, tekd_strerror(r)) : STATUS_DONE;
+}
+
 static int prepare_verify(struct audit *a, const char *dir, const struct options *o)
 {
     int status = load_key(a, o->key);
 
     if (status == STATUS_DONE && o->since)
         status = load_since(a, o->since);
+    if (status == STATUS_DONE && o->tsa)
+        status = load_tsa(a, o->tsa);
     if (status == STATUS_DONE)
         status = open_dir(dir, &a->dirfd);
     a->origin_wanted = o->origin;
@@ -201,7 +220,7 @@ static const struct command {
     int n_args;
     int (*run)(char **args, const struct options *o);
 } commands[] = {
-    {"verify", "ksfroljh", 1, do_verify},
+    {"verify", "ksfrotljh", 1, do_verify},
     {"ledger", "jch", 1, do_ledger},
     {"prove", "ph", 2, do_prove},
 };
@@ -237,6 +256,9 @@ static void option_set(struct options *o, int letter, const char *value)
         break;
     case 'p':
         o->peer = value;
+        break;
+    case 't':
+        o->tsa = value;
         break;
     case 'j':
         o->json = true;

@@ -113,6 +113,34 @@ static void text_release(const struct audit *a, FILE *out)
                   a->counts.early);
 }
 
+/* Over the most records; NULL: there is none. */
+static const struct stamp *largest_stamp(const struct audit *a)
+{
+    const struct stamp *found = NULL;
+
+    for (size_t i = 0; i < a->n_stamps; i++)
+        if (!found || a->stamp[i].size > found->size)
+            found = &a->stamp[i];
+    return found;
+}
+
+static void text_stamps(const struct audit *a, FILE *out)
+{
+    const struct stamp *s = largest_stamp(a);
+    char time[ENC_TIME_LEN + 1];
+
+    if (!s && !a->tsa)
+        return;
+    (void)fprintf(out, "time stamps: %zu", a->n_stamps);
+    if (s) {
+        enc_time(s->utc_us, time);
+        (void)fprintf(out, ", the newest of %s over size %" PRIu64, time, s->size);
+    }
+    (void)fputs(a->tsa ? "; their signatures are good\n"
+                       : "; without --tsa their signatures were not looked at\n",
+                out);
+}
+
 static void text_verify(const struct audit *a, FILE *out)
 {
     const struct counts *c = &a->counts;
@@ -140,6 +168,7 @@ static void text_verify(const struct audit *a, FILE *out)
                   "; records that could not be written: %" PRIu64 "\n",
                   c->teks, c->strangers, c->gaps);
     text_release(a, out);
+    text_stamps(a, out);
     text_spans(a, out);
 }
 
@@ -161,6 +190,21 @@ static void json_release(const struct audit *a, FILE *out)
         (void)fprintf(out, "%s\"%s\":%" PRIu64, k > RELEASE_UNKNOWN ? "," : "", release_name[k],
                       a->counts.starts[k]);
     (void)fputc('}', out);
+}
+
+static void json_stamps(const struct audit *a, FILE *out)
+{
+    char time[ENC_TIME_LEN + 1];
+
+    (void)fprintf(out, ",\"timestamps_signed\":%s,\"timestamps\":[", a->tsa ? "true" : "false");
+    for (size_t i = 0; i < a->n_stamps; i++) {
+        enc_time(a->stamp[i].utc_us, time);
+        (void)fprintf(out, "%s{\"size\":%" PRIu64 ",\"time\":\"%s\",\"file\":", i > 0 ? "," : "",
+                      a->stamp[i].size, time);
+        put_json(out, a->stamp[i].where);
+        (void)fputc('}', out);
+    }
+    (void)fputc(']', out);
 }
 
 static void json_failures(const struct audit *a, FILE *out)
@@ -200,6 +244,7 @@ static void json_verify(const struct audit *a, FILE *out)
     json_release(a, out);
     json_spans("recovered", &a->recovered, out);
     json_spans("outages", &a->outages, out);
+    json_stamps(a, out);
     json_failures(a, out);
     (void)fputs("}\n", out);
 }

@@ -216,6 +216,13 @@ struct mark {
     char where[80];
 };
 
+/* A time stamp over a note of the log. */
+struct stamp {
+    uint64_t size;
+    int64_t utc_us;
+    char where[80];
+};
+
 struct failure {
     const char *check;
     char where[80];
@@ -228,6 +235,7 @@ struct audit {
     const char *origin_wanted; /* --origin; NULL: any */
     bool unsigned_ok;          /* no --key: only what the export says of itself */
     struct note *since;        /* NULL: --first */
+    X509_STORE *tsa;           /* --tsa; NULL: signatures of time stamps are not looked at */
 
     /* who is trusted: the first n_trusted of them, and who may come to be */
     struct known_key trusted[TRUSTED_MAX];
@@ -240,6 +248,8 @@ struct audit {
     uint64_t epoch;
     struct mark *mark; /* sorted by size */
     size_t n_marks, next_mark;
+    struct stamp *stamp;
+    size_t n_stamps, stamp_room;
 
     /* where reading is */
     struct merkle_range range; /* its size: records read */
@@ -294,6 +304,15 @@ bool export_read(struct audit *a);
 void export_check_sum(struct audit *a, const char *name, const struct merkle_hash *found);
 /* "<bsm id>/tekd/audit/" and the epoch.  Errors: TEKD_EFORMAT. */
 int origin_epoch(const char *origin, size_t *ret_prefix_len, uint64_t *ret_epoch);
+
+/* ---- stamps.c: time stamps ---- */
+
+/* The CAs of a PEM file.  Errors: TEKD_EFORMAT, TEKD_EIO, TEKD_ENOMEM. */
+int stamps_read_ca(const char *path, X509_STORE **ret_store);
+/* Whether a file in anchors/ is one. */
+bool stamp_is_name(const char *name);
+/* Compares one with its note; a good one is kept. */
+void stamp_check(struct audit *a, const char *name, const struct buf *answer);
 
 /* ---- notes.c: signatures and tree heads ---- */
 

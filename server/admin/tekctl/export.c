@@ -19,6 +19,10 @@
 
 #define PROGRESS_EVERY 20000 /* records between two progress lines */
 
+#define ANCHOR_OCTETS_MAX 65537 /* and a line end */
+#define ANCHOR_NAME_MAX   54    /* with anchors/ before it 62 */
+#define ANCHOR_LETTERS    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+
 /* A file of the export, hashed while it is written. */
 struct out {
     FILE *f;
@@ -32,7 +36,8 @@ struct export
     int dir;
     FILE *sums;
     uint64_t records, notes;
-    uint64_t octets; /* of the records */
+    uint64_t octets;                /* of the records */
+    char anchor[ANCHOR_OCTETS_MAX]; /* a file of anchors/ on its way */
     struct deliveries deliveries;
 };
 
@@ -149,6 +154,28 @@ static int take_note(struct export *x, const char *line, struct out *notes)
     return TEKCTL_DONE;
 }
 
+/* A name that leads nowhere else. */
+static bool is_anchor_name(const char *name)
+{
+    size_t len = strlen(name);
+
+    return len > 0 && len <= ANCHOR_NAME_MAX && name[0] != '.' &&
+           strspn(name, ANCHOR_LETTERS) == len;
+}
+
+/* A file of anchors/: its octets and a line end. */
+static int take_anchor(struct export *x, const char *line)
+{
+    char name[sizeof("anchors/") + ANCHOR_NAME_MAX], *end;
+    unsigned long len = strtoul(line + 2, &end, 10);
+
+    if (*end != ' ' || !is_anchor_name(end + 1) || len == 0 || len >= sizeof(x->anchor) ||
+        fread(x->anchor, 1, len + 1, x->session->answer) != len + 1)
+        return TEKCTL_FAILED;
+    (void)snprintf(name, sizeof(name), "anchors/%s", end + 1);
+    return write_file(x, name, x->anchor, len);
+}
+
 /* What is pending at the end has to be known by then: where each delivery's record stands. */
 static int follow_delivery(struct export *x, const char *line, size_t len)
 {
@@ -181,6 +208,13 @@ static int take_record(struct export *x, const char *line, size_t len, struct ou
     return r;
 }
 
+static int take_other(struct export *x, const char *line, struct out *notes)
+{
+    if (strncmp(line, "N ", 2) == 0)
+        return take_note(x, line, notes);
+    return strncmp(line, "A ", 2) == 0 ? take_anchor(x, line) : TEKCTL_FAILED;
+}
+
 static int take_stream(struct export *x, struct out *records, struct out *notes, uint64_t of)
 {
     for (;;) {
@@ -195,7 +229,7 @@ static int take_stream(struct export *x, struct out *records, struct out *notes,
             if (take_record(x, line + 2, len - 2, records) != TEKCTL_DONE)
                 return TEKCTL_FAILED;
             progress(x, of);
-        } else if (strncmp(line, "N ", 2) != 0 || take_note(x, line, notes) != TEKCTL_DONE) {
+        } else if (take_other(x, line, notes) != TEKCTL_DONE) {
             return TEKCTL_FAILED;
         }
     }
@@ -363,11 +397,12 @@ int export_run(struct session *s)
 {
     AUTO_JSON json_t *name = json_incref(json_object_get(s->request, "dir"));
     const char *dir = json_string_value(name);
-    struct export x = {.session = s};
+    static struct export x; /* too large for a stack */
     AUTO_JSON json_t *header = NULL;
     AUTO_MEM char *part = NULL;
     int r;
 
+    x.session = s;
     if (access(dir, F_OK) == 0) {
         complain("%s: is there already; an export is a new directory", dir);
         return TEKCTL_FAILED;

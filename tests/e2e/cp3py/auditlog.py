@@ -152,12 +152,13 @@ class Log:
              "checkpoints.txt does not end with the checkpoint")
         need(self.checkpoint.size == len(lines),
              f"{len(lines)} records under a checkpoint of {self.checkpoint.size}")
-        for note in notes + ([since] if since else []):
+        anchors = self._read_anchors(folder)
+        for note in notes + anchors + ([since] if since else []):
             need(note.origin == self.checkpoint.origin, f"origin {note.origin}")
             note.verify(key)
         self.sizes = [n.size for n in notes]
         need(self.sizes == sorted(self.sizes), f"sizes {self.sizes}")
-        self._check_tree(lines, notes + ([since] if since else []))
+        self._check_tree(lines, notes + anchors + ([since] if since else []))
         self.records = []
         for seq, line in enumerate(lines):
             self.records.append(parse(line))
@@ -166,6 +167,21 @@ class Log:
         self._check_life()
         self._check_messages()
         self._check_deliveries()
+
+    def _read_anchors(self, folder):
+        """The notes; of time stamps, that they are over the hash of their note."""
+        notes, self.stamps = [], {}
+        for name in sorted(os.listdir(os.path.join(folder, "anchors"))):
+            octets = read(folder, "anchors", name)
+            if not name.endswith(".tsr"):
+                notes.append(Note(octets))
+                continue
+            note = read(folder, "anchors", name[:-4] + ".note")
+            # sha256, NULL; then the hash: messageImprint of RFC 3161 section 2.4.1
+            imprint = bytes.fromhex("0609608648016503040201" "0500" "0420") + sha256(note).digest()
+            need(imprint in octets, f"{name} is over another note")
+            self.stamps[name] = Note(note)
+        return notes
 
     @staticmethod
     def _check_tree(lines, notes):

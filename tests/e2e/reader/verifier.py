@@ -374,6 +374,52 @@ ANCHOR_NAME = re.compile(r"anchors/(?!\.{1,2}\Z)[^/]+", re.DOTALL)
 FIXED_NAMES = ("audit.jsonl", "checkpoint", "checkpoints.txt", "pending.jsonl")
 
 
+def der(data: bytes) -> tuple[int, bytes, bytes]:
+    """The tag and the contents of the first element of DER, and what is behind it."""
+    if len(data) < 2:
+        raise ValueError("an element cut short")
+    tag, length, start = data[0], data[1], 2
+    if length >= 0x80:
+        start += length & 0x7F
+        length = int.from_bytes(data[2:start], "big")
+    if length > len(data) - start:
+        raise ValueError("an element cut short")
+    return tag, data[start:start + length], data[start + length:]
+
+
+def der_path(data: bytes, *steps: tuple[int, int]) -> bytes:
+    """The contents that a path leads to: each step is a tag, and how many elements are before it."""
+    contents = data
+    for tag, before in steps:
+        rest = contents
+        for _ in range(before):
+            _, _, rest = der(rest)
+        found, contents, _ = der(rest)
+        if found != tag:
+            raise ValueError(f"tag {found:#04x} where {tag:#04x} belongs")
+    return contents
+
+
+SHA256_OID = bytes.fromhex("608648016503040201")
+SEQUENCE, OCTETS, OID, INTEGER, EXPLICIT = 0x30, 0x04, 0x06, 0x02, 0xA0
+
+
+def stamped_hash(answer: bytes) -> bytes:
+    """The SHA-256 that a granted TimeStampResp (RFC 3161 section 2.4.2) is over."""
+    if der(answer)[2]:
+        raise ValueError("octets behind it")
+    status = der_path(answer, (SEQUENCE, 0), (SEQUENCE, 0), (INTEGER, 0))
+    if status not in (b"\0", b"\1"):
+        raise ValueError(f"status {status.hex()}")
+    # ContentInfo -> SignedData -> EncapsulatedContentInfo -> TSTInfo
+    info = der_path(answer, (SEQUENCE, 0), (SEQUENCE, 1), (EXPLICIT, 1), (SEQUENCE, 0),
+                    (SEQUENCE, 2), (EXPLICIT, 1), (OCTETS, 0))
+    imprint = der_path(info, (SEQUENCE, 0), (SEQUENCE, 2))
+    if der_path(imprint, (SEQUENCE, 0), (OID, 0)) != SHA256_OID:
+        raise ValueError("a hash that is not SHA-256")
+    return der_path(imprint, (OCTETS, 1))
+
+
 class Export:
     """The files that SHA256SUMS names. Only regular files are opened: no link, pipe or device."""
 
@@ -912,9 +958,24 @@ class Verification:
 
     def _read_anchors(self) -> None:
         for name in self.export.names:
-            if name.startswith("anchors/"):
-                where = file_at(name)
+            if not name.startswith("anchors/"):
+                continue
+            where = file_at(name)
+            if name.endswith(".tsr"):
+                self._check_stamp(name, where)
+            else:
                 self._expect_at_size(where, parse_note(self.export.small(name), "3", where))
+
+    def _check_stamp(self, name: str, where: str) -> None:
+        """A time stamp is over the note of its name; who signed it is not looked at here."""
+        note = name[:-len(".tsr")] + ".note"
+        require(note in self.export.names, "3", where, f"the note {shown(note)}", "none")
+        wanted = hashlib.sha256(self.export.small(note)).digest()
+        try:
+            found = stamped_hash(self.export.small(name))
+        except ValueError as error:
+            raise Refused("3", where, "a TimeStampResp", str(error)) from None
+        require(found == wanted, "3", where, f"a stamp over {wanted.hex()}", found.hex())
 
     def _read_keys(self) -> None:
         """Keys of the export are candidates only (step 4)."""
