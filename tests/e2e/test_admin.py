@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from hashlib import sha256
 
 import pytest
 
@@ -581,6 +582,53 @@ def test_sighup_takes_new_files_and_keeps_the_old_ones_when_they_are_broken(tekd
         tekd.hup()
         assert shown() != first
         given(open_one.ask(m), m, bsa)
+
+
+def changed_config(tekd):
+    return tekd.audit().of("config.changed")
+
+
+def sha256_of(path):
+    with open(path, "rb") as f:
+        return sha256(f.read()).hexdigest()
+
+
+def test_sighup_is_a_record_of_who_and_what(tekd):
+    import getpass
+    first = len(changed_config(tekd))
+    with open(tekd.path("pki", "ca.crl"), "rb") as f:
+        good = f.read()
+    with open(tekd.path("pki", "ca.crl"), "wb") as f:
+        f.write(b"nonsense")
+    tekd.hup()
+    assert len(changed_config(tekd)) == first  # it was refused
+    with open(tekd.path("pki", "ca.crl"), "wb") as f:
+        f.write(good)
+    tekd.hup()
+    shutil.copy(tekd.path("pki", "bsa-4.crt"), tekd.path("pki", "tekd.crt"))
+    shutil.copy(tekd.path("pki", "bsa-4.key"), tekd.path("pki", "tekd.key"))
+    tekd.hup()
+    wait_until(lambda: len(changed_config(tekd)) == first + 2, "both are recorded")
+    assert [(r["actor"], r["uid"], r["detail"]) for r in changed_config(tekd)[first:]] == \
+        [(getpass.getuser(), os.getuid(), detail) for detail in
+         ("SIGHUP: the same files",
+          f"SIGHUP: tls.certificate={sha256_of(tekd.path('pki', 'bsa-4.crt'))}")]
+
+
+def test_another_configuration_is_a_record_at_the_start(tekd):
+    first = changed_config(tekd)
+    tekd.restart()
+    assert changed_config(tekd) == first
+    before = tekd.audit().of("log.started")[-1]["config"]
+    tekd.restart(policy={"message_window_s": 86400})
+    log = tekd.audit()
+    started, changed = log.of("log.started")[-1], log.of("config.changed")[len(first):]
+    assert [(r["seq"], r["actor"], r["config"], r["detail"]) for r in changed] == \
+        [(started["seq"] + 1, "tekd", started["config"], f"start: the one before was {before}")]
+    assert started["config"] == sha256_of(tekd.path("tekd.yaml")) != before
+    tekd.kill()
+    tekd.start()
+    assert changed_config(tekd) == first + changed
 
 
 def test_sighup_under_load_disturbs_nobody(tekd):

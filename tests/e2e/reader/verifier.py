@@ -67,7 +67,7 @@ log.heartbeat:
 log.signkey: key
 audit.gap: count kind
 clock.step: delta_us
-config.changed: actor detail
+config.changed: actor detail [config] [uid]
 admin.action: actor uid action detail
 tek.generated: keyid content bits kekid [period]
 tek.rewrapped: keyid kekid
