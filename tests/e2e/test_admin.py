@@ -375,6 +375,16 @@ def test_ledger_lists_what_was_answered(tekd, mid):
     assert tekd.ctl("audit", "ledger", "--bsa", "bsa-9") == []
 
 
+def test_the_ledger_for_people_shows_only_printable_ascii(tekd):
+    """A Message ID is what a peer made it."""
+    for mid in ("m\u009b2J", "ü\\", "plain"):
+        assert tekd.ask(mid, "urn:a", media="json").status == 200
+    text = tekd.tekctl("audit", "ledger").stdout
+    assert text.isascii() and all(c == "\n" or c.isprintable() for c in text)
+    shown = [line.split()[2] for line in text.splitlines()[1:]]
+    assert shown == ["m\\xc2\\x9b2J", "\\xc3\\xbc\\x5c", "plain"]
+
+
 def test_export_is_never_written_over(tekd):
     folder = tekd.export()
     with open(os.path.join(folder, "audit.jsonl"), "rb") as f:
