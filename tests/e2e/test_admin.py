@@ -375,6 +375,46 @@ def test_ledger_lists_what_was_answered(tekd, mid):
     assert tekd.ctl("audit", "ledger", "--bsa", "bsa-9") == []
 
 
+def test_an_export_shows_its_progress_on_a_terminal_only(tekd):
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        done = subprocess.run(tekd.tekctl_argv("audit", "export", tekd.path("shown")), stderr=theirs,
+                              stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+        os.close(theirs)
+        shown = terminal.read(4096).decode()
+    n = int(done.stdout.split()[0])
+    with open(tekd.path("shown", "audit.jsonl"), "rb") as f:
+        assert f.read().count(b"\n") == n
+    assert f"\r{n} of {n} records" in shown
+    assert tekd.tekctl("audit", "export", tekd.path("quiet")).stderr == ""
+
+
+def test_an_export_that_nobody_reads_holds_nobody_up(tekd):
+    load = Load(tekd, 8, lambda i, n: (request(f"x-{i}-{n}", f"urn:{n % 4}", "bsa-1"), "xml")).start()
+    wait_until(lambda: len(load.answered) > 1500, "answers")
+    load.stop()
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(30)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.connect(tekd.path("tekd.sock"))
+        s.sendall(b'{"command":"audit export"}\n')
+        begun = s.recv(100)
+        assert b'"ok":true' in begun
+        for n in range(20):
+            assert tekd.ask(f"beside-{n}", "urn:0").status == 200
+        assert tekd.ctl("status")["ready"]
+        folder = tekd.export()  # another one
+        rest = b""
+        while not rest.endswith(b"\nE\n"):
+            part = s.recv(65536)
+            assert part
+            rest += part
+    records = [line[2:] for line in rest.split(b"\n") if line.startswith(b"R ")]
+    with open(os.path.join(folder, "audit.jsonl"), "rb") as f:
+        assert f.read().startswith(b"\n".join(records) + b"\n")
+    assert sum(b"beside-" in r for r in records) == 0  # it was of before
+
+
 def test_the_ledger_for_people_shows_only_printable_ascii(tekd):
     """A Message ID is what a peer made it."""
     for mid in ("m\u009b2J", "ü\\", "plain"):
