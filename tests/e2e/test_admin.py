@@ -276,31 +276,72 @@ def test_without_groups_only_tekds_user_and_root_may(tekd):
         assert "may not use this socket" in failing(tekd, "status", prefix=user(group))
 
 
-def test_every_change_is_a_record_with_its_actor(tekd, mid, content):
+def changes_made(tekd, content):
+    """Every command that changes something, in an order in which it may, with what the log calls
+    it; "KEY" is the ID of a TEK, "MESSAGE" that of a delivery."""
+    kek, (wrap, *_) = next(iter(tekd.template.spare.items()))
+    return [
+        (["content", "add", content], "content.added"),
+        (["bsa", "set", "bsa-1", "--form", "efficient", "--url", "https://localhost:1/x", "--ca",
+          tekd.path("pki", "ca.crt")], "bsa set"),
+        (["bsa", "disable", "bsa-1"], "bsa disable"), (["bsa", "enable", "bsa-1"], "bsa enable"),
+        (["key", "rotate", content], "key rotate"),
+        (["deliver", content, "--bsa", "bsa-1"], "deliver"),
+        (["delivery", "retry", "MESSAGE"], "delivery retry"),
+        (["delivery", "abandon", "MESSAGE", "--reason", "why"], "delivery.abandoned"),
+        (["key", "destroy", "KEY"], "tek.destroyed"),
+        (["bsa", "add", "bsa-5", "--cert", tekd.path("pki", "stranger.crt"), "--kek", kek,
+          "--wrap", wrap], "bsa add"),
+        (["bsa", "disable", "bsa-5"], "bsa disable"),
+        (["bsa", "retire-kek", "bsa-5", "bsa-5/1"], "kek.retired"),
+        (["audit", "checkpoint"], "audit checkpoint"), (["hsm", "retry"], "hsm retry"),
+        (["audit", "export", tekd.path("an-export")], "audit export"),
+        (["audit", "close-epoch"], "audit close-epoch"),
+    ]
+
+
+READING = {"status", "hsm status", "bsa list", "bsa show", "content list", "content show",
+           "key list", "delivery list", "delivery show", "audit ledger"}
+
+
+def test_every_command_is_known_as_reading_or_changing(tekd, content):
+    """What is added is added here: a change is a record."""
+    helped = run([program("tekctl"), "--help"]).stdout
+    commands = re.findall(r"^  ([a-z][a-z-]*(?: [a-z][a-z-]*)?)(?= [A-Z\[]|$)", helped, re.M)
+    made = {" ".join(words) for words, _ in changes_made(tekd, content)}
+    changing = {c for c in commands if any(m == c or m.startswith(c + " ") for m in made)}
+    assert set(commands) == READING | changing and not READING & changing, commands
+
+
+def test_every_change_is_a_record_with_its_actor(tekd, content):
     import getpass
-    me = getpass.getuser()
-    start = len(tekd.audit().records)
-    for words, action in [
-            (["content", "add", content], "content.added"),
-            (["bsa", "set", "bsa-1", "--form", "efficient"], "bsa set"),
-            (["bsa", "disable", "bsa-1"], "bsa disable"),
-            (["bsa", "enable", "bsa-1"], "bsa enable"),
-            (["key", "rotate", content], "key rotate"),
-            (["key", "destroy", content], "tek.destroyed"),
-            (["audit", "checkpoint"], "audit checkpoint"),
-            (["hsm", "retry"], "hsm retry")]:
-        if words[:2] == ["key", "destroy"]:
-            words = words[:2] + [tekd.ctl("key", "list", content)[0]["key_id"]]
-        tekd.tekctl(*words)
-        new = tekd.audit().records[start:]
-        start += len(new)
-        by = [r for r in new if "actor" in r and r.get("action") != "audit export"]
+    me, by = getpass.getuser(), None
+    real = {"KEY": lambda: tekd.ctl("key", "list", content)[0]["key_id"],
+            "MESSAGE": lambda: tekd.ctl("delivery", "list")[-1]["message_id"]}
+    seen = len(tekd.audit().records)
+    # What fails changes nothing and is no record.
+    tekd.tekctl("bsa", "disable", "bsa-9", check=False)
+    assert [r.get("action") for r in tekd.audit().records[seen:]] == ["audit export"]
+    seen += 1
+    for words, action in changes_made(tekd, content):
+        tekd.tekctl(*[real[w]() if w in real else w for w in words])
+        if action == "audit close-epoch":
+            break
+        new = tekd.audit().records[seen:-1]  # but for this export of ours
+        seen += len(new) + 1
+        by = [r for r in new if "actor" in r]
         assert by and all(r["actor"] == me and r["uid"] == os.getuid() for r in by), (words, new)
         assert action in [r.get("action", r["ev"]) for r in by], (words, new)
-    # What failed changed nothing and is no record.
-    tekd.tekctl("bsa", "disable", "bsa-9", check=False)
-    assert [r["ev"] for r in tekd.audit().records[start:] if r.get("action") != "audit export"] \
-        == []
+        if action == "bsa set":
+            pem = sha256_of(tekd.path("pki", "ca.crt"))
+            assert [(r["detail"], r["media"], r["form"], r["key_info"], r["url"], r["ca"])
+                    for r in by if r.get("action") == action] == \
+                [("bsa-1", "xml", "efficient", True, "https://localhost:1/x", pem)]
+
+
+def sha256_of(path):
+    with open(path, "rb") as f:
+        return sha256(f.read()).hexdigest()
 
 
 # ---- the socket itself -----------------------------------------------------------------------------
@@ -636,11 +677,6 @@ def test_sighup_takes_new_files_and_keeps_the_old_ones_when_they_are_broken(tekd
 
 def changed_config(tekd):
     return tekd.audit().of("config.changed")
-
-
-def sha256_of(path):
-    with open(path, "rb") as f:
-        return sha256(f.read()).hexdigest()
 
 
 def test_sighup_is_a_record_of_who_and_what(tekd):
