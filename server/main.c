@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <getopt.h>
 #include <malloc.h>
-#include <openssl/sha.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,24 +81,6 @@ static bool read_arguments(int argc, char **argv, struct arguments *ret_args, in
 /* ---- starting ----------------------------------------------------------------------------------
  */
 
-/* What log.started says of the configuration; config_load() has bounded the file. */
-static int hash_file(const char *path, uint8_t ret_sha256[static 32])
-{
-    FILE *f = fopen(path, "re");
-    AUTO_MEM char *text = malloc(CONFIG_FILE_MAX);
-    size_t n;
-
-    if (!f || !text) {
-        if (f)
-            (void)fclose(f);
-        return TEKD_EIO;
-    }
-    n = fread(text, 1, CONFIG_FILE_MAX, f);
-    (void)fclose(f);
-    SHA256((const uint8_t *)text, n, ret_sha256);
-    return 0;
-}
-
 static int load_config(struct tekd *t, const char *path)
 {
     struct config_error err = {.line = 0};
@@ -110,7 +91,7 @@ static int load_config(struct tekd *t, const char *path)
         return r;
     }
     log_open(STDERR_FILENO, t->config->log.format, t->config->log.level);
-    return hash_file(path, t->config_sha256);
+    return reload_hash_file(path, t->config_sha256);
 }
 
 /* Of an error of the store. */
@@ -152,18 +133,17 @@ static int serve(struct tekd *t, const sigset_t *set)
     const struct timespec second = {.tv_sec = 1};
 
     for (;;) {
+        siginfo_t info;
         int sig;
 
         watch_tick(t);
         if (t->unsafe)
             return EXIT_FAILED;
-        sig = sigtimedwait(set, NULL, &second);
+        sig = sigtimedwait(set, &info, &second);
         if (sig == SIGTERM || sig == SIGINT)
             return EXIT_OK;
-        if (sig == SIGHUP) {
-            (void)http_reload(t->http);
-            (void)push_reload(t->push);
-        }
+        if (sig == SIGHUP)
+            reload_run(t, info.si_uid);
         /* Nothing more can be recorded, so nothing is finished either. */
         if (atomic_load(&t->fatal))
             _exit(final_status(t, EXIT_IO));

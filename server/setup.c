@@ -353,6 +353,7 @@ int setup_http(struct tekd *t)
         r = certificate_spki(t->config->tls.certificate, &der, &signer.spki_len);
         signer.spki = der;
     }
+    reload_begin(t);
     if (r == 0)
         r = start_http(t, &signer);
     OPENSSL_free(der);

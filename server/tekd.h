@@ -5,6 +5,7 @@
 #define TEKD_TEKD_H
 
 #include <stdatomic.h>
+#include <sys/types.h>
 
 #include "front.h"
 #include "tekd/admin.h"
@@ -27,9 +28,13 @@
 /* What is said of a token without CKA_WRAP_WITH_TRUSTED for private keys. */
 #define TEKD_WRAP_OUT "whoever has the PIN can wrap a TEK under a key of his own"
 
+/* Files that SIGHUP reads again and the log names: certificate, client_ca, crl. */
+#define TEKD_TLS_FILES 3
+
 struct tekd {
     struct config *config;
     uint8_t config_sha256[32];
+    uint8_t tls_sha256[TEKD_TLS_FILES][32]; /* as they were read last; see reload.c */
     struct hsm *hsm;
     struct store *store;
     struct keys *keys;
@@ -72,6 +77,16 @@ void setup_undo(struct tekd *t);
 int probe_ready(void *tekd, char reason[static HSM_TEXT_MAX]);
 /* The admin listener's /healthz and /readyz. */
 int probe_get(void *tekd, const char *path, struct buf *body);
+
+/* ---- reload.c: SIGHUP --------------------------------------------------------------------------
+ */
+
+/* Errors: TEKD_EIO (not there, not readable), TEKD_ENOMEM, TEKD_ECRYPTO. */
+int reload_hash_file(const char *path, uint8_t ret_sha256[static 32]);
+/* Before the files are read for the first time: the ones to compare with. */
+void reload_begin(struct tekd *t);
+/* Reads them again, as this user wants, and records it. */
+void reload_run(struct tekd *t, uid_t uid);
 
 /* ---- watch.c: what the main thread does once a second ------------------------------------------
  */

@@ -25,8 +25,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from cp3py import auditlog
 from cp3py.messages import request
-from harness.programs import TOP, program
+from harness.programs import TOP, find, program
 from harness.stage import Stage
 from reader import verifier
 
@@ -349,6 +350,21 @@ def test_a_real_servers_log(new_stage: Callable[..., Stage]) -> None:
     assert verify(folder, key, seen).size == summary.size
     edit(Path(folder), "audit.jsonl", lambda d: d.replace(b"urn:reader:1", b"urn:reader:9", 1))
     assert refused(Path(folder), key).step == "3"
+
+
+@pytest.mark.parametrize("batch", ["1", "32", "64"])
+def test_the_log_of_the_benchmark(batch: str, tmp_path: Path) -> None:
+    """What is measured with it is measured of a log that all verifiers take."""
+    folder = tmp_path / "log"
+    done = subprocess.run([find("bench_log"), "--dir", folder, "--records", "4000", "--batch",
+                           batch], capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
+    pem = next((folder / "keys").iterdir())
+    summary = verify(folder, pem.read_bytes())
+    assert (summary.size, summary.pending) == (told["records"], 0)
+    assert auditlog.Log(str(folder), str(pem))
+    edit(folder, "audit.jsonl", lambda d: d.replace(b"192.0.2.1:", b"192.0.2.9:", 1))
+    assert refused(folder, pem.read_bytes()).step == "3"
 
 
 def test_control(tmp_path: Path) -> None:

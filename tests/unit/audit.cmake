@@ -1,4 +1,4 @@
-foreach(module merkle record note timestamp)
+foreach(module merkle record note timestamp ledger)
     tekd_unit_test(${module} tekd_audit tekd_base)
 endforeach()
 target_sources(test_timestamp PRIVATE ${CMAKE_CURRENT_LIST_DIR}/tsa.c)

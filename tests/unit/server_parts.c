@@ -86,3 +86,17 @@ void http_status_get(struct http *h, struct http_status *ret_status)
     (void)h;
     *ret_status = parts.http;
 }
+
+int http_reload(struct http *h)
+{
+    (void)h;
+    parts.reloads++;
+    return parts.reload_result;
+}
+
+int push_reload(struct push *p)
+{
+    (void)p;
+    parts.reloads++;
+    return parts.reload_result;
+}

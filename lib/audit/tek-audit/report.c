@@ -273,18 +273,18 @@ static const char *const state_name[] = {
 };
 
 /*
- * A row of the ledger: columns of text (s), of numbers (n: absent where there is none) and of true
- * or false (b).  The repeats of an answer, the attempts of a delivery.
+ * A row of the ledger: columns of text (s), of times and numbers (t, n: absent where there is none)
+ * and of true or false (b).  The repeats of an answer, the attempts of a delivery.
  */
-enum { COLUMNS = 13 };
+enum { COLUMN_PEER = 1, COLUMN_CONTENT = 4, COLUMNS = 14 };
 static const char *const column_name[COLUMNS] = {
-    "message_id", "peer", "direction", "state",    "content_id", "key_id",  "kek_id",
-    "time",       "seq",  "repeats",   "attempts", "confirmed",  "attested"};
-static const char column_type[COLUMNS + 1] = "ssssssssnnnnb";
+    "message_id", "peer", "direction", "state",   "content_id", "key_id",    "kek_id",
+    "time",       "done", "seq",       "repeats", "attempts",   "confirmed", "attested"};
+static const char column_type[COLUMNS + 1] = "sssssssstnnnnb";
 
 struct row {
     const char *value[COLUMNS];
-    char time[ENC_TIME_LEN + 1];
+    char time[ENC_TIME_LEN + 1], done[ENC_TIME_LEN + 1];
     char seq[24];
     char repeats[16], attempts[16];
     char confirmed[24];
@@ -315,6 +315,9 @@ static void row_fill(const struct audit *a, uint32_t id, struct row *row)
     const char *peer = pool_text(a->messages, id);
 
     enc_time(m->t_us, row->time);
+    row->done[0] = '\0';
+    if (m->done_us != 0 && state_of(a, m) != STATE_UNKNOWN)
+        enc_time(m->done_us, row->done);
     row_numbers(m, row);
     const char *const values[COLUMNS] = {peer + strlen(peer) + 1,
                                          peer,
@@ -324,6 +327,7 @@ static void row_fill(const struct audit *a, uint32_t id, struct row *row)
                                          pool_text(a->teks, m->tek),
                                          pool_text(a->keks, m->kek),
                                          row->time,
+                                         row->done,
                                          row->seq,
                                          row->repeats,
                                          row->attempts,
@@ -352,7 +356,7 @@ static void row_json(const struct row *row, FILE *out)
 {
     for (size_t i = 0; i < COLUMNS; i++) {
         (void)fprintf(out, "%c\"%s\":", i == 0 ? '{' : ',', column_name[i]);
-        if (column_type[i] == 's')
+        if (column_type[i] == 's' || (column_type[i] == 't' && row->value[i][0]))
             put_json(out, row->value[i]);
         else
             (void)fputs(row->value[i][0] ? row->value[i] : "null", out);
@@ -371,28 +375,50 @@ static void heading(enum report_form form, FILE *out)
     }
 }
 
-void report_ledger(const struct audit *a, enum report_form form, FILE *out)
+static bool is_wanted(const struct audit *a, uint32_t id, const struct ledger_wanted *wanted,
+                      const struct row *row)
+{
+    const struct ledger_line line = {.bsa = row->value[COLUMN_PEER],
+                                     .content = row->value[COLUMN_CONTENT],
+                                     .time = row->time,
+                                     .pending = a->message[id].dir == DIR_PUSH &&
+                                                is_pending(state_of(a, &a->message[id]))};
+
+    return !wanted || ledger_wants(wanted, &line);
+}
+
+static void put_row(const struct row *row, enum report_form form, bool first, FILE *out)
+{
+    switch (form) {
+    case REPORT_TEXT:
+        row_text(row, out);
+        break;
+    case REPORT_CSV:
+        row_csv(row, out);
+        break;
+    case REPORT_JSON:
+        (void)fputs(first ? "" : ",\n", out);
+        row_json(row, out);
+        break;
+    }
+}
+
+void report_ledger(const struct audit *a, const struct ledger_wanted *wanted, enum report_form form,
+                   FILE *out)
 {
     struct row row;
     size_t n = pool_count(a->messages);
+    bool first = true;
 
     heading(form, out);
     if (form == REPORT_JSON)
         (void)fputc('[', out);
     for (uint32_t id = 0; id < n; id++) {
         row_fill(a, id, &row);
-        switch (form) {
-        case REPORT_TEXT:
-            row_text(&row, out);
-            break;
-        case REPORT_CSV:
-            row_csv(&row, out);
-            break;
-        case REPORT_JSON:
-            (void)fputs(id > 0 ? ",\n" : "", out);
-            row_json(&row, out);
-            break;
-        }
+        if (!is_wanted(a, id, wanted, &row))
+            continue;
+        put_row(&row, form, first, out);
+        first = false;
     }
     if (form == REPORT_JSON)
         (void)fputs("]\n", out);

@@ -20,6 +20,7 @@
 #include "../audit.h"
 #include "tekd/auto.h"
 #include "tekd/buf.h"
+#include "tekd/ledger.h"
 #include "tekd/merkle.h"
 #include "tekd/note.h"
 #include "tekd/record.h"
@@ -120,11 +121,11 @@ struct message {
     uint32_t kek;
     uint64_t attempted; /* seq of the first attempt, NONE before it; in an earlier epoch: BEFORE */
     uint64_t confirmed; /* seq of the confirmation; NONE */
+    int64_t done_us;    /* when it was sent (last), or confirmed; 0: not yet */
     uint32_t repeats;   /* of an answer; of a delivery its attempts */
-    uint32_t sent;
-    uint8_t dir;   /* enum direction */
-    uint8_t state; /* enum delivery_state */
-    bool held;     /* a delivery: whoever prepared or attempted it had promised release: signed */
+    uint8_t dir;        /* enum direction */
+    uint8_t state;      /* enum delivery_state */
+    bool held; /* a delivery: whoever prepared or attempted it had promised release: signed */
 };
 enum direction { DIR_NONE, DIR_PULL, DIR_PUSH };
 enum delivery_state {
@@ -343,6 +344,8 @@ void rules_finish(struct audit *a);
 bool is_attested(const struct audit *a, uint64_t seq);
 /* What became of a message: a confirmation that is not attested does not count. */
 enum delivery_state state_of(const struct audit *a, const struct message *m);
+/* It may still come to something by itself. */
+bool is_pending(enum delivery_state state);
 
 /* ---- verify.c ---- */
 
@@ -353,7 +356,9 @@ int audit_run(struct audit *a);
 enum report_form { REPORT_TEXT, REPORT_JSON, REPORT_CSV };
 void report_verify(const struct audit *a, enum report_form form, FILE *out);
 void report_failures(const struct audit *a, FILE *out);
-void report_ledger(const struct audit *a, enum report_form form, FILE *out);
+/* wanted: NULL: all. */
+void report_ledger(const struct audit *a, const struct ledger_wanted *wanted, enum report_form form,
+                   FILE *out);
 
 /* ---- prove.c ---- */
 struct prove {

@@ -134,7 +134,7 @@ static int write_key(struct export *x, const char *origin, const char *spki_hex)
 
 static void progress(const struct export *x, uint64_t of)
 {
-    if (isatty(STDERR_FILENO) && x->records % PROGRESS_EVERY == 0)
+    if (isatty(STDERR_FILENO) && (x->records % PROGRESS_EVERY == 0 || x->records == of))
         (void)fprintf(stderr, "\r%llu of %llu records", (unsigned long long)x->records,
                       (unsigned long long)of);
 }

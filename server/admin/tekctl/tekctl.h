@@ -138,6 +138,24 @@ int deliveries_take(struct deliveries *d, const struct record *r, struct deliver
 void deliveries_forget(struct deliveries *d, struct delivery *take_delivery);
 void deliveries_clear(struct deliveries *d);
 
+/* ---- row.c: a line of the ledger ---------------------------------------------------------------
+ */
+
+enum row_form { ROW_TABLE, ROW_CSV, ROW_JSON };
+
+struct row {
+    const char *message_id, *bsa, *direction, *state, *content_id, *key_id, *kek_id;
+    const char *time; /* of the answer, or of the preparation */
+    const char *done; /* of the confirmation; empty: there is none */
+    bool attested, is_delivery;
+    uint32_t attempts;  /* of a delivery */
+    uint64_t confirmed; /* by which record; DELIVERY_NONE */
+};
+
+void row_heading(enum row_form form);
+void row_print(const struct row *r, enum row_form form, bool first);
+void row_end(enum row_form form, bool any);
+
 /* ---- print.c -----------------------------------------------------------------------------------
  */
 

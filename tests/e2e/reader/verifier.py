@@ -67,8 +67,8 @@ log.heartbeat:
 log.signkey: key
 audit.gap: count kind
 clock.step: delta_us
-config.changed: actor detail
-admin.action: actor uid action detail
+config.changed: actor detail [config] [uid]
+admin.action: actor uid action detail [media] [form] [key_info] [url] [ca]
 tek.generated: keyid content bits kekid [period]
 tek.rewrapped: keyid kekid
 tek.destroyed: keyid actor
@@ -111,14 +111,14 @@ def read_event_table(text: str) -> dict[str, tuple[list[str], list[str]]]:
 EVENTS = read_event_table(EVENTS_TEXT)
 COMMON = ["v", "seq", "t", "inst", "ev"]
 INTEGERS = set("v seq bits period count heartbeat window from to uid period_s lead_s".split())
-BOOLEANS = {"imported", "late"}
+BOOLEANS = {"imported", "late", "key_info"}
 HASH = re.compile(r"[0-9a-f]{64}")
 HASHES = re.compile(r"([0-9a-f]{64}(,[0-9a-f]{64})*)?")
 REF = re.compile(r"([1-9][0-9]{0,15})/(0|[1-9][0-9]{0,15})")
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 SHAPES = {"ref": REF, "after": REF, "dir": re.compile("pull|push"),
           "delta_us": re.compile(r"-?[0-9]+"), "cert": HASH, "out": HASH, "req": HASH,
-          "key": HASH, "config": HASH, "fp": HASH}
+          "key": HASH, "config": HASH, "fp": HASH, "ca": HASH}
 EPOCH_START = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 PAIR = re.compile(
