@@ -18,6 +18,8 @@ struct options {
     const char *origin;
     const char *peer;
     const char *tsa;
+    const char *witness[WITNESSES_MAX];
+    size_t n_witnesses;
     bool first;
     bool ledger;
     bool json;
@@ -26,24 +28,19 @@ struct options {
 
 /* Letters of the long options; those of a subcommand are a string of them. */
 static const struct option long_options[] = {
-    {"key", required_argument, NULL, 'k'},
-    {"since", required_argument, NULL, 's'},
-    {"first", no_argument, NULL, 'f'},
-    {"remember", required_argument, NULL, 'r'},
-    {"origin", required_argument, NULL, 'o'},
-    {"ledger", no_argument, NULL, 'l'},
-    {"tsa", required_argument, NULL, 't'},
-    {"peer", required_argument, NULL, 'p'},
-    {"json", no_argument, NULL, 'j'},
-    {"csv", no_argument, NULL, 'c'},
-    {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'v'},
-    {NULL, 0, NULL, 0},
+    {"key", required_argument, NULL, 'k'},    {"since", required_argument, NULL, 's'},
+    {"first", no_argument, NULL, 'f'},        {"remember", required_argument, NULL, 'r'},
+    {"origin", required_argument, NULL, 'o'}, {"ledger", no_argument, NULL, 'l'},
+    {"tsa", required_argument, NULL, 't'},    {"witness", required_argument, NULL, 'w'},
+    {"peer", required_argument, NULL, 'p'},   {"json", no_argument, NULL, 'j'},
+    {"csv", no_argument, NULL, 'c'},          {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0},
 };
 
 static const char usage[] =
     "usage: tek-audit verify DIR --key PUB (--first | --since NOTE) [--origin ORIGIN]\n"
-    "                        [--tsa CA] [--remember FILE] [--ledger] [--json]\n"
+    "                        [--tsa CA] [--witness KEY]... [--remember FILE] [--ledger]\n"
+    "                        [--json]\n"
     "       tek-audit ledger DIR [--json | --csv]\n"
     "       tek-audit prove DIR MESSAGE-ID [--peer BSA]\n"
     "exit status: 0 done, 1 verification failed or no such message, 2 usage, 3 cannot read\n";
@@ -142,6 +139,21 @@ static int load_tsa(struct audit *a, const char *path)
     return r < 0 ? complain(STATUS_UNREADABLE, path, tekd_strerror(r)) : STATUS_DONE;
 }
 
+static int load_witnesses(struct audit *a, const struct options *o)
+{
+    for (size_t i = 0; i < o->n_witnesses; i++) {
+        int r = witness_read_key(o->witness[i], &a->witness[i]);
+
+        if (r == TEKD_EFORMAT)
+            return complain(STATUS_UNREADABLE, o->witness[i],
+                            "not a verifier key for cosignatures (NAME+HASH+BASE64)");
+        if (r < 0)
+            return complain(STATUS_UNREADABLE, o->witness[i], tekd_strerror(r));
+    }
+    a->n_witnesses = o->n_witnesses;
+    return STATUS_DONE;
+}
+
 static int prepare_verify(struct audit *a, const char *dir, const struct options *o)
 {
     int status = load_key(a, o->key);
@@ -150,6 +162,8 @@ static int prepare_verify(struct audit *a, const char *dir, const struct options
         status = load_since(a, o->since);
     if (status == STATUS_DONE && o->tsa)
         status = load_tsa(a, o->tsa);
+    if (status == STATUS_DONE)
+        status = load_witnesses(a, o);
     if (status == STATUS_DONE)
         status = open_dir(dir, &a->dirfd);
     a->origin_wanted = o->origin;
@@ -220,7 +234,7 @@ static const struct command {
     int n_args;
     int (*run)(char **args, const struct options *o);
 } commands[] = {
-    {"verify", "ksfrotljh", 1, do_verify},
+    {"verify", "ksfrotwljh", 1, do_verify},
     {"ledger", "jch", 1, do_ledger},
     {"prove", "ph", 2, do_prove},
 };
@@ -260,6 +274,9 @@ static void option_set(struct options *o, int letter, const char *value)
     case 't':
         o->tsa = value;
         break;
+    case 'w':
+        o->witness[o->n_witnesses++] = value;
+        break;
     case 'j':
         o->json = true;
         break;
@@ -287,7 +304,8 @@ int main(int argc, char **argv)
     if (!c)
         return wrong_usage();
     while ((letter = getopt_long(argc - 1, argv + 1, "", long_options, NULL)) != -1) {
-        if (letter == '?' || !strchr(c->options, letter))
+        if (letter == '?' || !strchr(c->options, letter) ||
+            (letter == 'w' && o.n_witnesses == WITNESSES_MAX))
             return wrong_usage();
         if (letter == 'h')
             return fputs(usage, stdout) < 0 ? STATUS_UNREADABLE : STATUS_DONE;
