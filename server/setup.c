@@ -229,6 +229,11 @@ int setup_publish(struct tekd *t)
         .timestamp = {.url = c->timestamp.url,
                       .tsa_ca = c->timestamp.tsa_ca,
                       .tls_ca = c->timestamp.tls_ca},
+        .witness = {.url = c->witness.url,
+                    .key = c->witness.key,
+                    .tls_ca = c->witness.tls_ca,
+                    .certificate = c->witness.certificate,
+                    .private_key = c->witness.private_key},
     };
     int r = publish_start(&o, &t->publish);
 

@@ -104,12 +104,21 @@ struct config_timestamp {
     char *tls_ca; /* PEM: who signs the server's; NULL: those that the system trusts */
 };
 
+struct config_witness {
+    char *url;         /* of a witness (C2SP tlog-witness); NULL: none is asked */
+    char *key;         /* its verifier key, or the path of a file that holds it */
+    char *tls_ca;      /* PEM: who signs the server's; NULL: those that the system trusts */
+    char *certificate; /* PEM: ours, where the server wants to know; NULL: none */
+    char *private_key; /* PEM, of it */
+};
+
 struct config_audit {
     enum config_release release;
     char *anchor_file; /* newest checkpoint, on another volume; NULL: none */
     uint32_t anchor_interval_s;
     struct config_syslog syslog;
     struct config_timestamp timestamp;
+    struct config_witness witness;
     char *published_dir; /* what was got back; default beside anchor file or database */
     uint32_t checkpoint_max_delay_ms;
     uint32_t heartbeat_s;

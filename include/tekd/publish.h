@@ -6,6 +6,8 @@
  *     syslog      one message, in which the note is escaped; the daemon may pass it on
  *     timestamp   a time-stamping authority (RFC 3161) says when there was this note; its answer is
  *                 verified and kept in a folder, from where exports take it
+ *     witness     a witness (C2SP tlog-witness) cosigns the note when it extends every one that it
+ *                 has seen before; its answer is verified and kept as well
  *
  * Each publisher that is configured has a thread of its own: one that fails or hangs delays neither
  * another one nor the store, and keys never wait for any.  At once at the start and then every
@@ -48,6 +50,13 @@ struct publish_options {
         const char *tsa_ca; /* PEM: who signs the TSA's certificate */
         const char *tls_ca; /* PEM: who signs the server's, for https://; NULL: system's */
     } timestamp;
+    struct {
+        const char *url;         /* http:// or https://; NULL: not published there */
+        const char *key;         /* its verifier key; a text without '+': the file that holds it */
+        const char *tls_ca;      /* PEM: who signs the server's, for https://; NULL: system's */
+        const char *certificate; /* PEM chain: ours, where the server wants to know; or NULL */
+        const char *private_key; /* PEM, of it */
+    } witness;
 };
 
 /* Errors: TEKD_ENOMEM, TEKD_EINVAL (said in the log).  Where nobody answers yet is no error. */

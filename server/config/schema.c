@@ -198,6 +198,27 @@ static const struct setting timestamp_settings[] = {
     END,
 };
 
+static const struct setting witness_settings[] = {
+    TEXT(witness, url, .max = URL_OCTETS, .form = FORM_WEB, .flags = SETTING_REQUIRED,
+         .sample = "https://witness.example.net/w1",
+         .meaning = "Of the witness, without /add-checkpoint; http:// will do, for its answers are "
+                    "signed."),
+    TEXT(witness, key, .max = PATH_OCTETS, .form = FORM_WITNESS, .flags = SETTING_REQUIRED,
+         .sample = "pki/witness.vkey",
+         .meaning =
+             "Its verifier key for cosignatures, NAME+HASH+BASE64, or the path, without '+', "
+             "of a file that holds it."),
+    TEXT(witness, tls_ca, .max = PATH_OCTETS, .form = FORM_PATH, .sample = "pki/web-ca.crt",
+         .meaning = "PEM file: the CA of the web server's certificate; without it those that the "
+                    "system trusts."),
+    TEXT(witness, certificate, .max = PATH_OCTETS, .form = FORM_PATH,
+         .sample = "pki/tekd-client.crt",
+         .meaning = "PEM file: tekd's certificate and its chain, where the web server wants one."),
+    TEXT(witness, private_key, .max = PATH_OCTETS, .form = FORM_PATH, .flags = SETTING_QUIET,
+         .sample = "pki/tekd-client.key", .meaning = "PEM file with mode 0600: its private key."),
+    END,
+};
+
 static const struct setting audit_settings[] = {
     CHOICE(audit, release, releases, "signed",
            "When a key may leave. signed: when the signed checkpoint over its audit record is "
@@ -213,6 +234,9 @@ static const struct setting audit_settings[] = {
     PART(audit, timestamp, "{url: \"https://tsa.example.net/tsr\", tsa_ca: pki/tsa-ca.crt}",
          "A time-stamping authority (RFC 3161) signs when there was which checkpoint. What it "
          "answers is kept, and exported with the log."),
+    PART(audit, witness, "{url: \"https://witness.example.net/w1\", key: pki/witness.vkey}",
+         "A witness (C2SP tlog-witness) cosigns each checkpoint that extends all it has seen. "
+         "What it answers is kept, and exported with the log."),
     TEXT(audit, published_dir, .max = PATH_OCTETS, .form = FORM_PATH, .flags = SETTING_OFF,
          .sample = "anchor/published",
          .meaning = "Where such answers are kept, best on the anchor file's volume; without it the "

@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 
+#include "tekd/cosign.h"
 #include "tekd/https.h"
 #include "tekd/note.h"
 #include "tekd/publish.h"
@@ -60,6 +61,8 @@ struct publish {
 
 /* One turn: publishes what is new, says what came of it, and sets when the next one is due. */
 void publisher_turn(struct publisher *x);
+/* Whether whatever takes long has to end. */
+bool publisher_stops(const struct publisher *x);
 
 /* ---- newest.c -------------------------------------------------------------------------------- */
 
@@ -79,7 +82,7 @@ int kept_new(const char *dir, struct kept **ret_kept);
 void kept_free(struct kept *k);
 
 struct kept_file {
-    const char *kind; /* "note", "tsr" */
+    const char *kind; /* "note", "tsr", "cosigned" */
     const void *octets;
     size_t len;
 };
@@ -99,15 +102,46 @@ struct kept_walk {
 };
 int kept_walk(struct kept *k, const struct kept_walk *w);
 
+/* ---- proof.c -----------------------------------------------------------------------------------
+ */
+
+/* Not more than 63: a size of the store's has 40 bits, and a hash each on both sides. */
+struct proof {
+    size_t n;
+    struct merkle_hash hash[MERKLE_RANGE_MAX];
+};
+/*
+ * From the checkpoint of this epoch with so many records, at most as many as n has, to n; empty
+ * where that is 0 or n's own.  Ends early when the publisher is stopped (TEKD_ECLOSED).  Errors:
+ * TEKD_ENOTFOUND (no such checkpoint), TEKD_ETAMPER (the records have another root), those of
+ * store_call().
+ */
+int proof_read(struct publisher *x, const struct publication *n, uint64_t from,
+               struct proof *ret_proof, char why[static PUBLISH_WHY_MAX]);
+
 /* ---- the publishers; each of them NULL if it is not configured --------------------------------
  */
 
 int syslog_new(const struct publish_options *o, struct publisher **ret_publisher);
 int stamp_new(const struct publish_options *o, struct publisher **ret_publisher);
+int witness_new(const struct publish_options *o, struct publisher **ret_publisher);
 /*
  * Appends the message as it is sent, for a facility: "<PRI>Mmm dd hh:mm:ss tekd[PID]: checkpoint "
  * and the note, escaped as for printf(1)'s %b.  Errors: of buf_append().
  */
 int syslog_message(const struct publication *n, unsigned facility, int64_t utc_us, struct buf *out);
+
+/* Appends what a witness is sent.  Errors: of buf_append(). */
+int witness_question(uint64_t old, const struct proof *proof, const struct publication *n,
+                     struct buf *out);
+/* After its 409: *old becomes the size that it has.  Errors: TEKD_EFORMAT (it says none),
+ * TEKD_ECRYPTO (it has what we have not). */
+int witness_conflict(const struct https_answer *a, const struct publication *n, uint64_t *old,
+                     char why[static PUBLISH_WHY_MAX]);
+/* Appends the note and the cosignature of this key that is in an answer and verifies.  Errors:
+ * TEKD_ENOTFOUND (none of this key), TEKD_ECRYPTO (it does not verify), of buf_append(). */
+int witness_cosigned(const struct buf *body, const struct cosign_key *key,
+                     const struct publication *n, struct buf *out,
+                     char why[static PUBLISH_WHY_MAX]);
 
 #endif

@@ -65,7 +65,7 @@ struct name {
 /* What belongs together, in the order in which it is written: a time stamp needs its note. */
 static const struct group {
     const char *kind[KEPT_FILES_MAX];
-} groups[] = {{{"note", "tsr"}}};
+} groups[] = {{{"note", "tsr"}}, {{"cosigned"}}};
 
 static void write_name(const struct name *n, const char *kind, char out[static KEPT_NAME_MAX])
 {

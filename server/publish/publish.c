@@ -76,8 +76,9 @@ static void failed(struct publisher *x, const char *why)
               LOG_INT("again_s", pause_us / SECOND_US));
 }
 
-static bool is_stopping(struct publish *p)
+bool publisher_stops(const struct publisher *x)
 {
+    struct publish *p = x->all;
     bool is;
 
     (void)pthread_mutex_lock(&p->lock);
@@ -100,7 +101,7 @@ void publisher_turn(struct publisher *x)
     enc_printable(why, clean, sizeof(clean));
     if (r == 0)
         worked(x, &n);
-    else if (!is_stopping(x->all))
+    else if (!publisher_stops(x))
         failed(x, clean);
 }
 
@@ -151,8 +152,8 @@ static void *run(void *arg)
 /* ---- life ------------------------------------------------------------------------------------
  */
 
-static int (*const makers[])(const struct publish_options *, struct publisher **) = {syslog_new,
-                                                                                     stamp_new};
+static int (*const makers[])(const struct publish_options *,
+                             struct publisher **) = {syslog_new, stamp_new, witness_new};
 _Static_assert(ARRAY_SIZE(makers) <= PUBLISH_MAX, "each has a place");
 
 static int make_publishers(struct publish *p, const struct publish_options *o)

@@ -29,6 +29,7 @@ from cp3py import auditlog
 from cp3py.messages import request
 from harness.programs import TOP, find, program
 from harness.stage import Stage
+from harness.witness import Cosigner
 from reader import verifier
 
 LOG = "bsm.test"
@@ -987,6 +988,61 @@ def test_time_stamp_without_its_note(tmp_path: Path) -> None:
     s.anchors = {"a.tsr": make_stamp(s.build()[1][4])}
     found = refused(s.write(tmp_path / "e"))
     assert (found.step, found.where) == ("3", "file anchors/a.tsr") and "a.note" in found.expected
+
+
+WITNESS, OTHER_WITNESS = Cosigner("witness.example/w1"), Cosigner("witness.example/w2")
+
+
+def cosign(note: bytes, by: Cosigner = WITNESS, when: int = 1764000000) -> bytes:
+    return note + by.line(note[:note.index(b"\n\n") + 1], when)
+
+
+def test_cosigned_note(tmp_path: Path) -> None:
+    s = standard()
+    s.anchors = {"1-5-20261128.cosigned": cosign(s.build()[1][4])}
+    folder = str(s.write(tmp_path / "e"))
+    assert verifier.verify(folder, A.pem).cosigned == 0
+    assert verifier.verify(folder, A.pem, witness=WITNESS.vkey).cosigned == 1
+    with pytest.raises(verifier.Refused):
+        verifier.verify(folder, A.pem, witness=OTHER_WITNESS.vkey)
+    for bad in ("", "w", WITNESS.vkey[:-4], WITNESS.vkey.replace("w1", "w2")):
+        with pytest.raises(ValueError):
+            verifier.verify(folder, A.pem, witness=bad)
+
+
+@pytest.mark.parametrize("make", [
+    lambda note, other: note,
+    lambda note, other: cosign(cosign(note)),
+    lambda note, other: cosign(note)[:-1],
+    lambda note, other: cosign(note)[:-9] + b"\n",
+    lambda note, other: cosign(note, when=253402300800),
+    lambda note, other: note + b"\n",
+    lambda note, other: b"",
+    lambda note, other: cosign(other),
+])
+def test_cosigned_note_that_is_none(tmp_path: Path, make) -> None:
+    s = standard()
+    note = s.build()[1][4]
+    other = make_note(s.build()[0][:4] + [b"x"], [A], s.origin)
+    s.anchors = {"a.cosigned": make(note, other)}
+    found = refused(s.write(tmp_path / "e"))
+    assert found.step == "3"
+
+
+def test_cosignature_over_another_note(tmp_path: Path) -> None:
+    s = standard()
+    notes = s.build()[1]
+    line = cosign(notes[7])[len(notes[7]):]
+    s.anchors = {"a.cosigned": notes[4] + line}
+    folder = str(s.write(tmp_path / "e"))
+    with pytest.raises(verifier.Refused) as found:
+        verifier.verify(folder, A.pem, witness=WITNESS.vkey)
+    assert (found.value.step, found.value.where) == ("3", "file anchors/a.cosigned")
+    key = tmp_path / "key.pem"
+    key.write_bytes(A.pem)
+    done = subprocess.run([program("tek-audit"), "verify", folder, "--key", str(key), "--first",
+                           "--witness", WITNESS.vkey], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "FAILED anchors/a.cosigned: cosigned:" in done.stderr
 
 
 def test_right_root_under_another_origin(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ ELSEWHERE = {
     "audit.md shell 1": "test_notes_in_syslog_are_those_of_the_log",
     "audit.md shell 2": "tests/unit/test_audit_docs.c",
     "audit.md shell 3": "test_time_stamps_are_verified_kept_and_exported",
-    "audit.md shell 4": "tests/unit/test_audit_docs.c",
+    "audit.md shell 4": "test_checkpoints_are_cosigned_verified_kept_and_exported",
+    "audit.md shell 5": "tests/unit/test_audit_docs.c",
 }
 
 
@@ -365,7 +366,8 @@ def test_threads_have_the_names_that_are_documented(new_tekd):
     said = text[text.index("## Threads"):].split("\n\n")[0].split("Processes")[0]
     documented = set(re.findall(r"`([a-z-]+)`", said))
     published = {"syslog": {"socket": "nobody.sock"},
-                 "timestamp": {"url": "http://127.0.0.1:1/", "tsa_ca": "pki/ca.crt"}}
+                 "timestamp": {"url": "http://127.0.0.1:1/", "tsa_ca": "pki/ca.crt"},
+                 "witness": {"url": "http://127.0.0.1:1/", "key": "pki/nobody.vkey"}}
     tekd = new_tekd(tls={"certificate": "pki/tekd-tls.crt", "key": "pkcs11:object=tekd-tls"},
                     audit=published)
     tekd.start()

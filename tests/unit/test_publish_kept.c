@@ -223,6 +223,24 @@ static void kept_walk__gives_no_stamp_without_its_note(void **state)
                                          "1-5-20260101.note=n\n1-5-20260101.tsr=t\n");
 }
 
+/* Cosigned notes are a kind of their own: neither removes the other's. */
+static void kept_put__keeps_cosigned_notes_beside_stamps(void **state)
+{
+    struct place *p = *state;
+    const struct publication n = {.epoch = 1, .note.size = 6}, later = {.epoch = 1, .note.size = 9};
+    const struct kept_file cosigned = {"cosigned", "c", 1};
+    char why[PUBLISH_WHY_MAX] = "";
+
+    keep(p, 1, 5);
+    assert_int_equal(kept_put(p->kept, &n, &cosigned, 1, why), 0);
+    assert_string_equal(walk(p, 1, 9), "1-5-20260101.note=n\n1-5-20260101.tsr=t\n"
+                                       "1-6-20260101.cosigned=c\n");
+    assert_int_equal(kept_put(p->kept, &later, &cosigned, 1, why), 0);
+    assert_string_equal(walk(p, 1, 9), "1-5-20260101.note=n\n1-5-20260101.tsr=t\n"
+                                       "1-9-20260101.cosigned=c\n");
+    assert_string_equal(walk(p, 1, 8), "1-5-20260101.note=n\n1-5-20260101.tsr=t\n");
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -231,6 +249,7 @@ int main(void)
         TEST(kept_put__keeps_the_newest_of_a_day),
         TEST(kept_put__keeps_each_epoch_of_a_day),
         TEST(kept_put__has_a_limit),
+        TEST(kept_put__keeps_cosigned_notes_beside_stamps),
         TEST(kept_put__leaves_other_files_alone),
         TEST(kept_put__says_why_it_cannot),
         TEST(kept_walk__takes_what_is_within_the_export),

@@ -49,6 +49,7 @@ void audit_free(struct audit *a)
     manifest_free(a->manifest);
     X509_STORE_free(a->tsa);
     free(a->stamp);
+    free(a->cosigned);
     free(a->since);
     free(a->mark);
     free(a->failure);

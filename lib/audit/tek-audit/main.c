@@ -19,6 +19,8 @@ struct options {
     const char *peer;
     const char *tsa;
     struct ledger_wanted wanted;
+    const char *witness[WITNESSES_MAX];
+    size_t n_witnesses;
     bool first;
     bool ledger;
     bool json;
@@ -27,20 +29,31 @@ struct options {
 
 /* Letters of the long options; those of a subcommand are a string of them. */
 static const struct option long_options[] = {
-    {"key", required_argument, NULL, 'k'},    {"since", required_argument, NULL, 's'},
-    {"first", no_argument, NULL, 'f'},        {"remember", required_argument, NULL, 'r'},
-    {"origin", required_argument, NULL, 'o'}, {"ledger", no_argument, NULL, 'l'},
-    {"tsa", required_argument, NULL, 't'},    {"peer", required_argument, NULL, 'p'},
-    {"json", no_argument, NULL, 'j'},         {"csv", no_argument, NULL, 'c'},
-    {"bsa", required_argument, NULL, 'B'},    {"content", required_argument, NULL, 'C'},
-    {"from", required_argument, NULL, 'F'},   {"until", required_argument, NULL, 'U'},
-    {"pending", no_argument, NULL, 'P'},      {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0},
+    {"key", required_argument, NULL, 'k'},
+    {"since", required_argument, NULL, 's'},
+    {"first", no_argument, NULL, 'f'},
+    {"remember", required_argument, NULL, 'r'},
+    {"origin", required_argument, NULL, 'o'},
+    {"ledger", no_argument, NULL, 'l'},
+    {"tsa", required_argument, NULL, 't'},
+    {"witness", required_argument, NULL, 'w'},
+    {"peer", required_argument, NULL, 'p'},
+    {"json", no_argument, NULL, 'j'},
+    {"csv", no_argument, NULL, 'c'},
+    {"bsa", required_argument, NULL, 'B'},
+    {"content", required_argument, NULL, 'C'},
+    {"from", required_argument, NULL, 'F'},
+    {"until", required_argument, NULL, 'U'},
+    {"pending", no_argument, NULL, 'P'},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'v'},
+    {NULL, 0, NULL, 0},
 };
 
 static const char usage[] =
     "usage: tek-audit verify DIR --key PUB (--first | --since NOTE) [--origin ORIGIN]\n"
-    "                        [--tsa CA] [--remember FILE] [--ledger] [--json]\n"
+    "                        [--tsa CA] [--witness KEY]... [--remember FILE] [--ledger]\n"
+    "                        [--json]\n"
     "       tek-audit ledger DIR [--bsa ID] [--content CONTENT-ID] [--from TIME] [--until TIME]\n"
     "                        [--pending] [--json | --csv]\n"
     "       tek-audit prove DIR MESSAGE-ID [--peer BSA]\n"
@@ -140,6 +153,21 @@ static int load_tsa(struct audit *a, const char *path)
     return r < 0 ? complain(STATUS_UNREADABLE, path, tekd_strerror(r)) : STATUS_DONE;
 }
 
+static int load_witnesses(struct audit *a, const struct options *o)
+{
+    for (size_t i = 0; i < o->n_witnesses; i++) {
+        int r = witness_read_key(o->witness[i], &a->witness[i]);
+
+        if (r == TEKD_EFORMAT)
+            return complain(STATUS_UNREADABLE, o->witness[i],
+                            "not a verifier key for cosignatures (NAME+HASH+BASE64)");
+        if (r < 0)
+            return complain(STATUS_UNREADABLE, o->witness[i], tekd_strerror(r));
+    }
+    a->n_witnesses = o->n_witnesses;
+    return STATUS_DONE;
+}
+
 static int prepare_verify(struct audit *a, const char *dir, const struct options *o)
 {
     int status = load_key(a, o->key);
@@ -148,6 +176,8 @@ static int prepare_verify(struct audit *a, const char *dir, const struct options
         status = load_since(a, o->since);
     if (status == STATUS_DONE && o->tsa)
         status = load_tsa(a, o->tsa);
+    if (status == STATUS_DONE)
+        status = load_witnesses(a, o);
     if (status == STATUS_DONE)
         status = open_dir(dir, &a->dirfd);
     a->origin_wanted = o->origin;
@@ -218,7 +248,7 @@ static const struct command {
     int n_args;
     int (*run)(char **args, const struct options *o);
 } commands[] = {
-    {"verify", "ksfrotljh", 1, do_verify},
+    {"verify", "ksfrotwljh", 1, do_verify},
     {"ledger", "jchBCFUP", 1, do_ledger},
     {"prove", "ph", 2, do_prove},
 };
@@ -258,6 +288,8 @@ static void option_set(struct options *o, int letter, const char *value)
         o->first = true;
     else if (letter == 'l')
         o->ledger = true;
+    else if (letter == 'w')
+        o->witness[o->n_witnesses++] = value;
     else if (letter == 'j')
         o->json = true;
     else if (letter == 'P')
@@ -300,7 +332,8 @@ int main(int argc, char **argv)
     if (!c)
         return wrong_usage();
     while ((letter = getopt_long(argc - 1, argv + 1, "", long_options, NULL)) != -1) {
-        if (letter == '?' || !strchr(c->options, letter))
+        if (letter == '?' || !strchr(c->options, letter) ||
+            (letter == 'w' && o.n_witnesses == WITNESSES_MAX))
             return wrong_usage();
         if (letter == 'h')
             return fputs(usage, stdout) < 0 ? STATUS_UNREADABLE : STATUS_DONE;

@@ -113,32 +113,53 @@ static void text_release(const struct audit *a, FILE *out)
                   a->counts.early);
 }
 
+/* What somebody else signed over notes of the log. */
+struct attested {
+    const char *name, *json_name, *option;
+    const struct stamp *stamp;
+    size_t n;
+    bool verified; /* by the option */
+};
+
+static struct attested stamps_of(const struct audit *a)
+{
+    return (struct attested){"time stamps", "timestamps", "--tsa",
+                             a->stamp,      a->n_stamps,  a->tsa != NULL};
+}
+
+static struct attested cosigned_of(const struct audit *a)
+{
+    return (struct attested){"cosignatures", "cosignatures", "--witness",
+                             a->cosigned,    a->n_cosigned,  a->n_witnesses > 0};
+}
+
 /* Over the most records; NULL: there is none. */
-static const struct stamp *largest_stamp(const struct audit *a)
+static const struct stamp *largest_stamp(const struct attested *t)
 {
     const struct stamp *found = NULL;
 
-    for (size_t i = 0; i < a->n_stamps; i++)
-        if (!found || a->stamp[i].size > found->size)
-            found = &a->stamp[i];
+    for (size_t i = 0; i < t->n; i++)
+        if (!found || t->stamp[i].size > found->size)
+            found = &t->stamp[i];
     return found;
 }
 
-static void text_stamps(const struct audit *a, FILE *out)
+static void text_attested(struct attested t, FILE *out)
 {
-    const struct stamp *s = largest_stamp(a);
+    const struct stamp *s = largest_stamp(&t);
     char time[ENC_TIME_LEN + 1];
 
-    if (!s && !a->tsa)
+    if (!s && !t.verified)
         return;
-    (void)fprintf(out, "time stamps: %zu", a->n_stamps);
+    (void)fprintf(out, "%s: %zu", t.name, t.n);
     if (s) {
         enc_time(s->utc_us, time);
         (void)fprintf(out, ", the newest of %s over size %" PRIu64, time, s->size);
     }
-    (void)fputs(a->tsa ? "; their signatures are good\n"
-                       : "; without --tsa their signatures were not looked at\n",
-                out);
+    if (t.verified)
+        (void)fputs("; their signatures are good\n", out);
+    else
+        (void)fprintf(out, "; without %s their signatures were not looked at\n", t.option);
 }
 
 static void text_verify(const struct audit *a, FILE *out)
@@ -168,7 +189,8 @@ static void text_verify(const struct audit *a, FILE *out)
                   "; records that could not be written: %" PRIu64 "\n",
                   c->teks, c->strangers, c->gaps);
     text_release(a, out);
-    text_stamps(a, out);
+    text_attested(stamps_of(a), out);
+    text_attested(cosigned_of(a), out);
     text_spans(a, out);
 }
 
@@ -192,16 +214,17 @@ static void json_release(const struct audit *a, FILE *out)
     (void)fputc('}', out);
 }
 
-static void json_stamps(const struct audit *a, FILE *out)
+static void json_attested(struct attested t, FILE *out)
 {
     char time[ENC_TIME_LEN + 1];
 
-    (void)fprintf(out, ",\"timestamps_signed\":%s,\"timestamps\":[", a->tsa ? "true" : "false");
-    for (size_t i = 0; i < a->n_stamps; i++) {
-        enc_time(a->stamp[i].utc_us, time);
+    (void)fprintf(out, ",\"%s_signed\":%s,\"%s\":[", t.json_name, t.verified ? "true" : "false",
+                  t.json_name);
+    for (size_t i = 0; i < t.n; i++) {
+        enc_time(t.stamp[i].utc_us, time);
         (void)fprintf(out, "%s{\"size\":%" PRIu64 ",\"time\":\"%s\",\"file\":", i > 0 ? "," : "",
-                      a->stamp[i].size, time);
-        put_json(out, a->stamp[i].where);
+                      t.stamp[i].size, time);
+        put_json(out, t.stamp[i].where);
         (void)fputc('}', out);
     }
     (void)fputc(']', out);
@@ -244,7 +267,8 @@ static void json_verify(const struct audit *a, FILE *out)
     json_release(a, out);
     json_spans("recovered", &a->recovered, out);
     json_spans("outages", &a->outages, out);
-    json_stamps(a, out);
+    json_attested(stamps_of(a), out);
+    json_attested(cosigned_of(a), out);
     json_failures(a, out);
     (void)fputs("}\n", out);
 }

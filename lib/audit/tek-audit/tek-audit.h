@@ -20,6 +20,7 @@
 #include "../audit.h"
 #include "tekd/auto.h"
 #include "tekd/buf.h"
+#include "tekd/cosign.h"
 #include "tekd/ledger.h"
 #include "tekd/merkle.h"
 #include "tekd/note.h"
@@ -31,6 +32,7 @@
 #define TRUSTED_MAX    8    /* --key, and what log.signkey adds in one epoch */
 #define KEYS_MAX       16   /* files in keys/ */
 #define ANCHORS_MAX    4096 /* files in anchors/ */
+#define WITNESSES_MAX  4    /* --witness */
 #define INSTANCES_MAX  64   /* servers that write one log */
 #define SPANS_MAX      4096 /* outages and recovered ranges that are listed */
 #define MANIFEST_MAX   ((size_t)1024 * 1024)
@@ -217,7 +219,7 @@ struct mark {
     char where[80];
 };
 
-/* A time stamp over a note of the log. */
+/* A time stamp or a cosignature over a note of the log. */
 struct stamp {
     uint64_t size;
     int64_t utc_us;
@@ -237,6 +239,8 @@ struct audit {
     bool unsigned_ok;          /* no --key: only what the export says of itself */
     struct note *since;        /* NULL: --first */
     X509_STORE *tsa;           /* --tsa; NULL: signatures of time stamps are not looked at */
+    struct cosign_key witness[WITNESSES_MAX]; /* --witness; none: of cosignatures neither */
+    size_t n_witnesses;
 
     /* who is trusted: the first n_trusted of them, and who may come to be */
     struct known_key trusted[TRUSTED_MAX];
@@ -251,6 +255,8 @@ struct audit {
     size_t n_marks, next_mark;
     struct stamp *stamp;
     size_t n_stamps, stamp_room;
+    struct stamp *cosigned;
+    size_t n_cosigned, cosigned_room;
 
     /* where reading is */
     struct merkle_range range; /* its size: records read */
@@ -314,6 +320,17 @@ int stamps_read_ca(const char *path, X509_STORE **ret_store);
 bool stamp_is_name(const char *name);
 /* Compares one with its note; a good one is kept. */
 void stamp_check(struct audit *a, const char *name, const struct buf *answer);
+
+/* ---- cosigned.c: cosignatures of witnesses ---- */
+
+/* A verifier key, or (without '+') the file that holds it.  Errors: TEKD_EFORMAT, those of
+ * file_read(), TEKD_ECRYPTO. */
+int witness_read_key(const char *text, struct cosign_key *ret_key);
+/* Whether a file in anchors/ is a cosigned note. */
+bool cosigned_is_name(const char *name);
+/* Reads the note of one and compares its cosignature; a good one is kept.  False: there is no note,
+ * which is said. */
+bool cosigned_read(struct audit *a, const char *name, const struct buf *b, struct note *ret_note);
 
 /* ---- notes.c: signatures and tree heads ---- */
 

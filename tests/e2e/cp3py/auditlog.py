@@ -8,6 +8,7 @@ between records, the life of each delivery, and that a key was sent only under a
 Anything it does not know it refuses.
 """
 
+import base64
 import json
 import os
 import re
@@ -130,6 +131,14 @@ def check_sums(folder):
         need(sha256(read(folder, name)).hexdigest() == digest, f"{name}: another SHA-256")
 
 
+def cosignature_time(line):
+    """Seconds since 1970 of a line of C2SP tlog-cosignature."""
+    found = re.fullmatch("\u2014 [^ +]+ ([A-Za-z0-9+/=]+)", line.decode())
+    octets = base64.b64decode(found[1], validate=True) if found else b""
+    need(len(octets) == 4 + 8 + 64, f"no cosignature: {line!r}")
+    return int.from_bytes(octets[4:12], "big")
+
+
 class Log:
     """A verified log: `records`, `checkpoint`, and what follows from them."""
 
@@ -169,10 +178,17 @@ class Log:
         self._check_deliveries()
 
     def _read_anchors(self, folder):
-        """The notes; of time stamps, that they are over the hash of their note."""
-        notes, self.stamps = [], {}
+        """The notes; of time stamps, that they are over the hash of their note. The time that a
+        cosignature says is kept with its line; who made it is not looked at here."""
+        notes, self.stamps, self.cosigned = [], {}, {}
         for name in sorted(os.listdir(os.path.join(folder, "anchors"))):
             octets = read(folder, "anchors", name)
+            if name.endswith(".cosigned"):
+                *lines, line, end = octets.split(b"\n")
+                need(end == b"", f"{name}: the last line has no end")
+                notes.append(Note(b"\n".join(lines) + b"\n"))
+                self.cosigned[name] = notes[-1], cosignature_time(line), line
+                continue
             if not name.endswith(".tsr"):
                 notes.append(Note(octets))
                 continue
