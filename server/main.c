@@ -78,8 +78,7 @@ static bool read_arguments(int argc, char **argv, struct arguments *ret_args, in
     return false;
 }
 
-/* ---- starting ----------------------------------------------------------------------------------
- */
+/* ---- starting -------------------------------------------------------------------------------- */
 
 static int load_config(struct tekd *t, const char *path)
 {
@@ -112,8 +111,7 @@ static void block_signals(sigset_t *ret_set)
     (void)signal(SIGPIPE, SIG_IGN); /* a dead HSM link must not end the process */
 }
 
-/* ---- serving -----------------------------------------------------------------------------------
- */
+/* ---- serving --------------------------------------------------------------------------------- */
 
 /* The exit status when the store has failed under us; else the one that is given. */
 static int final_status(struct tekd *t, int status)
@@ -236,8 +234,7 @@ static int run(struct tekd *t, const sigset_t *set)
     return status;
 }
 
-/* ---- checking ----------------------------------------------------------------------------------
- */
+/* ---- checking -------------------------------------------------------------------------------- */
 
 static void say(const char *what, bool good, const char *detail)
 {

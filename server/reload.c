@@ -48,8 +48,7 @@ int reload_hash_file(const char *path, uint8_t ret_sha256[static 32])
     return r;
 }
 
-/* ---- which files --------------------------------------------------------------------------------
- */
+/* ---- which files ----------------------------------------------------------------------------- */
 
 static const char *const settings[TEKD_TLS_FILES] = {"tls.certificate", "tls.client_ca", "tls.crl"};
 
@@ -88,8 +87,7 @@ static void tell_changes(struct tekd *t, uint8_t now[TEKD_TLS_FILES][32], char *
         (void)snprintf(detail + len, DETAIL_MAX - len, " the same files");
 }
 
-/* ---- the signal --------------------------------------------------------------------------------
- */
+/* ---- the signal ------------------------------------------------------------------------------ */
 
 static void put_sender(struct record *rec, uid_t uid)
 {

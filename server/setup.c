@@ -22,8 +22,7 @@ static int failed(const char *part, int r)
     return r;
 }
 
-/* ---- HSM ---------------------------------------------------------------------------------------
- */
+/* ---- HSM ------------------------------------------------------------------------------------- */
 
 /* NAME=value strings of the configuration; freed by env_free(). */
 static void env_free(char **env)
@@ -128,8 +127,7 @@ int setup_hsm(struct tekd *t)
     return r < 0 ? failed("hsm", r) : 0;
 }
 
-/* ---- store -------------------------------------------------------------------------------------
- */
+/* ---- store ----------------------------------------------------------------------------------- */
 
 static int sign_public_key(void *arg, int64_t deadline_us, struct hsm_spki *ret_spki)
 {
@@ -181,8 +179,7 @@ int setup_store(struct tekd *t)
     return r < 0 ? failed("store", r) : 0;
 }
 
-/* ---- keys --------------------------------------------------------------------------------------
- */
+/* ---- keys ------------------------------------------------------------------------------------ */
 
 /* At most half of the threads wait for the HSM: who needs none of it always finds one. */
 static unsigned threads_at_hsm(const struct config *c)
@@ -215,8 +212,7 @@ int setup_keys(struct tekd *t)
     return r < 0 ? failed("keys", r) : 0;
 }
 
-/* ---- publication -------------------------------------------------------------------------------
- */
+/* ---- publication ----------------------------------------------------------------------------- */
 
 int setup_publish(struct tekd *t)
 {
@@ -240,8 +236,7 @@ int setup_publish(struct tekd *t)
     return r < 0 ? failed("publish", r) : 0;
 }
 
-/* ---- push --------------------------------------------------------------------------------------
- */
+/* ---- push ------------------------------------------------------------------------------------ */
 
 static int tls_sign(void *arg, const uint8_t *digest, size_t len, uint8_t *out, size_t *inout_len)
 {
@@ -281,8 +276,7 @@ int setup_push(struct tekd *t)
     return r < 0 ? failed("push", r) : 0;
 }
 
-/* ---- request threads ---------------------------------------------------------------------------
- */
+/* ---- request threads ------------------------------------------------------------------------- */
 
 int setup_front(struct tekd *t)
 {
@@ -294,8 +288,7 @@ int setup_front(struct tekd *t)
     return r < 0 ? failed("front", r) : 0;
 }
 
-/* ---- HTTP --------------------------------------------------------------------------------------
- */
+/* ---- HTTP ------------------------------------------------------------------------------------ */
 
 /* The public key that the certificate names; the HSM need not answer for that. */
 static int certificate_spki(const char *path, unsigned char **ret_der, size_t *ret_len)

@@ -53,8 +53,7 @@ struct tekd {
     enum hsm_state hsm_state;     /* as the main thread last saw it */
 };
 
-/* ---- setup.c: from the configuration to the parts ----------------------------------------------
- */
+/* ---- setup.c: from the configuration to the parts -------------------------------------------- */
 
 /* Each says in the log what is wrong. */
 int setup_hsm(struct tekd *t);
@@ -70,16 +69,14 @@ int setup_admin(struct tekd *t);
 bool setup_stop_asked(void);
 void setup_undo(struct tekd *t);
 
-/* ---- probe.c: alive, and ready -----------------------------------------------------------------
- */
+/* ---- probe.c: alive, and ready --------------------------------------------------------------- */
 
 /* 0, or an error and in words why no keys can be given. */
 int probe_ready(void *tekd, char reason[static HSM_TEXT_MAX]);
 /* The admin listener's /healthz and /readyz. */
 int probe_get(void *tekd, const char *path, struct buf *body);
 
-/* ---- reload.c: SIGHUP --------------------------------------------------------------------------
- */
+/* ---- reload.c: SIGHUP ------------------------------------------------------------------------ */
 
 /* Errors: TEKD_EIO (not there, not readable), TEKD_ENOMEM, TEKD_ECRYPTO. */
 int reload_hash_file(const char *path, uint8_t ret_sha256[static 32]);
@@ -88,8 +85,7 @@ void reload_begin(struct tekd *t);
 /* Reads them again, as this user wants, and records it. */
 void reload_run(struct tekd *t, uid_t uid);
 
-/* ---- watch.c: what the main thread does once a second ------------------------------------------
- */
+/* ---- watch.c: what the main thread does once a second ---------------------------------------- */
 
 void watch_tick(struct tekd *t);
 

@@ -15,8 +15,7 @@
 
 #include "tekd/buf.h"
 
-/* ---- transport.c: libcurl ---------------------------------------------------------------------
- */
+/* ---- transport.c: libcurl -------------------------------------------------------------------- */
 
 /*
  * The options that every transfer has.  Off are: redirects, proxies and the variables that name
@@ -36,8 +35,7 @@ void transport_explain(void *easy, int curl_code, const char *text, char *out, s
 /* Why a certificate was not accepted (X509_V_*), in words; static. */
 const char *transport_why_not(long verify_error);
 
-/* ---- pem.c: contexts, and what they are made of -----------------------------------------------
- */
+/* ---- pem.c: contexts, and what they are made of ---------------------------------------------- */
 
 #define PEM_CHAIN_MAX 6 /* certificates of a chain, as of the HTTPS server */
 
@@ -61,8 +59,7 @@ int pem_fail(const char *event, const char *file);
  * the log: TEKD_EINVAL, TEKD_ENOMEM. */
 int pem_read_store(const char *file, X509_STORE **ret_store);
 
-/* ---- https.c: a client that waits -------------------------------------------------------------
- */
+/* ---- https.c: a client that waits ------------------------------------------------------------ */
 
 #define HTTPS_ATTEMPT_US  INT64_C(20000000) /* one request, connection and answer included */
 #define HTTPS_ANSWER_MAX  65536             /* octets of an answer that are read ... */

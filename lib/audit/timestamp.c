@@ -18,8 +18,7 @@ static int digest(const void *octets, size_t len, uint8_t out[static HASH_LEN])
     return EVP_Digest(octets, len, out, NULL, EVP_sha256(), NULL) == 1 ? 0 : TEKD_ECRYPTO;
 }
 
-/* ---- asking ----------------------------------------------------------------------------------
- */
+/* ---- asking ---------------------------------------------------------------------------------- */
 
 static bool set_imprint(TS_REQ *req, const uint8_t hash[static HASH_LEN])
 {
@@ -81,8 +80,7 @@ int timestamp_ask(const void *octets, size_t len, struct timestamp_nonce *ret_no
     return r;
 }
 
-/* ---- the answer ------------------------------------------------------------------------------
- */
+/* ---- the answer ------------------------------------------------------------------------------ */
 
 /* In words for people; what is not here is said as OpenSSL says it. */
 static const struct {

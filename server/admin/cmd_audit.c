@@ -27,8 +27,7 @@
 #define CHECKPOINT_US 10000000 /* an operator's patience with the signer */
 #define POLL_NS       10000000
 
-/* ---- a checkpoint over everything so far -------------------------------------------------------
- */
+/* ---- a checkpoint over everything so far ----------------------------------------------------- */
 
 struct checkpoint {
     struct store_item item; /* first */
@@ -175,8 +174,7 @@ int admin_audit_checkpoint(struct admin_call *call)
     return call->result ? 0 : TEKD_ENOMEM;
 }
 
-/* ---- epochs ------------------------------------------------------------------------------------
- */
+/* ---- epochs ---------------------------------------------------------------------------------- */
 
 /* Errors: TEKD_ETIMEDOUT: it goes on without us. */
 static int wait_for_epoch(struct admin_call *call, uint64_t epoch)
@@ -234,8 +232,7 @@ int admin_audit_close_epoch(struct admin_call *call)
     return call->result ? 0 : TEKD_ENOMEM;
 }
 
-/* ---- the stream --------------------------------------------------------------------------------
- */
+/* ---- the stream ------------------------------------------------------------------------------ */
 
 struct stream {
     struct admin_call *call;

@@ -37,8 +37,7 @@ static json_t *any_text(const char *s)
     return json_string(ascii ? ascii : "?");
 }
 
-/* ---- status ------------------------------------------------------------------------------------
- */
+/* ---- status ---------------------------------------------------------------------------------- */
 
 /* null: none is configured. */
 static json_t *anchor_part(const struct store_status *s)
@@ -180,8 +179,7 @@ int admin_status(struct admin_call *call)
     return call->result ? 0 : TEKD_ENOMEM;
 }
 
-/* ---- hsm ---------------------------------------------------------------------------------------
- */
+/* ---- hsm ------------------------------------------------------------------------------------- */
 
 int admin_hsm_status(struct admin_call *call)
 {

@@ -38,8 +38,7 @@ struct post {
     char text[CURL_ERROR_SIZE];
 };
 
-/* ---- life ------------------------------------------------------------------------------------
- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static int dup_if(const char *s, char **ret)
 {
@@ -111,8 +110,7 @@ void https_stop(struct https *h)
     (void)curl_multi_wakeup(h->multi);
 }
 
-/* ---- what curl calls -------------------------------------------------------------------------
- */
+/* ---- what curl calls ------------------------------------------------------------------------- */
 
 /* Fewer octets taken than given makes curl stop with CURLE_WRITE_ERROR. */
 static size_t on_body(char *data, size_t size, size_t n, void *arg)
@@ -161,8 +159,7 @@ static CURLcode on_ssl_ctx(CURL *easy, void *ssl_ctx, void *arg)
     return r == 0 ? CURLE_OK : CURLE_SSL_CERTPROBLEM;
 }
 
-/* ---- setting up ------------------------------------------------------------------------------
- */
+/* ---- setting up ------------------------------------------------------------------------------ */
 
 #define SET(option, value) (e = e == CURLE_OK ? curl_easy_setopt(p->easy, option, value) : e)
 
@@ -216,8 +213,7 @@ static int set_up(struct post *p, const struct https_request *r)
     return set_request(p, r);
 }
 
-/* ---- the transfer -----------------------------------------------------------------------------
- */
+/* ---- the transfer ---------------------------------------------------------------------------- */
 
 /* Whether it has ended, and how. */
 static bool has_ended(CURLM *multi, CURLcode *ret_code)

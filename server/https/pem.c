@@ -7,8 +7,7 @@
 #include "tekd/log.h"
 #include "tekd/secret.h"
 
-/* ---- what a context may be --------------------------------------------------------------------
- */
+/* ---- what a context may be ------------------------------------------------------------------- */
 
 /* What curl has set besides goes: its session store, its key log, authentication later on. */
 void pem_set_rules(SSL_CTX *ctx)
@@ -25,8 +24,7 @@ void pem_set_rules(SSL_CTX *ctx)
     SSL_CTX_set_verify_depth(ctx, PEM_CHAIN_MAX);
 }
 
-/* ---- files ------------------------------------------------------------------------------------
- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 int pem_fail(const char *event, const char *file)
 {

@@ -8,8 +8,7 @@
 #include "tekd/err.h"
 #include "tekd/https.h"
 
-/* ---- setting up ------------------------------------------------------------------------------
- */
+/* ---- setting up ------------------------------------------------------------------------------ */
 
 #define SET(option, value) (e = e == CURLE_OK ? curl_easy_setopt(easy, option, value) : e)
 
@@ -47,8 +46,7 @@ int transport_allow_http(void *easy)
 
 #undef SET
 
-/* ---- why not ---------------------------------------------------------------------------------
- */
+/* ---- why not --------------------------------------------------------------------------------- */
 
 /* In words; NULL: curl's own. */
 static const struct {

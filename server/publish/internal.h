@@ -69,8 +69,7 @@ bool publisher_stops(const struct publisher *x);
 /* The newest committed note.  Errors: TEKD_ENOTFOUND (none yet), those of store_call(). */
 int newest_read(struct store *s, struct publication *ret_publication);
 
-/* ---- kept.c: what was got back -----------------------------------------------------------------
- */
+/* ---- kept.c: what was got back --------------------------------------------------------------- */
 
 #define KEPT_MAX       1024 /* of a kind; tek-audit takes 4096 files */
 #define KEPT_FILE_MAX  TIMESTAMP_MAX
@@ -102,8 +101,7 @@ struct kept_walk {
 };
 int kept_walk(struct kept *k, const struct kept_walk *w);
 
-/* ---- proof.c -----------------------------------------------------------------------------------
- */
+/* ---- proof.c --------------------------------------------------------------------------------- */
 
 /* Not more than 63: a size of the store's has 40 bits, and a hash each on both sides. */
 struct proof {
@@ -119,8 +117,7 @@ struct proof {
 int proof_read(struct publisher *x, const struct publication *n, uint64_t from,
                struct proof *ret_proof, char why[static PUBLISH_WHY_MAX]);
 
-/* ---- the publishers; each of them NULL if it is not configured --------------------------------
- */
+/* ---- the publishers; each of them NULL if it is not configured ------------------------------- */
 
 int syslog_new(const struct publish_options *o, struct publisher **ret_publisher);
 int stamp_new(const struct publish_options *o, struct publisher **ret_publisher);

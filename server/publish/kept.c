@@ -54,8 +54,7 @@ void kept_free(struct kept *k)
     free(k);
 }
 
-/* ---- names -----------------------------------------------------------------------------------
- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 struct name {
     uint64_t epoch, size;
@@ -149,8 +148,7 @@ static int list_names(const struct kept *k, const char *kind, struct names *ret_
     return r;
 }
 
-/* ---- keeping ---------------------------------------------------------------------------------
- */
+/* ---- keeping --------------------------------------------------------------------------------- */
 
 static int failed(const char *call, const char *what, char why[static PUBLISH_WHY_MAX])
 {
@@ -241,8 +239,7 @@ int kept_put(struct kept *k, const struct publication *p, const struct kept_file
     return r;
 }
 
-/* ---- reading ---------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static int read_file(const struct kept *k, const char *name, struct buf *out)
 {

@@ -15,8 +15,7 @@
 #include "tekd/err.h"
 #include "tekd/log.h"
 
-/* ---- one turn --------------------------------------------------------------------------------
- */
+/* ---- one turn -------------------------------------------------------------------------------- */
 
 /* An epoch follows the last one from size 1 on. */
 static bool is_newer(const struct publication *n, const struct publish_status *s)
@@ -105,8 +104,7 @@ void publisher_turn(struct publisher *x)
         failed(x, clean);
 }
 
-/* ---- threads ---------------------------------------------------------------------------------
- */
+/* ---- threads --------------------------------------------------------------------------------- */
 
 /* For a tick at most; the lock is held before and after. */
 static void wait_locked(struct publish *p, int64_t wait_us)
@@ -149,8 +147,7 @@ static void *run(void *arg)
     return NULL;
 }
 
-/* ---- life ------------------------------------------------------------------------------------
- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static int (*const makers[])(const struct publish_options *,
                              struct publisher **) = {syslog_new, stamp_new, witness_new};

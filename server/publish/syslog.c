@@ -33,8 +33,7 @@ struct syslog {
     unsigned facility;
 };
 
-/* ---- the message -----------------------------------------------------------------------------
- */
+/* ---- the message ----------------------------------------------------------------------------- */
 
 static int put_escaped(struct buf *out, const char *text, size_t len)
 {
@@ -67,8 +66,7 @@ int syslog_message(const struct publication *n, unsigned facility, int64_t utc_u
     return put_escaped(out, n->text, n->len);
 }
 
-/* ---- the socket ------------------------------------------------------------------------------
- */
+/* ---- the socket ------------------------------------------------------------------------------ */
 
 static int failed(const char *call, char why[static PUBLISH_WHY_MAX])
 {
@@ -99,8 +97,7 @@ static int send_message(const char *path, const struct buf *message,
     return 0;
 }
 
-/* ---- the publisher ---------------------------------------------------------------------------
- */
+/* ---- the publisher --------------------------------------------------------------------------- */
 
 static int publish(struct publisher *self, const struct publication *n,
                    char why[static PUBLISH_WHY_MAX])

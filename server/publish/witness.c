@@ -25,8 +25,7 @@ struct witness {
     const char *path; /* behind the URL */
 };
 
-/* ---- the key ---------------------------------------------------------------------------------
- */
+/* ---- the key --------------------------------------------------------------------------------- */
 
 /* The text of a file without its line end.  Errors: TEKD_EIO. */
 static int read_text(const char *path, char out[static COSIGN_KEY_MAX], size_t *ret_len)
@@ -61,8 +60,7 @@ static int read_key(const struct witness *w, struct cosign_key *ret_key,
     return r;
 }
 
-/* ---- the question ----------------------------------------------------------------------------
- */
+/* ---- the question ---------------------------------------------------------------------------- */
 
 int witness_question(uint64_t old, const struct proof *proof, const struct publication *n,
                      struct buf *out)
@@ -103,8 +101,7 @@ static int ask(struct witness *w, const struct publication *n, uint64_t old,
     return r;
 }
 
-/* ---- the answer ------------------------------------------------------------------------------
- */
+/* ---- the answer ------------------------------------------------------------------------------ */
 
 static const struct {
     int status;
@@ -202,8 +199,7 @@ int witness_cosigned(const struct buf *body, const struct cosign_key *key,
     return r;
 }
 
-/* ---- the publisher ---------------------------------------------------------------------------
- */
+/* ---- the publisher --------------------------------------------------------------------------- */
 
 static int keep(struct witness *w, const struct publication *n, const struct cosign_key *key,
                 const struct buf *body, char why[static PUBLISH_WHY_MAX])

@@ -10,8 +10,7 @@
 #include "tekd/enc.h"
 #include "tekd/https.h"
 
-/* ---- why not ---------------------------------------------------------------------------------
- */
+/* ---- why not --------------------------------------------------------------------------------- */
 
 /* An alert is the server's no to what we are; with TLS 1.3 it comes behind the handshake. */
 static bool is_alert(const struct transfer *t)
@@ -77,8 +76,7 @@ static void explain(const struct transfer *t, CURLcode code, char *out, size_t s
         transport_explain(t->easy, (int)code, t->text, out, size);
 }
 
-/* ---- the outcome ------------------------------------------------------------------------------
- */
+/* ---- the outcome ----------------------------------------------------------------------------- */
 
 static void note_peer(const struct transfer *t, struct outcome *o)
 {

@@ -184,8 +184,7 @@ void lane_leave(struct push *p, struct lane *l, unsigned n);
 /* lane_answered() or lane_failed(), with the room that this gives and takes. */
 void lane_outcome(struct push *p, struct lane *l, bool answered, const struct moment *now);
 
-/* ---- look.c: what the rows of lanes say -------------------------------------------------------
- */
+/* ---- look.c: what the rows of lanes say ------------------------------------------------------ */
 
 /* Reads a lane's rows; it is busy meanwhile. */
 void look_at(struct push *p, struct lane *l);
@@ -212,8 +211,7 @@ void collect_put_back(struct push *p, struct lane *l, struct push_poll *poll);
 /* Answers all: tekd stops. */
 void collect_end(struct push *p);
 
-/* ---- trust.c: what the files say of us and of those at the other end --------------------------
- */
+/* ---- trust.c: what the files say of us and of those at the other end ------------------------- */
 
 struct trust_files {
     char *certificate, *key, *ca, *crl; /* key and crl may be NULL */
@@ -237,8 +235,7 @@ void trust_unref(struct trust *t);
 /* A store of other CAs, with the same CRLs.  Errors: TEKD_EINVAL (no PEM), TEKD_ENOMEM. */
 int trust_store(const struct trust *t, const char *ca_pem, X509_STORE **ret_store);
 
-/* ---- tls.c: who has to be at the other end of a connection -------------------------------------
- */
+/* ---- tls.c: who has to be at the other end of a connection ----------------------------------- */
 
 /*
  * Where one BSA is and who it has to be, as enrolled and as the files say: immutable, counted, of
@@ -286,8 +283,7 @@ void tls_settle(SSL *ssl);
 /* Why the server's certificate was not accepted; NULL if it was. */
 const char *tls_why(const struct conn *c);
 
-/* ---- sign.c: signatures without waiting for them ----------------------------------------------
- */
+/* ---- sign.c: signatures without waiting for them --------------------------------------------- */
 
 int signing_new(struct push *p, const struct push_options *o, struct signing **ret_signing);
 /* No handshake may be under way. */
@@ -297,8 +293,7 @@ int signing_key(X509 *certificate, struct conn *c, EVP_PKEY **ret_key);
 /* Whether a handshake leaves the thread while its signature is made. */
 bool signing_is_apart(void);
 
-/* ---- transfer.c, request.c and failure.c: the only files that know curl -----------------------
- */
+/* ---- transfer.c, request.c and failure.c: the only files that know curl ---------------------- */
 
 /* What an attempt came to. */
 struct outcome {

@@ -19,8 +19,7 @@ _Static_assert(sizeof(((struct transfer *)0)->text) >= CURL_ERROR_SIZE, "its tex
 
 #define CURL_AFTER_MS 600000 /* curl's own time-outs, behind ours */
 
-/* ---- what curl calls -------------------------------------------------------------------------
- */
+/* ---- what curl calls ------------------------------------------------------------------------- */
 
 /* Fewer octets taken than given makes curl stop with CURLE_WRITE_ERROR. */
 static size_t on_body(char *data, size_t size, size_t n, void *arg)
@@ -97,8 +96,7 @@ static int on_request(void *arg, char *there, char *here, int port_there, int po
     return CURL_PREREQFUNC_OK;
 }
 
-/* ---- setting up ------------------------------------------------------------------------------
- */
+/* ---- setting up ------------------------------------------------------------------------------ */
 
 #define SET(option, value) (e = e == CURLE_OK ? curl_easy_setopt(t->easy, option, value) : e)
 
@@ -164,8 +162,7 @@ int request_set_up(struct transfer *t)
                : TEKD_EINVAL;
 }
 
-/* ---- addresses -------------------------------------------------------------------------------
- */
+/* ---- addresses ------------------------------------------------------------------------------- */
 
 static void write_addr(CURLU *u, char out[static PUSH_ADDR_MAX])
 {

@@ -21,8 +21,7 @@
 #include "tekd/err.h"
 #include "tekd/https.h"
 
-/* ---- targets ---------------------------------------------------------------------------------
- */
+/* ---- targets --------------------------------------------------------------------------------- */
 
 static void hash_enrolled(const struct keys_peer *peer, uint8_t out[static 32])
 {
@@ -87,8 +86,7 @@ void target_unref(struct target *t)
     free(t);
 }
 
-/* ---- connections -----------------------------------------------------------------------------
- */
+/* ---- connections ----------------------------------------------------------------------------- */
 
 int conn_new(struct target *t, int64_t sign_by_us, struct conn **ret_conn)
 {
@@ -219,8 +217,7 @@ int tls_set_up(SSL_CTX *ctx, struct conn *c)
     return use_key(ctx, c);
 }
 
-/* ---- why not ---------------------------------------------------------------------------------
- */
+/* ---- why not --------------------------------------------------------------------------------- */
 
 const char *tls_why(const struct conn *c)
 {

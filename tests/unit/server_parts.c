@@ -36,8 +36,7 @@ bool parts_logged(const char *text)
     return strstr(all, text) != NULL;
 }
 
-/* ---- the parts --------------------------------------------------------------------------------
- */
+/* ---- the parts ------------------------------------------------------------------------------- */
 
 void hsm_status_get(struct hsm *h, struct hsm_status *ret_status)
 {

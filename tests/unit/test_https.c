@@ -109,8 +109,7 @@ static void fails(struct place *p, const char *why)
     assert_string_equal(p->answer.why, why);
 }
 
-/* ---- what goes through ------------------------------------------------------------------------
- */
+/* ---- what goes through ----------------------------------------------------------------------- */
 
 static void https_post__sends_and_gets(void **state)
 {
@@ -156,8 +155,7 @@ static void https_post__follows_no_redirect(void **state)
     assert_int_equal(push_server_requests(&p->server), 1);
 }
 
-/* ---- who is there -----------------------------------------------------------------------------
- */
+/* ---- who is there ---------------------------------------------------------------------------- */
 
 static void https_post__refuses_servers_that_are_not_the_one(void **state)
 {
@@ -237,8 +235,7 @@ static void https_new__takes_no_other_urls(void **state)
     https_free(NULL);
 }
 
-/* ---- answers that are none --------------------------------------------------------------------
- */
+/* ---- answers that are none ------------------------------------------------------------------- */
 
 static void https_post__reads_no_more_than_an_answer_may_have(void **state)
 {
@@ -261,8 +258,7 @@ static void https_post__says_that_an_answer_was_cut(void **state)
     assert_true(p->answer.why[0] != '\0');
 }
 
-/* ---- waiting ----------------------------------------------------------------------------------
- */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 static void *post_apart(void *arg)
 {

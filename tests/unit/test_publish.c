@@ -86,8 +86,7 @@ static int64_t turn(struct place *p)
     return (p->x.due_us - now_us + SECOND_US - 1) / SECOND_US;
 }
 
-/* ---- what is published -------------------------------------------------------------------------
- */
+/* ---- what is published ----------------------------------------------------------------------- */
 
 static void publisher_turn__publishes_the_newest_note_once(void **state)
 {
@@ -129,8 +128,7 @@ static void publisher_turn__publishes_the_next_epoch_from_its_first_size_on(void
     assert_int_equal(p->calls, 1);
 }
 
-/* ---- failures ----------------------------------------------------------------------------------
- */
+/* ---- failures -------------------------------------------------------------------------------- */
 
 static void publisher_turn__tries_again_with_pauses_that_double(void **state)
 {

@@ -14,8 +14,7 @@
 
 #define WAIT_MS 20000
 
-/* ---- the message -------------------------------------------------------------------------------
- */
+/* ---- the message ----------------------------------------------------------------------------- */
 
 static struct publication publication_of(const char *text)
 {
@@ -69,8 +68,7 @@ static void syslog_message__has_a_limit(void **state)
     assert_int_equal(syslog_message(&n, 10, 0, b), TEKD_ETOOBIG);
 }
 
-/* ---- the socket --------------------------------------------------------------------------------
- */
+/* ---- the socket ------------------------------------------------------------------------------ */
 
 struct daemon {
     struct fixture *f;

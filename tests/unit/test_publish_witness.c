@@ -73,8 +73,7 @@ static void grow(struct place *p, unsigned records)
     assert_int_equal(newest_read(p->f->store, &p->note), 0);
 }
 
-/* ---- proofs ----------------------------------------------------------------------------------
- */
+/* ---- proofs ---------------------------------------------------------------------------------- */
 
 struct leaves {
     struct merkle_hash *leaf;
@@ -211,8 +210,7 @@ static void proof_read__ends_with_a_stop(void **state)
     assert_int_equal(proof_read(&p->x, &p->note, from, &proof, p->why), TEKD_ECLOSED);
 }
 
-/* ---- questions and answers ---------------------------------------------------------------------
- */
+/* ---- questions and answers ------------------------------------------------------------------- */
 
 static void witness_question__has_size_proof_and_note(void **state)
 {

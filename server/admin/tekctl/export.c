@@ -93,8 +93,7 @@ static int write_file(struct export *x, const char *name, const void *data, size
     return out_close(x, &o);
 }
 
-/* ---- the key -----------------------------------------------------------------------------------
- */
+/* ---- the key --------------------------------------------------------------------------------- */
 
 static int write_pem(struct export *x, EVP_PKEY *key, const char *name)
 {
@@ -129,8 +128,7 @@ static int write_key(struct export *x, const char *origin, const char *spki_hex)
     return r;
 }
 
-/* ---- the stream --------------------------------------------------------------------------------
- */
+/* ---- the stream ------------------------------------------------------------------------------ */
 
 static void progress(const struct export *x, uint64_t of)
 {
@@ -254,8 +252,7 @@ static int write_stream(struct export *x, uint64_t of)
     return r == TEKCTL_DONE ? closed : r;
 }
 
-/* ---- what is pending ---------------------------------------------------------------------------
- */
+/* ---- what is pending ------------------------------------------------------------------------- */
 
 /* The record that stands there in audit.jsonl, with its line end. */
 static int copy_record(FILE *from, uint64_t at, struct out *to)
@@ -304,8 +301,7 @@ static int write_pending(struct export *x)
     return r == TEKCTL_DONE ? closed : r;
 }
 
-/* ---- the directory -----------------------------------------------------------------------------
- */
+/* ---- the directory --------------------------------------------------------------------------- */
 
 static int write_all(struct export *x, const json_t *header)
 {

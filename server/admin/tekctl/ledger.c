@@ -62,8 +62,7 @@ static bool is_attested(const struct ledger *l, uint64_t seq)
     return true;
 }
 
-/* ---- printing ----------------------------------------------------------------------------------
- */
+/* ---- printing -------------------------------------------------------------------------------- */
 
 static void print(struct ledger *l, struct row *row, const struct record *r)
 {
@@ -103,8 +102,7 @@ static void print_one(struct ledger *l, const struct delivery *d, const char *do
         print(l, &row, d->record);
 }
 
-/* ---- reading -----------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static int add_recovered(struct ledger *l, struct record *take_r)
 {
