@@ -31,7 +31,7 @@ def shell(text, cwd, **env):
 
 
 def published(tekd, by):
-    return next(p for p in tekd.ctl("status")["published"] if p["by"] == by)
+    return next(p for p in tekd.look("status")["published"] if p["by"] == by)
 
 
 def wait_published(tekd, by, size=1):
