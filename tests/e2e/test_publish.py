@@ -60,6 +60,37 @@ def covered(tekd):
     return tekd.ctl("audit", "checkpoint")["size"]
 
 
+def assert_told(tekd, server, by, mood, reason, good="good"):
+    """A server that answers by that mood is told of, stops no key, and is well again after it."""
+    tekd.start()
+    wait_published(tekd, by)
+    server.mood = mood
+    assert_keys_go_on(tekd)
+    wait_failing(tekd, by, reason)
+    assert f"warn publish event=failed by={by} to={server.url}" in tekd.log()
+    assert_keys_go_on(tekd)
+    size = covered(tekd)
+    server.mood = good
+    wait_published(tekd, by, size)
+    assert f"info publish event=works-again by={by}" in tekd.log()
+
+
+def assert_waits_alone(tekd, server, by, syslogd):
+    """A server that hangs delays neither keys, nor another place, nor the stop."""
+    daemon = syslogd()
+    tekd.configure(audit={"syslog": {"socket": syslogd.path}})
+    server.mood = "hanging"
+    tekd.start()
+    wait_until(lambda: server.asked, "a question")
+    assert_keys_go_on(tekd)
+    wait_published(tekd, "syslog", covered(tekd))
+    assert daemon.messages()
+    begun = time.monotonic()
+    tekd.stop()
+    assert time.monotonic() - begun < 10
+    assert f"by={by}" not in tekd.log()  # it was ended by the stop and has not failed
+
+
 # ---- syslog ----
 
 @pytest.fixture
@@ -203,35 +234,15 @@ MOODS = {
 @pytest.mark.parametrize("mood", MOODS)
 def test_an_answer_that_is_no_time_stamp_is_told_and_stops_no_key(new_tekd, new_tsa, mood):
     tsa = new_tsa()
-    tekd = stamped(new_tekd, tsa).start()
-    wait_published(tekd, "timestamp")
-    tsa.mood = mood
-    assert_keys_go_on(tekd)
-    wait_failing(tekd, "timestamp", MOODS[mood])
-    assert "warn publish event=failed by=timestamp to=" + tsa.url in tekd.log()
-    assert_keys_go_on(tekd)
-    size = covered(tekd)
-    tsa.mood = "good"
-    wait_published(tekd, "timestamp", size)
-    assert "info publish event=works-again by=timestamp" in tekd.log()
+    tekd = stamped(new_tekd, tsa)
+    assert_told(tekd, tsa, "timestamp", mood, MOODS[mood])
     assert verify(tekd, tekd.export(), "--tsa", tsa.ca_file).returncode == 0
     tekd.stop()
 
 
 def test_a_tsa_that_hangs_delays_nobody_and_no_stop(new_tekd, new_tsa, syslogd):
-    tsa, daemon = new_tsa(), syslogd()
-    tekd = stamped(new_tekd, tsa)
-    tekd.configure(audit={"syslog": {"socket": syslogd.path}})
-    tsa.mood = "hanging"
-    tekd.start()
-    wait_until(lambda: tsa.asked, "a question")
-    assert_keys_go_on(tekd)
-    wait_published(tekd, "syslog", covered(tekd))
-    assert daemon.messages()
-    begun = time.monotonic()
-    tekd.stop()
-    assert time.monotonic() - begun < 10
-    assert "by=timestamp" not in tekd.log()  # it was ended by the stop and has not failed
+    tsa = new_tsa()
+    assert_waits_alone(stamped(new_tekd, tsa), tsa, "timestamp", syslogd)
 
 
 def test_a_tsa_that_nobody_serves_is_told(new_tekd, new_tsa):
@@ -400,35 +411,15 @@ REFUSALS = {
 @pytest.mark.parametrize("mood", REFUSALS)
 def test_a_witness_that_does_not_cosign_is_told_and_stops_no_key(new_tekd, new_witness, mood):
     witness = new_witness()
-    tekd = witnessed(new_tekd, witness).start()
-    wait_published(tekd, "witness")
-    witness.mood = mood
-    assert_keys_go_on(tekd)
-    wait_failing(tekd, "witness", REFUSALS[mood])
-    assert "warn publish event=failed by=witness to=" + witness.url in tekd.log()
-    assert_keys_go_on(tekd)
-    size = covered(tekd)
-    witness.mood = "crowded"
-    wait_published(tekd, "witness", size)
-    assert "info publish event=works-again by=witness" in tekd.log()
+    tekd = witnessed(new_tekd, witness)
+    assert_told(tekd, witness, "witness", mood, REFUSALS[mood], good="crowded")
     assert verify(tekd, tekd.export(), "--witness", witness.vkey).returncode == 0
     tekd.stop()
 
 
 def test_a_witness_that_hangs_delays_nobody_and_no_stop(new_tekd, new_witness, syslogd):
-    witness, daemon = new_witness(), syslogd()
-    tekd = witnessed(new_tekd, witness)
-    tekd.configure(audit={"syslog": {"socket": syslogd.path}})
-    witness.mood = "hanging"
-    tekd.start()
-    wait_until(lambda: witness.asked, "a question")
-    assert_keys_go_on(tekd)
-    wait_published(tekd, "syslog", covered(tekd))
-    assert daemon.messages()
-    begun = time.monotonic()
-    tekd.stop()
-    assert time.monotonic() - begun < 10
-    assert "by=witness" not in tekd.log()  # it was ended by the stop and has not failed
+    witness = new_witness()
+    assert_waits_alone(witnessed(new_tekd, witness), witness, "witness", syslogd)
 
 
 def test_a_witness_says_after_a_restart_what_it_has(new_tekd, new_witness):

@@ -2,9 +2,7 @@
 
 import base64
 import hashlib
-import http.server
 import re
-import ssl
 import threading
 import time
 
@@ -13,6 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cp3py.merkle import is_consistent
 from cp3py.note import Note, NoteError
+
+from .moody import Moody
 
 DASH = "\u2014 "
 
@@ -23,27 +23,6 @@ class Refusal(Exception):
     def __init__(self, status, body=b"", kind="text/plain"):
         super().__init__(status)
         self.status, self.body, self.kind = status, body, kind
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):  # pylint: disable=invalid-name
-        witness = self.server.witness
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        witness.paths.add(self.path)
-        witness.asked += 1
-        getattr(witness, f"when_{witness.mood}")(self, body)
-
-    def send(self, octets, status=200, kind="text/plain", **headers):
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(octets)))
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(octets)
-
-    def log_message(self, *_):
-        """No lines on standard error."""
 
 
 class Cosigner:
@@ -62,39 +41,25 @@ class Cosigner:
         return f"{DASH}{self.name} {base64.b64encode(octets).decode()}\n".encode()
 
 
-class Witness:
-    """Serves until close(). mood: how it answers; one of the when_... below."""
+class Witness(Moody):
+    """Serves until close()."""
 
     def __init__(self, ca=None, client_ca=None):
         """ca: a pki.Ca whose "witness-web" certificate is shown; None: plain HTTP. client_ca: the
         file of who signs the certificates that are asked for."""
+        super().__init__()
         self.cosigner = Cosigner("witness.example/w1")
         self.stranger = Cosigner("stranger.example/w2")
         self.logs = {}  # origin: the public key of the log; who is not in it is unknown
         self.seen = {}  # origin: size and root
         self.lines = {}  # origin and size: what was answered
         self.proofs = []  # old size, new size, hashes of those that were good
-        self.mood = "good"
-        self.asked = 0
         self.paths = set()
         self.lock = threading.Lock()
-        self.released = threading.Event()
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.witness = self
-        self.server.daemon_threads = True
-        scheme = "http"
-        if ca is not None:
-            ca.issue("witness-web")
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(ca.path("witness-web.crt"), ca.path("witness-web.key"))
-            if client_ca is not None:
-                context.verify_mode = ssl.CERT_REQUIRED
-                context.load_verify_locations(client_ca)
-            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-            scheme = "https"
-        self.url = f"{scheme}://127.0.0.1:{self.server.server_address[1]}/log"
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
+        self.serve("/log", ca, "witness-web", client_ca)
+
+    def look(self, handler):
+        self.paths.add(handler.path)
 
     @property
     def vkey(self):
@@ -209,27 +174,3 @@ class Witness:
         """Another size than was said, each time."""
         old, _, note = self._read(body)
         handler.send(f"{0 if old else note.size}\n".encode(), 409, "text/x.tlog.size")
-
-    def when_broken(self, handler, _):
-        handler.send(b"<html>", 500, "text/html")
-
-    def when_elsewhere(self, handler, _):
-        handler.send(b"", 302, Location="http://127.0.0.1:1/")
-
-    def when_endless(self, handler, _):
-        handler.send_response(200)
-        handler.end_headers()
-        try:
-            for _ in range(1 << 20):
-                handler.wfile.write(b"x" * 1024)
-        except OSError:
-            pass
-
-    def when_hanging(self, *_):
-        self.released.wait(60)
-
-    def close(self):
-        self.released.set()
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
