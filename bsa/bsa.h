@@ -27,8 +27,7 @@ enum bsa_exit {
     BSA_UNREACHABLE = 3, /* no server there, or it has no HSM at the moment: try again */
 };
 
-/* ---- main.c, options.c ------------------------------------------------------------------------
- */
+/* ---- main.c, options.c ----------------------------------------------------------------------- */
 
 struct option_row {
     const char *name;     /* without the dashes */
@@ -61,8 +60,7 @@ int options_number(const char *name, const char *text, unsigned min, unsigned ma
 /* "tek-bsa: ..." on stderr, in one piece.  From any thread. */
 void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* ---- stop.c -----------------------------------------------------------------------------------
- */
+/* ---- stop.c ---------------------------------------------------------------------------------- */
 
 /* Whether the program was told to end, by SIGTERM or SIGINT. */
 struct stop;
@@ -80,8 +78,7 @@ int stop_fd(const struct stop *s);
 /* Waits for it, at most so long; 0 only looks.  From any thread. */
 bool stop_wait(const struct stop *s, int ms);
 
-/* ---- https.c ----------------------------------------------------------------------------------
- */
+/* ---- https.c --------------------------------------------------------------------------------- */
 
 /* A CP-3 message is smaller; what is longer is not one. */
 #define HTTPS_BODY_MAX CP3_BODY_MAX
@@ -120,8 +117,7 @@ int https_post(const struct https_request *request, struct https_answer *ret_ans
 int https_get(const struct https_request *request, struct https_answer *ret_answer,
               char ret_why[static HTTPS_WHY_MAX]);
 
-/* ---- unwrap.c ---------------------------------------------------------------------------------
- */
+/* ---- unwrap.c -------------------------------------------------------------------------------- */
 
 /* The largest wrapped key that is looked at. */
 #define UNWRAP_MAX SECRET_MAX
@@ -150,8 +146,7 @@ size_t unwrap_data_len(enum cp3_wrap wrap, size_t key_len);
 #define UNWRAP_CHECK_LEN 6
 int unwrap_check_value(const struct secret *key, char ret_hex[static UNWRAP_CHECK_LEN + 1]);
 
-/* ---- journal.c --------------------------------------------------------------------------------
- */
+/* ---- journal.c ------------------------------------------------------------------------------- */
 
 /*
  * The MessageIDs of deliveries that were taken, each with what it brought.  What is older than the
@@ -182,8 +177,7 @@ enum journal_known journal_find(struct journal *j, const struct cp3_message *m);
  */
 int journal_add(struct journal *j, const struct cp3_message *m);
 
-/* ---- check.c ----------------------------------------------------------------------------------
- */
+/* ---- check.c --------------------------------------------------------------------------------- */
 
 /* As what a message came. */
 enum check_kind {
@@ -255,8 +249,7 @@ void check_no_answer(struct check_refusal *why, const char *url, const char *tex
 /* Text of a peer for people: what is not printable ASCII becomes \xNN; cut where out ends. */
 void check_show(const char *text, size_t len, char *out, size_t out_size);
 
-/* ---- settings.c -------------------------------------------------------------------------------
- */
+/* ---- settings.c ------------------------------------------------------------------------------ */
 
 /* The options of all commands, each of which has a table of its own. */
 struct settings {
@@ -297,8 +290,7 @@ void settings_clear(struct settings *s); /* frees what it holds, not itself */
 struct https_request settings_link(const struct settings *s, const char *url,
                                    const struct stop *stop);
 
-/* ---- file.c -----------------------------------------------------------------------------------
- */
+/* ---- file.c ---------------------------------------------------------------------------------- */
 
 /* All of it, however many writes it takes.  Returns 0, or -1 with errno. */
 int file_write(int fd, const void *data, size_t len);
@@ -327,8 +319,7 @@ void file_tek_name(const struct cp3_message *m, char out[static FILE_NAME_SIZE])
  */
 int file_open_folder(const char *path, int *ret_fd);
 
-/* ---- report.c ---------------------------------------------------------------------------------
- */
+/* ---- report.c -------------------------------------------------------------------------------- */
 
 struct json_t; /* jansson's */
 
@@ -346,8 +337,7 @@ void report_print(const struct json_t *doc, bool json);
 /* On stdout, in one piece and at once: the document on one line, or its members as name=value. */
 void report_line(const struct json_t *doc, bool json);
 
-/* ---- delivery.c -------------------------------------------------------------------------------
- */
+/* ---- delivery.c ------------------------------------------------------------------------------ */
 
 /* How deliveries are treated. */
 struct delivery_rules {
@@ -396,8 +386,7 @@ void delivery_clear(struct delivery *d);
 /* What is printed of it; the caller owns the document. */
 struct json_t *delivery_describe(const struct delivery *d, const struct check_terms *terms);
 
-/* ---- confirm.c --------------------------------------------------------------------------------
- */
+/* ---- confirm.c ------------------------------------------------------------------------------- */
 
 /*
  * POSTs a Confirmation; 204 takes it.  *ret_status is what HTTP said, 0 without an answer.
@@ -407,8 +396,7 @@ struct json_t *delivery_describe(const struct delivery *d, const struct check_te
 int confirm_post(const struct https_request *link, const struct confirmation *c, long *ret_status,
                  struct check_refusal *ret_why);
 
-/* ---- late.c -----------------------------------------------------------------------------------
- */
+/* ---- late.c ---------------------------------------------------------------------------------- */
 
 /* Late Confirmations, by a thread of their own, one after the other, each with its line printed. */
 #define LATE_MAX 256 /* that wait; 17 KB each */
@@ -424,8 +412,7 @@ int late_push(struct late *l, const struct confirmation *c);
 /* Waits for those that wait, frees; whether all were taken. */
 bool late_end(struct late *l);
 
-/* ---- tls.c ------------------------------------------------------------------------------------
- */
+/* ---- tls.c ----------------------------------------------------------------------------------- */
 
 struct tls_files {
     const char *cert, *key; /* PEM: ours, with its chain */
@@ -446,8 +433,7 @@ SSL_CTX *tls_ctx(struct tls *t); /* borrowed */
 /* On stderr: why a handshake failed, from an alert as SSL_CTX_set_info_callback() gives it. */
 void tls_tell_alert(const SSL *ssl, int where, int alert, const char *address);
 
-/* ---- front.c ----------------------------------------------------------------------------------
- */
+/* ---- front.c --------------------------------------------------------------------------------- */
 
 /* One BSM has a few; more are closed at once. */
 #define FRONT_CONNECTIONS_MAX 64
@@ -498,8 +484,7 @@ void front_run(struct front *f);
 /* From handle(): its answer, and those under way, are the last. */
 void front_finish(struct front *f);
 
-/* ---- request.c, listen.c, collect.c -----------------------------------------------------------
- */
+/* ---- request.c, listen.c, collect.c ---------------------------------------------------------- */
 
 /* The commands; argv[0] is the name.  Each returns an enum bsa_exit. */
 int request_run(int argc, char **argv);

@@ -60,8 +60,7 @@ static int exit_of(int r)
     return r == TEKD_EIO || r == TEKD_EAGAIN ? BSA_UNREACHABLE : BSA_REFUSED;
 }
 
-/* ---- one delivery ------------------------------------------------------------------------------
- */
+/* ---- one delivery ---------------------------------------------------------------------------- */
 
 /* Its Confirmation, whatever its Status.  A 409 is between the server and this delivery. */
 static int confirm(struct collect *c, json_t *doc)
@@ -113,8 +112,7 @@ static int take(struct collect *c)
     return e;
 }
 
-/* ---- the run -----------------------------------------------------------------------------------
- */
+/* ---- the run --------------------------------------------------------------------------------- */
 
 /* No delivery came.  A server that does not wait is not asked all the time. */
 static void pause_after(struct collect *c, int64_t waited_us)

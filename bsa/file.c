@@ -77,8 +77,7 @@ int file_save_tek(const char *path, const struct secret *tek)
     return -1;
 }
 
-/* ---- a folder of keys --------------------------------------------------------------------------
- */
+/* ---- a folder of keys ------------------------------------------------------------------------ */
 
 #define SUFFIX     ".tek"
 #define UNFINISHED "*" SUFFIX ".??????" /* as file_save_tek() names what it has not finished */

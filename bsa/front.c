@@ -67,8 +67,7 @@ struct handler {
     struct front *front;
 };
 
-/* ---- answers -----------------------------------------------------------------------------------
- */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 static const struct {
     int status;
@@ -172,8 +171,7 @@ static bool send_delayed(struct front *f, int64_t until_us)
     return any;
 }
 
-/* ---- requests ----------------------------------------------------------------------------------
- */
+/* ---- requests -------------------------------------------------------------------------------- */
 
 /* An answer of the front's own. */
 static void refuse(struct exchange *x, int status, const char *allow, const char *title)
@@ -235,8 +233,7 @@ static int on_request(h2o_handler_t *self, h2o_req_t *req)
     return 0;
 }
 
-/* ---- connections -------------------------------------------------------------------------------
- */
+/* ---- connections ----------------------------------------------------------------------------- */
 
 static const char *address_of(h2o_socket_t *sock, char out[static NI_MAXHOST])
 {
@@ -317,8 +314,7 @@ static void on_stop(h2o_socket_t *stop, const char *err)
     f->finishing = f->told = true;
 }
 
-/* ---- its life ----------------------------------------------------------------------------------
- */
+/* ---- its life -------------------------------------------------------------------------------- */
 
 static void configure(struct front *f)
 {

@@ -53,8 +53,7 @@ struct journal {
 
 static_assert(JOURNAL_MAX < NONE, "indices have 32 bits");
 
-/* ---- in memory ---------------------------------------------------------------------------------
- */
+/* ---- in memory ------------------------------------------------------------------------------- */
 
 static uint32_t *chain_of(struct journal *j, const uint8_t id[static DIGEST])
 {
@@ -123,8 +122,7 @@ enum journal_known journal_find(struct journal *j, const struct cp3_message *m)
     return memcmp(j->entry[at].what, what, DIGEST) == 0 ? JOURNAL_SAME : JOURNAL_OTHER;
 }
 
-/* ---- reading -----------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static bool take_record(struct journal *j, const char *line)
 {
@@ -190,8 +188,7 @@ static int load(struct journal *j)
     return r < 0 ? r : cut_rest(j);
 }
 
-/* ---- the file ----------------------------------------------------------------------------------
- */
+/* ---- the file -------------------------------------------------------------------------------- */
 
 static int failed(const struct journal *j, const char *what)
 {

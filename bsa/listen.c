@@ -58,8 +58,7 @@ struct listen {
     char *problem;            /* the body of an answer that is no Confirmation */
 };
 
-/* ---- one delivery ------------------------------------------------------------------------------
- */
+/* ---- one delivery ---------------------------------------------------------------------------- */
 
 /* What is no Key Delivery is told why in JSON (RFC 9457). */
 static void answer_problem(struct listen *l, struct front_answer *a)
@@ -151,8 +150,7 @@ static void handle(void *arg, const struct front_request *q, struct front_answer
     delivery_clear(&l->delivery);
 }
 
-/* ---- the run -----------------------------------------------------------------------------------
- */
+/* ---- the run --------------------------------------------------------------------------------- */
 
 static int open_front(struct listen *l)
 {

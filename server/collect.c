@@ -23,8 +23,7 @@ static void busy(struct http_exchange *x)
     reply_send(x, &reply);
 }
 
-/* ---- the question ------------------------------------------------------------------------------
- */
+/* ---- the question ---------------------------------------------------------------------------- */
 
 /* No query, or wait=SECONDS.  Errors: TEKD_EINVAL. */
 static int read_wait(const char *query, int64_t *ret_wait_us)
@@ -74,8 +73,7 @@ static int read_question(struct poll *poll, struct keys_reply *ret_reply)
     return 0;
 }
 
-/* ---- the answer --------------------------------------------------------------------------------
- */
+/* ---- the answer ------------------------------------------------------------------------------ */
 
 /* Whether who asked is still who he was: a poll may have been open for a minute. */
 static bool is_same(struct poll *poll, struct keys_reply *ret_refusal)
@@ -99,8 +97,7 @@ static void on_reply(struct push_poll *self, enum cp3_media media, struct buf *t
     reply_send(poll->x, &reply);
 }
 
-/* ---- what HTTP calls ---------------------------------------------------------------------------
- */
+/* ---- what HTTP calls ------------------------------------------------------------------------- */
 
 static struct poll *poll_new(struct collect *c, struct http_exchange *x)
 {

@@ -32,8 +32,7 @@ struct front_request {
     _Atomic bool known; /* media and message_id may be read by the loop */
 };
 
-/* ---- what the key service calls ----------------------------------------------------------------
- */
+/* ---- what the key service calls -------------------------------------------------------------- */
 
 static void on_reply(struct keys_request *self, struct keys_reply *take_reply)
 {
@@ -57,8 +56,7 @@ static void on_again(struct keys_request *self)
         keys_abandon(fr->front->keys, self);
 }
 
-/* ---- what HTTP calls ---------------------------------------------------------------------------
- */
+/* ---- what HTTP calls ------------------------------------------------------------------------- */
 
 static void busy(struct http_exchange *x, const struct front_request *fr)
 {
@@ -134,8 +132,7 @@ static void on_wait(void *arg, bool begins)
         queue_unblock(f->queue);
 }
 
-/* ---- the threads -------------------------------------------------------------------------------
- */
+/* ---- the threads ----------------------------------------------------------------------------- */
 
 static void *run(void *arg)
 {

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <getopt.h>
 #include <malloc.h>
-#include <openssl/sha.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,26 +78,7 @@ static bool read_arguments(int argc, char **argv, struct arguments *ret_args, in
     return false;
 }
 
-/* ---- starting ----------------------------------------------------------------------------------
- */
-
-/* What log.started says of the configuration; config_load() has bounded the file. */
-static int hash_file(const char *path, uint8_t ret_sha256[static 32])
-{
-    FILE *f = fopen(path, "re");
-    AUTO_MEM char *text = malloc(CONFIG_FILE_MAX);
-    size_t n;
-
-    if (!f || !text) {
-        if (f)
-            (void)fclose(f);
-        return TEKD_EIO;
-    }
-    n = fread(text, 1, CONFIG_FILE_MAX, f);
-    (void)fclose(f);
-    SHA256((const uint8_t *)text, n, ret_sha256);
-    return 0;
-}
+/* ---- starting -------------------------------------------------------------------------------- */
 
 static int load_config(struct tekd *t, const char *path)
 {
@@ -110,7 +90,7 @@ static int load_config(struct tekd *t, const char *path)
         return r;
     }
     log_open(STDERR_FILENO, t->config->log.format, t->config->log.level);
-    return hash_file(path, t->config_sha256);
+    return reload_hash_file(path, t->config_sha256);
 }
 
 /* Of an error of the store. */
@@ -131,8 +111,7 @@ static void block_signals(sigset_t *ret_set)
     (void)signal(SIGPIPE, SIG_IGN); /* a dead HSM link must not end the process */
 }
 
-/* ---- serving -----------------------------------------------------------------------------------
- */
+/* ---- serving --------------------------------------------------------------------------------- */
 
 /* The exit status when the store has failed under us; else the one that is given. */
 static int final_status(struct tekd *t, int status)
@@ -152,18 +131,17 @@ static int serve(struct tekd *t, const sigset_t *set)
     const struct timespec second = {.tv_sec = 1};
 
     for (;;) {
+        siginfo_t info;
         int sig;
 
         watch_tick(t);
         if (t->unsafe)
             return EXIT_FAILED;
-        sig = sigtimedwait(set, NULL, &second);
+        sig = sigtimedwait(set, &info, &second);
         if (sig == SIGTERM || sig == SIGINT)
             return EXIT_OK;
-        if (sig == SIGHUP) {
-            (void)http_reload(t->http);
-            (void)push_reload(t->push);
-        }
+        if (sig == SIGHUP)
+            reload_run(t, info.si_uid);
         /* Nothing more can be recorded, so nothing is finished either. */
         if (atomic_load(&t->fatal))
             _exit(final_status(t, EXIT_IO));
@@ -203,8 +181,8 @@ static int start_hsm(struct tekd *t)
 /* Part after part; a SIGTERM that comes meanwhile ends it between two. */
 static int start(struct tekd *t)
 {
-    static int (*const steps[])(struct tekd *) = {setup_keys, setup_push,  setup_front,
-                                                  setup_http, setup_probe, setup_admin};
+    static int (*const steps[])(struct tekd *) = {
+        setup_keys, setup_publish, setup_push, setup_front, setup_http, setup_probe, setup_admin};
     int r;
 
     if (start_hsm(t) != EXIT_OK)
@@ -256,8 +234,7 @@ static int run(struct tekd *t, const sigset_t *set)
     return status;
 }
 
-/* ---- checking ----------------------------------------------------------------------------------
- */
+/* ---- checking -------------------------------------------------------------------------------- */
 
 static void say(const char *what, bool good, const char *detail)
 {

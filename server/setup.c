@@ -22,8 +22,7 @@ static int failed(const char *part, int r)
     return r;
 }
 
-/* ---- HSM ---------------------------------------------------------------------------------------
- */
+/* ---- HSM ------------------------------------------------------------------------------------- */
 
 /* NAME=value strings of the configuration; freed by env_free(). */
 static void env_free(char **env)
@@ -129,8 +128,7 @@ int setup_hsm(struct tekd *t)
     return r < 0 ? failed("hsm", r) : 0;
 }
 
-/* ---- store -------------------------------------------------------------------------------------
- */
+/* ---- store ----------------------------------------------------------------------------------- */
 
 static int sign_public_key(void *arg, enum store_key which, int64_t deadline_us,
                            struct hsm_spki *ret_spki)
@@ -191,8 +189,7 @@ int setup_store(struct tekd *t)
     return r < 0 ? failed("store", r) : 0;
 }
 
-/* ---- keys --------------------------------------------------------------------------------------
- */
+/* ---- keys ------------------------------------------------------------------------------------ */
 
 /* At most half of the threads wait for the HSM: who needs none of it always finds one. */
 static unsigned threads_at_hsm(const struct config *c)
@@ -225,8 +222,31 @@ int setup_keys(struct tekd *t)
     return r < 0 ? failed("keys", r) : 0;
 }
 
-/* ---- push --------------------------------------------------------------------------------------
- */
+/* ---- publication ----------------------------------------------------------------------------- */
+
+int setup_publish(struct tekd *t)
+{
+    const struct config_audit *c = &t->config->audit;
+    const struct publish_options o = {
+        .store = t->store,
+        .interval_s = c->anchor_interval_s,
+        .syslog = {.socket = c->syslog.socket, .facility = c->syslog.facility},
+        .dir = c->published_dir,
+        .timestamp = {.url = c->timestamp.url,
+                      .tsa_ca = c->timestamp.tsa_ca,
+                      .tls_ca = c->timestamp.tls_ca},
+        .witness = {.url = c->witness.url,
+                    .key = c->witness.key,
+                    .tls_ca = c->witness.tls_ca,
+                    .certificate = c->witness.certificate,
+                    .private_key = c->witness.private_key},
+    };
+    int r = publish_start(&o, &t->publish);
+
+    return r < 0 ? failed("publish", r) : 0;
+}
+
+/* ---- push ------------------------------------------------------------------------------------ */
 
 static int tls_sign(void *arg, const uint8_t *digest, size_t len, uint8_t *out, size_t *inout_len)
 {
@@ -266,8 +286,7 @@ int setup_push(struct tekd *t)
     return r < 0 ? failed("push", r) : 0;
 }
 
-/* ---- request threads ---------------------------------------------------------------------------
- */
+/* ---- request threads ------------------------------------------------------------------------- */
 
 int setup_front(struct tekd *t)
 {
@@ -279,8 +298,7 @@ int setup_front(struct tekd *t)
     return r < 0 ? failed("front", r) : 0;
 }
 
-/* ---- HTTP --------------------------------------------------------------------------------------
- */
+/* ---- HTTP ------------------------------------------------------------------------------------ */
 
 /* The public key that the certificate names; the HSM need not answer for that. */
 static int certificate_spki(const char *path, unsigned char **ret_der, size_t *ret_len)
@@ -343,6 +361,7 @@ int setup_http(struct tekd *t)
         r = certificate_spki(t->config->tls.certificate, &der, &signer.spki_len);
         signer.spki = der;
     }
+    reload_begin(t);
     if (r == 0)
         r = start_http(t, &signer);
     OPENSSL_free(der);
@@ -381,6 +400,7 @@ int setup_admin(struct tekd *t)
         .hsm = t->hsm,
         .http = t->http,
         .push = t->push,
+        .publish = t->publish,
         .ready = probe_ready,
         .ready_arg = t,
     };
@@ -404,6 +424,7 @@ void setup_undo(struct tekd *t)
     front_stop(t->front);
     if (t->keys)
         keys_flush(t->keys);
+    publish_stop(t->publish);
     if (t->store)
         store_close(t->store);
     push_free(t->push);

@@ -5,6 +5,7 @@
 #define TEKD_TEKD_H
 
 #include <stdatomic.h>
+#include <sys/types.h>
 
 #include "front.h"
 #include "tekd/admin.h"
@@ -12,6 +13,7 @@
 #include "tekd/hsm.h"
 #include "tekd/http.h"
 #include "tekd/keys.h"
+#include "tekd/publish.h"
 #include "tekd/push.h"
 #include "tekd/store.h"
 
@@ -26,13 +28,18 @@
 /* What is said of a token without CKA_WRAP_WITH_TRUSTED for private keys. */
 #define TEKD_WRAP_OUT "whoever has the PIN can wrap a TEK under a key of his own"
 
+/* Files that SIGHUP reads again and the log names: certificate, client_ca, crl. */
+#define TEKD_TLS_FILES 3
+
 struct tekd {
     struct config *config;
     uint8_t config_sha256[32];
+    uint8_t tls_sha256[TEKD_TLS_FILES][32]; /* as they were read last; see reload.c */
     struct hsm *hsm;
     struct store *store;
     struct keys *keys;
     struct push *push;
+    struct publish *publish;
     struct front *front;
     struct http *http;
     struct http_plain *probe;
@@ -46,14 +53,14 @@ struct tekd {
     enum hsm_state hsm_state;     /* as the main thread last saw it */
 };
 
-/* ---- setup.c: from the configuration to the parts ----------------------------------------------
- */
+/* ---- setup.c: from the configuration to the parts -------------------------------------------- */
 
 /* Each says in the log what is wrong. */
 int setup_hsm(struct tekd *t);
 int setup_store(struct tekd *t);
 int setup_keys(struct tekd *t);
 int setup_push(struct tekd *t);
+int setup_publish(struct tekd *t);
 int setup_front(struct tekd *t);
 int setup_http(struct tekd *t);
 int setup_probe(struct tekd *t);
@@ -62,16 +69,23 @@ int setup_admin(struct tekd *t);
 bool setup_stop_asked(void);
 void setup_undo(struct tekd *t);
 
-/* ---- probe.c: alive, and ready -----------------------------------------------------------------
- */
+/* ---- probe.c: alive, and ready --------------------------------------------------------------- */
 
 /* 0, or an error and in words why no keys can be given. */
 int probe_ready(void *tekd, char reason[static HSM_TEXT_MAX]);
 /* The admin listener's /healthz and /readyz. */
 int probe_get(void *tekd, const char *path, struct buf *body);
 
-/* ---- watch.c: what the main thread does once a second ------------------------------------------
- */
+/* ---- reload.c: SIGHUP ------------------------------------------------------------------------ */
+
+/* Errors: TEKD_EIO (not there, not readable), TEKD_ENOMEM, TEKD_ECRYPTO. */
+int reload_hash_file(const char *path, uint8_t ret_sha256[static 32]);
+/* Before the files are read for the first time: the ones to compare with. */
+void reload_begin(struct tekd *t);
+/* Reads them again, as this user wants, and records it. */
+void reload_run(struct tekd *t, uid_t uid);
+
+/* ---- watch.c: what the main thread does once a second ---------------------------------------- */
 
 void watch_tick(struct tekd *t);
 

@@ -9,8 +9,7 @@
 #define DAY_S     86400
 #define WARN_DAYS 7 /* time to have a CRL or a certificate issued */
 
-/* ---- the HSM went or came back -----------------------------------------------------------------
- */
+/* ---- the HSM went or came back --------------------------------------------------------------- */
 
 static void record_hsm(struct tekd *t, const struct hsm_status *s)
 {
@@ -78,8 +77,7 @@ static void watch_hsm(struct tekd *t)
         t->unsafe = true;
 }
 
-/* ---- what runs out -----------------------------------------------------------------------------
- */
+/* ---- what runs out --------------------------------------------------------------------------- */
 
 static void warn_of_end(const char *event, int64_t end_s, int64_t within_s)
 {

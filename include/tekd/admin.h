@@ -23,6 +23,7 @@
 #include "tekd/hsm.h"
 #include "tekd/http.h"
 #include "tekd/keys.h"
+#include "tekd/publish.h"
 #include "tekd/push.h"
 #include "tekd/store.h"
 
@@ -47,6 +48,7 @@ struct admin_options {
     struct hsm *hsm;
     struct http *http;
     struct push *push;
+    struct publish *publish; /* NULL: nothing is published */
     /* Whether keys can be given; 0, or an error with the reason in words. */
     int (*ready)(void *arg, char reason[static HSM_TEXT_MAX]);
     void *ready_arg;

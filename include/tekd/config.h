@@ -93,10 +93,34 @@ enum config_release {
     CONFIG_RELEASE_DURABLE, /* ... when its record is; the signature follows */
 };
 
+/* Where checkpoints are published besides the anchor file; each only if its first text is there. */
+struct config_syslog {
+    char *socket;      /* path of the daemon's; NULL: not published there */
+    uint32_t facility; /* code of RFC 5424 section 6.2.1 */
+};
+
+struct config_timestamp {
+    char *url;    /* of a TSA (RFC 3161), http:// or https://; NULL: none is asked */
+    char *tsa_ca; /* PEM: who signs the TSA's certificate */
+    char *tls_ca; /* PEM: who signs the server's; NULL: those that the system trusts */
+};
+
+struct config_witness {
+    char *url;         /* of a witness (C2SP tlog-witness); NULL: none is asked */
+    char *key;         /* its verifier key, or the path of a file that holds it */
+    char *tls_ca;      /* PEM: who signs the server's; NULL: those that the system trusts */
+    char *certificate; /* PEM: ours, where the server wants to know; NULL: none */
+    char *private_key; /* PEM, of it */
+};
+
 struct config_audit {
     enum config_release release;
     char *anchor_file; /* newest checkpoint, on another volume; NULL: none */
     uint32_t anchor_interval_s;
+    struct config_syslog syslog;
+    struct config_timestamp timestamp;
+    struct config_witness witness;
+    char *published_dir; /* what was got back; default beside anchor file or database */
     uint32_t checkpoint_max_delay_ms;
     uint32_t heartbeat_s;
     uint32_t epoch_records; /* an epoch of the log is closed when it has so many */

@@ -37,6 +37,9 @@ int enc_uuidv7(int64_t utc_us, uint8_t out[static 16]);
 void enc_uuid(const uint8_t id[static 16], char *out);
 int enc_uuid_read(const char *s, size_t s_len, uint8_t out[static 16]);
 
+/* Text of somebody else as printable ASCII, '?' for the rest, cut where out ends. */
+void enc_printable(const char *text, char *out, size_t out_size);
+
 /* What four digits of year can say: 0000-01-01T00:00:00Z and the last microsecond of 9999. */
 #define ENC_TIME_MIN INT64_C(-62167219200000000)
 #define ENC_TIME_MAX INT64_C(253402300799999999)

@@ -126,8 +126,7 @@ void keys_sent(struct keys *k, struct keys_request *r, bool whole);
 /* A TLS handshake was refused: tls.refused, at most one a minute and cause, then with counts. */
 void keys_tls_refused(struct keys *k, const char *cause, const char *addr);
 
-/* ---- what operators do; each change is a record with its actor --------------------------------
- */
+/* ---- what operators do; each change is a record with its actor ------------------------------- */
 
 /* Who did it, as the admin socket knows: uid and user name. */
 struct keys_actor {
@@ -184,8 +183,7 @@ int keys_rotate(struct keys *k, const struct keys_actor *a, const char *content_
 int keys_destroy(struct keys *k, const struct keys_actor *a, const uint8_t key_id[static 16],
                  struct keys_error *err);
 
-/* ---- crypto-periods ----------------------------------------------------------------------------
- */
+/* ---- crypto-periods -------------------------------------------------------------------------- */
 
 /*
  * Period n of a content runs from epoch + n * period_s to epoch + (n + 1) * period_s, the end

@@ -56,4 +56,26 @@ int merkle_inclusion_check(const struct merkle_hash *leaf, uint64_t index, uint6
                            const struct merkle_hash *path, size_t path_len,
                            const struct merkle_hash *root);
 
+/*
+ * A consistency proof (RFC 6962 section 2.1.2) from a tree of a size to a larger one, made from the
+ * compact range of the first and the leaves that were appended since, one after the other: a log
+ * need not be held, nor read from its beginning.
+ */
+struct merkle_growth {
+    struct merkle_range old;   /* of the first size */
+    struct merkle_range whole; /* grows to the second one */
+    uint64_t size;             /* the second one */
+    struct merkle_range part;  /* the brother on the right that grows at the moment ... */
+    uint64_t part_end;         /* ... and what it ends before */
+    size_t n_right;
+    struct merkle_hash right[MERKLE_RANGE_MAX]; /* those that are whole, lowest first */
+};
+/* old is not empty and not larger than size. */
+void merkle_growth_init(struct merkle_growth *g, const struct merkle_range *old, uint64_t size);
+/* The next leaf; not more than size. */
+void merkle_growth_append(struct merkle_growth *g, const struct merkle_hash *leaf);
+/* When all leaves are there: how many hashes the proof has.  None when the sizes are equal. */
+size_t merkle_growth_proof(const struct merkle_growth *g,
+                           struct merkle_hash proof[static MERKLE_RANGE_MAX]);
+
 #endif

@@ -380,6 +380,12 @@ int store_tx_note_walk(struct store_tx *tx, const struct store_walk *w,
 int store_tx_note_last(struct store_tx *tx, uint64_t epoch, char ret_note[static NOTE_MAX + 1],
                        uint64_t *ret_size);
 
+/*
+ * The compact range of the checkpoint of this size (seq) and epoch.  Errors: TEKD_ENOTFOUND,
+ * TEKD_ETAMPER (said in the log).
+ */
+int store_tx_range(struct store_tx *tx, struct store_place at, struct merkle_range *ret_range);
+
 /* ---- key deliveries -------------------------------------------------------------------------- */
 
 /*

@@ -1,5 +1,6 @@
 /*
- * What the files of lib/audit and tek-audit share: the table of events, and strict UTF-8.
+ * What the files of lib/audit and tek-audit share: the table of events, what signature lines are
+ * made of, and strict UTF-8.
  */
 #ifndef TEKD_AUDIT_PRIVATE_H
 #define TEKD_AUDIT_PRIVATE_H
@@ -52,6 +53,10 @@ struct record;
 const struct field_rule *event_violated(const struct event *e, const struct record *r);
 /* "a string", "a SHA-256 in hexadecimal" … */
 const char *field_kind_text(enum field_kind kind);
+
+#define NOTE_DASH "\xe2\x80\x94 " /* what a signature line begins with */
+/* Whether a key may have this name: 1 to NOTE_ORIGIN_MAX octets, as C2SP signed-note has it. */
+bool note_name_ok(const char *s, size_t len);
 
 /* Reads "epoch/seq".  Errors: TEKD_EFORMAT. */
 int ref_read(const char *s, uint64_t *ret_epoch, uint64_t *ret_seq);

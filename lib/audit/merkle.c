@@ -228,3 +228,59 @@ int merkle_inclusion_check(const struct merkle_hash *leaf, uint64_t index, uint6
     }
     return sn == 0 && memcmp(&h, root, sizeof h) == 0 ? 0 : TEKD_ECRYPTO;
 }
+
+/* ---- consistency ---- */
+
+/*
+ * The proof goes up from the last subtree of the old range, a brother a level.  Brothers on the
+ * left are the other subtrees of that range.  Those on the right cover what was appended, one
+ * behind the other: each begins where the one before it ended, and is as long as that place is
+ * divisible by a power of two, or as there are leaves.
+ */
+static uint64_t right_end(uint64_t begin, uint64_t size)
+{
+    uint64_t len = begin & -begin;
+
+    return len < size - begin ? begin + len : size;
+}
+
+void merkle_growth_init(struct merkle_growth *g, const struct merkle_range *old, uint64_t size)
+{
+    assert(old->size > 0 && old->size <= size);
+    *g = (struct merkle_growth){.old = *old, .whole = *old, .size = size};
+    g->part_end = right_end(old->size, size);
+}
+
+void merkle_growth_append(struct merkle_growth *g, const struct merkle_hash *leaf)
+{
+    assert(g->whole.size < g->size);
+    merkle_range_append(&g->whole, leaf);
+    merkle_range_append(&g->part, leaf);
+    if (g->whole.size < g->part_end)
+        return;
+    merkle_range_root(&g->part, &g->right[g->n_right++]);
+    merkle_range_init(&g->part);
+    g->part_end = right_end(g->part_end, g->size);
+}
+
+/* The verifier knows the old root: where that is the last subtree itself, it is left out. */
+size_t merkle_growth_proof(const struct merkle_growth *g,
+                           struct merkle_hash proof[static MERKLE_RANGE_MAX])
+{
+    size_t left = merkle_range_count(g->old.size), right = 0, n = 0;
+
+    assert(g->whole.size == g->size);
+    if (g->old.size == g->size)
+        return 0;
+    if (left-- > 1)
+        proof[n++] = g->old.node[left];
+    /* at: of the subtree that is reached, among those of its level. */
+    for (uint64_t at = (g->old.size >> __builtin_ctzll(g->old.size)) - 1;
+         left > 0 || right < g->n_right; at >>= 1) {
+        if (at & 1)
+            proof[n++] = g->old.node[--left];
+        else if (right < g->n_right)
+            proof[n++] = g->right[right++];
+    }
+    return n;
+}

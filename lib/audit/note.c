@@ -29,7 +29,7 @@
 #define SIZE_DIGITS    20
 #define ROOT_TEXT_LEN  ((size_t)ENC_BASE64_LEN(MERKLE_HASH_LEN))
 
-static const char dash[] = "\xe2\x80\x94 ";
+static const char dash[] = NOTE_DASH;
 
 /* What a key name must not hold (C2SP signed-note): white space of Unicode, '+', controls. */
 static bool name_char_ok(uint32_t c)
@@ -44,7 +44,7 @@ static bool name_char_ok(uint32_t c)
     return true;
 }
 
-static bool name_ok(const char *s, size_t len)
+bool note_name_ok(const char *s, size_t len)
 {
     uint32_t c;
 
@@ -66,7 +66,7 @@ int note_origin(const char *bsm_id, uint64_t epoch, char *out)
     if (bsm_id[0] == '\0' || epoch == 0)
         return TEKD_EINVAL;
     n = snprintf(text, sizeof text, "%s/tekd/audit/%" PRIu64, bsm_id, epoch);
-    if (n < 0 || (size_t)n >= sizeof text || !name_ok(text, (size_t)n))
+    if (n < 0 || (size_t)n >= sizeof text || !note_name_ok(text, (size_t)n))
         return TEKD_EINVAL;
     memcpy(out, text, (size_t)n + 1);
     return 0;
@@ -133,7 +133,7 @@ static bool read_text(struct line *left, struct note *n)
     if (!line_take(left, &origin) || !line_take(left, &size) || !line_take(left, &root) ||
         !line_take(left, &empty))
         return false;
-    if (!name_ok(origin.s, origin.len) || decimal_read(size.s, size.len, &n->size) < 0 ||
+    if (!note_name_ok(origin.s, origin.len) || decimal_read(size.s, size.len, &n->size) < 0 ||
         empty.len != 0 || root.len != ROOT_TEXT_LEN)
         return false;
     if (enc_base64_read(root.s, root.len, n->root.octets, MERKLE_HASH_LEN, &root_len) < 0 ||

@@ -282,3 +282,12 @@ int enc_time_read(const char *s, size_t s_len, int64_t *ret_utc_us)
     *ret_utc_us = utc_us;
     return 0;
 }
+
+void enc_printable(const char *text, char *out, size_t out_size)
+{
+    size_t n = 0;
+
+    for (; text[n] && n + 1 < out_size; n++)
+        out[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
+    out[n] = '\0';
+}

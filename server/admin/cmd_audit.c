@@ -5,6 +5,7 @@
  * The stream follows the answer line {"ok":true,"result":{…}} and is text, line by line:
  *     R <record>          the octets of one record, in the order of seq
  *     N <length>          a note of that many octets follows, and a line end
+ *     A <length> <name>   a file of anchors/ of that many octets follows, and a line end
  *     E                   the end: the stream is whole
  * A stream without its E was cut.  Records and notes are read a page at a time between the store's
  * batches, so that the server keeps serving.
@@ -12,6 +13,7 @@
 #include "internal.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -25,8 +27,7 @@
 #define CHECKPOINT_US 10000000 /* an operator's patience with the signer */
 #define POLL_NS       10000000
 
-/* ---- a checkpoint over everything so far -------------------------------------------------------
- */
+/* ---- a checkpoint over everything so far ----------------------------------------------------- */
 
 struct checkpoint {
     struct store_item item; /* first */
@@ -173,8 +174,7 @@ int admin_audit_checkpoint(struct admin_call *call)
     return call->result ? 0 : TEKD_ENOMEM;
 }
 
-/* ---- epochs ------------------------------------------------------------------------------------
- */
+/* ---- epochs ---------------------------------------------------------------------------------- */
 
 /* Errors: TEKD_ETIMEDOUT: it goes on without us. */
 static int wait_for_epoch(struct admin_call *call, uint64_t epoch)
@@ -232,8 +232,7 @@ int admin_audit_close_epoch(struct admin_call *call)
     return call->result ? 0 : TEKD_ENOMEM;
 }
 
-/* ---- the stream --------------------------------------------------------------------------------
- */
+/* ---- the stream ------------------------------------------------------------------------------ */
 
 struct stream {
     struct admin_call *call;
@@ -335,6 +334,27 @@ static int add_keys(struct admin_call *call, json_t **ret_keys)
     return 0;
 }
 
+static int send_anchor(void *arg, const char *name, const void *octets, size_t len)
+{
+    struct stream *s = arg;
+
+    buf_reset(s->page);
+    (void)buf_printf(s->page, "A %zu %s\n", len, name);
+    (void)buf_append(s->page, octets, len);
+    if (buf_putc(s->page, '\n') < 0)
+        return buf_error(s->page);
+    return admin_send(s->call, buf_data(s->page), buf_len(s->page));
+}
+
+/* What was got back where notes of this epoch were published. */
+static int send_anchors(struct stream *s, const struct newest *n)
+{
+    const struct publish_export e = {
+        .epoch = n->epoch, .size = n->size, .arg = s, .each = send_anchor};
+
+    return publish_export(s->call->admin->o.publish, &e);
+}
+
 static int send_header(struct admin_call *call, const struct newest *n)
 {
     AUTO_MEM char *text = NULL;
@@ -390,6 +410,8 @@ static int stream(struct admin_call *call, const struct newest *n, bool notes)
     s.after = store_place_pack(n->epoch, 0);
     if (r == 0 && notes)
         r = send_pages(&s, read_notes);
+    if (r == 0 && notes)
+        r = send_anchors(&s, n);
     return r < 0 ? r : admin_send(call, "E\n", 2);
 }
 

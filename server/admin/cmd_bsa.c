@@ -10,8 +10,7 @@ static const char *const media_names[] = {[STORE_MEDIA_XML] = "xml", [STORE_MEDI
 static const char *const form_names[] = {
     [STORE_FORM_FULL] = "full", [STORE_FORM_EFFICIENT] = "efficient"};
 
-/* ---- from JSON ---------------------------------------------------------------------------------
- */
+/* ---- from JSON ------------------------------------------------------------------------------- */
 
 /* The index of a name; -1 when the key is absent, -2 when it says something else. */
 static int choice(const struct admin_call *call, const char *key, const char *const names[2])
@@ -120,8 +119,7 @@ int admin_bsa_retire_kek(struct admin_call *call)
     return r < 0 ? r : keys_bsa_retire_kek(call->admin->o.keys, &call->actor, id, kek, &call->err);
 }
 
-/* ---- to JSON -----------------------------------------------------------------------------------
- */
+/* ---- to JSON --------------------------------------------------------------------------------- */
 
 static json_t *certs_json(const struct store_bsa *b)
 {

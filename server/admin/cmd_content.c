@@ -5,8 +5,7 @@
 #include "tekd/enc.h"
 #include "tekd/err.h"
 
-/* ---- contents ----------------------------------------------------------------------------------
- */
+/* ---- contents -------------------------------------------------------------------------------- */
 
 /* Of a period for which nothing else is said: a tenth, at most ten minutes. */
 static int64_t default_lead_s(int64_t period_s)
@@ -82,8 +81,7 @@ int admin_content_list(struct admin_call *call)
     return r;
 }
 
-/* ---- TEKs --------------------------------------------------------------------------------------
- */
+/* ---- TEKs ------------------------------------------------------------------------------------ */
 
 static json_t *tek_json(const struct store_tek *t)
 {

@@ -10,8 +10,7 @@
 #include "tekd/enc.h"
 #include "tekd/err.h"
 
-/* ---- what an operator does ---------------------------------------------------------------------
- */
+/* ---- what an operator does ------------------------------------------------------------------- */
 
 static int add_message_id(void *arg, const char *mid, const char *bsa_id)
 {
@@ -100,8 +99,7 @@ int admin_delivery_abandon(struct admin_call *call)
                : keys_delivery_abandon(call->admin->o.keys, &call->actor, mid, reason, &call->err);
 }
 
-/* ---- one delivery as JSON ----------------------------------------------------------------------
- */
+/* ---- one delivery as JSON -------------------------------------------------------------------- */
 
 /* What the rows of a list have in common is looked up once: a rotation is one content and TEK. */
 struct look {
@@ -138,8 +136,7 @@ static json_t *delivery_json(const struct look *l, const struct store_delivery *
                      d->why[0] ? json_string(d->why) : json_null());
 }
 
-/* ---- a list ------------------------------------------------------------------------------------
- */
+/* ---- a list ---------------------------------------------------------------------------------- */
 
 struct deliveries {
     struct admin_page page;
@@ -185,8 +182,7 @@ int admin_delivery_list(struct admin_call *call)
     return r;
 }
 
-/* ---- one, with its history ---------------------------------------------------------------------
- */
+/* ---- one, with its history ------------------------------------------------------------------- */
 
 struct lookup {
     const char *mid;

@@ -37,8 +37,7 @@ static json_t *any_text(const char *s)
     return json_string(ascii ? ascii : "?");
 }
 
-/* ---- status ------------------------------------------------------------------------------------
- */
+/* ---- status ---------------------------------------------------------------------------------- */
 
 /* null: none is configured. */
 static json_t *anchor_part(const struct store_status *s)
@@ -79,6 +78,24 @@ static json_t *store_part(struct admin *a)
         admin_time(s.checkpoint_utc_us), "anchor", anchor_part(&s), "batches", number(s.batches),
         "losers", number(s.losers), "rehashed", number(s.rehashed), "database_octets",
         number(s.db_octets), "free_octets", number(s.free_octets), "reason", any_text(s.reason));
+}
+
+/* One of each publisher that is configured. */
+static json_t *published_part(struct admin *a)
+{
+    struct publish_status s[PUBLISH_MAX];
+    size_t n = publish_status_get(a->o.publish, s);
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < n; i++)
+        (void)json_array_append_new(
+            list,
+            json_pack("{s:s,s:o,s:o,s:o,s:o,s:b,s:o,s:o,s:o}", "by", s[i].name, "to",
+                      any_text(s[i].to), "epoch", number(s[i].epoch), "size", number(s[i].size),
+                      "published", admin_time(s[i].published_utc_us), "failing", s[i].failures > 0,
+                      "failures", number(s[i].failures), "failing_since",
+                      admin_time(s[i].failing_utc_us), "reason", any_text(s[i].why)));
+    return list;
 }
 
 static int count(void *arg, struct store_tx *tx)
@@ -166,17 +183,16 @@ int admin_status(struct admin_call *call)
     char reason[HSM_TEXT_MAX] = "";
     bool ready = a->o.ready(a->o.ready_arg, reason) == 0;
 
-    call->result =
-        json_pack("{s:s,s:s,s:s,s:o,s:b,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "version", a->version,
-                  "bsm_id", a->bsm_id, "instance", a->instance, "started",
-                  admin_time(a->started_utc_us), "ready", ready, "reason", any_text(reason), "hsm",
-                  hsm_part(a), "store", store_part(a), "counts", counts_part(a), "keys",
-                  keys_part(a), "deliveries", deliveries_part(a), "http", http_part(a));
+    call->result = json_pack("{s:s,s:s,s:s,s:o,s:b,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "version",
+                             a->version, "bsm_id", a->bsm_id, "instance", a->instance, "started",
+                             admin_time(a->started_utc_us), "ready", ready, "reason",
+                             any_text(reason), "hsm", hsm_part(a), "store", store_part(a),
+                             "published", published_part(a), "counts", counts_part(a), "keys",
+                             keys_part(a), "deliveries", deliveries_part(a), "http", http_part(a));
     return call->result ? 0 : TEKD_ENOMEM;
 }
 
-/* ---- hsm ---------------------------------------------------------------------------------------
- */
+/* ---- hsm ------------------------------------------------------------------------------------- */
 
 int admin_hsm_status(struct admin_call *call)
 {

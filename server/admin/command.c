@@ -69,8 +69,7 @@ const struct admin_command *admin_command_find(const char *name)
     return NULL;
 }
 
-/* ---- arguments ---------------------------------------------------------------------------------
- */
+/* ---- arguments ------------------------------------------------------------------------------- */
 
 static bool are_strings(const json_t *list)
 {

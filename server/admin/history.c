@@ -115,8 +115,7 @@ static int is_waited_for(const struct admin_call *call)
     return poll(&p, 1, 0) > 0 ? TEKD_ECLOSED : 0;
 }
 
-/* ---- where it begins --------------------------------------------------------------------------
- */
+/* ---- where it begins ------------------------------------------------------------------------- */
 
 struct origin {
     struct store_place at; /* of a record; then of the one that it repeats, if it does */

@@ -65,8 +65,7 @@ const struct admin_command *admin_command_find(const char *name);
 /* Whether every argument is one of the command's and of its kind.  Errors: TEKD_EINVAL. */
 int admin_check_args(struct admin_call *call, const struct admin_command *command);
 
-/* ---- arguments: what is missing is said in err --------------------------------------------------
- */
+/* ---- arguments: what is missing is said in err ----------------------------------------------- */
 
 /* A string, or NULL with TEKD_EINVAL in *r. */
 const char *admin_arg_str(struct admin_call *call, const char *key, int *r);
@@ -94,8 +93,7 @@ int admin_still_runs(const struct admin_call *call);
 /* A line of the stream or the answer, whole.  Errors: TEKD_ECLOSED, TEKD_ETIMEDOUT. */
 int admin_send(struct admin_call *call, const void *data, size_t len);
 
-/* ---- history.c ---------------------------------------------------------------------------------
- */
+/* ---- history.c ------------------------------------------------------------------------------- */
 
 /*
  * Appends what the log says of a delivery, oldest first, an object a record; *ret_whole: that is
@@ -104,8 +102,7 @@ int admin_send(struct admin_call *call, const void *data, size_t len);
 int admin_history(struct admin_call *call, const struct store_delivery *d, json_t *list,
                   bool *ret_whole);
 
-/* ---- the commands ------------------------------------------------------------------------------
- */
+/* ---- the commands ---------------------------------------------------------------------------- */
 
 int admin_status(struct admin_call *call);
 int admin_hsm_status(struct admin_call *call);

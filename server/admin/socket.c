@@ -21,8 +21,7 @@
 #define GROUPS_MAX   256 /* of one user */
 #define READ_AT_ONCE 4096
 
-/* ---- who asks ----------------------------------------------------------------------------------
- */
+/* ---- who asks -------------------------------------------------------------------------------- */
 
 static bool in_group(const struct ucred *cred, const char *user, int64_t gid)
 {
@@ -70,8 +69,7 @@ static int identify(const struct admin *a, int fd, struct keys_actor *ret_actor,
     return 0;
 }
 
-/* ---- octets ------------------------------------------------------------------------------------
- */
+/* ---- octets ---------------------------------------------------------------------------------- */
 
 /* Waits for the peer, the end of tekd or the time-out. */
 static int wait_for(const struct admin *a, int fd, short events)
@@ -182,8 +180,7 @@ static int read_line(struct admin_call *call, struct buf *line)
     return TEKD_ETIMEDOUT;
 }
 
-/* ---- one connection ----------------------------------------------------------------------------
- */
+/* ---- one connection -------------------------------------------------------------------------- */
 
 int admin_fail_call(struct admin_call *call, int r, const char *fmt, ...)
 {
@@ -349,8 +346,7 @@ static void *run(void *arg)
     }
 }
 
-/* ---- the socket --------------------------------------------------------------------------------
- */
+/* ---- the socket ------------------------------------------------------------------------------ */
 
 static int group_id(const char *name, int64_t *ret_gid)
 {

@@ -43,9 +43,11 @@ enum form {
     FORM_ADDRESS,  /* numeric IP address */
     FORM_ENDPOINT, /* ADDRESS:PORT */
     FORM_PATH,
-    FORM_SOCKET, /* a path that fits into sockaddr_un */
-    FORM_KEY,    /* a path or the URI of a key */
-    FORM_TOKEN,  /* the URI of a token */
+    FORM_SOCKET,  /* a path that fits into sockaddr_un */
+    FORM_KEY,     /* a path or the URI of a key */
+    FORM_TOKEN,   /* the URI of a token */
+    FORM_WEB,     /* a URL of http or https */
+    FORM_WITNESS, /* the verifier key of a witness, or the path of a file that holds it */
 };
 
 struct setting {
@@ -76,7 +78,8 @@ const struct setting *schema_find(const struct setting *table, const char *key, 
 
 /* NULL if s has the form, else what is expected: "a numeric IPv4 or IPv6 address". */
 const char *form_complaint(enum form form, const char *s);
-bool form_is_path(enum form form);
+/* s, which has the form, is a path. */
+bool form_is_path(enum form form, const char *s);
 /* s is a URI of RFC 7512, not a path. */
 bool form_is_uri(const char *s);
 /* Splits "127.0.0.1:9464" or "[::1]:9464"; the caller frees *ret_address.  TEKD_EFORMAT, _ENOMEM */

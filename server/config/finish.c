@@ -78,7 +78,7 @@ static int finish_text(struct reader *r, const struct config *c, const struct se
         s->form == FORM_SOCKET ? sizeof(((struct sockaddr_un *)0)->sun_path) - 1 : PATH_MAX - 1;
     int e;
 
-    if (*text == NULL || !form_is_path(s->form) || (s->form == FORM_KEY && form_is_uri(*text)))
+    if (*text == NULL || !form_is_path(s->form, *text))
         return 0;
     e = make_absolute(r, c, text);
     if (e == 0 && strlen(*text) > max)
@@ -290,6 +290,31 @@ static int finish_listen(struct reader *r, const struct config *c)
     return 0;
 }
 
+/* Beside what it belongs to. */
+static int finish_published(struct reader *r, struct config *c)
+{
+    const char *beside = c->audit.anchor_file ? c->audit.anchor_file : c->store.sqlite;
+
+    if (c->audit.published_dir != NULL)
+        return 0;
+    if (asprintf(&c->audit.published_dir, "%s.published", beside) < 0) {
+        c->audit.published_dir = NULL;
+        return out_of_memory(r);
+    }
+    return 0;
+}
+
+/* A certificate is of no use without its key, nor the other way. */
+static int finish_witness(struct reader *r, const struct config *c)
+{
+    const struct where audit = {.key = "audit"}, witness = {.up = &audit, .key = "witness"};
+
+    if ((c->audit.witness.certificate == NULL) == (c->audit.witness.private_key == NULL))
+        return 0;
+    return tree_refuse_at(r, &witness, "expected certificate and private_key, found only %s",
+                          c->audit.witness.certificate != NULL ? "certificate" : "private_key");
+}
+
 /* The records' "inst" is the host's name unless the file has one. */
 static int finish_instance(struct reader *r, struct config *c)
 {
@@ -335,6 +360,10 @@ int finish_config(struct reader *r, struct config *c)
         e = finish_listen(r, c);
     if (e == 0)
         e = finish_instance(r, c);
+    if (e == 0)
+        e = finish_published(r, c);
+    if (e == 0)
+        e = finish_witness(r, c);
     if (e == 0)
         e = finish_endpoint(r, c);
     return e;

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <string.h>
 
+#include "tekd/cosign.h"
 #include "tekd/err.h"
 
 #define URI_SCHEME "pkcs11:"
@@ -147,6 +148,38 @@ static const char *token_complaint(const char *s)
     return uri_complaint(s);
 }
 
+/* Whether it is printable, without space, and names a host. */
+static bool is_url(const char *s, const char *scheme)
+{
+    size_t len = strlen(scheme);
+
+    if (strncmp(s, scheme, len) != 0 || s[len] == '\0' || s[len] == '/')
+        return false;
+    for (; *s != '\0'; s++)
+        if (*s <= ' ' || *s > '~')
+            return false;
+    return true;
+}
+
+static const char *web_complaint(const char *s)
+{
+    return is_url(s, "http://") || is_url(s, "https://") ? NULL : "a URL, http:// or https://";
+}
+
+static bool is_verifier_key(const char *s)
+{
+    return strchr(s, '+') != NULL;
+}
+
+static const char *witness_complaint(const char *s)
+{
+    struct cosign_key key;
+
+    return is_verifier_key(s) && cosign_key_read(s, strlen(s), &key) < 0
+               ? "a verifier key for cosignatures, NAME+HASH+BASE64, or a path without '+'"
+               : NULL;
+}
+
 static const struct {
     const char *(*complaint)(const char *s);
     bool path;
@@ -155,7 +188,8 @@ static const struct {
     [FORM_BSM_ID] = {bsm_id_complaint, false},     [FORM_ADDRESS] = {address_complaint, false},
     [FORM_ENDPOINT] = {endpoint_complaint, false}, [FORM_PATH] = {any_complaint, true},
     [FORM_SOCKET] = {any_complaint, true},         [FORM_KEY] = {key_complaint, true},
-    [FORM_TOKEN] = {token_complaint, false},
+    [FORM_TOKEN] = {token_complaint, false},       [FORM_WEB] = {web_complaint, false},
+    [FORM_WITNESS] = {witness_complaint, true},
 };
 
 const char *form_complaint(enum form form, const char *s)
@@ -163,7 +197,9 @@ const char *form_complaint(enum form form, const char *s)
     return forms[form].complaint(s);
 }
 
-bool form_is_path(enum form form)
+bool form_is_path(enum form form, const char *s)
 {
+    if ((form == FORM_KEY && form_is_uri(s)) || (form == FORM_WITNESS && is_verifier_key(s)))
+        return false;
     return forms[form].path;
 }

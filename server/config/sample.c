@@ -2,12 +2,16 @@
 #include "config_internal.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "tekd/err.h"
 
 #define INDENT  2
 #define COLUMNS 96
+/* A key, its meaning and its range. */
+#define TEXT_MAX 1024
 
 static const char intro[] =
     "Configuration of tekd: every setting with its meaning, what it may be and its default.\n"
@@ -40,33 +44,70 @@ static void print_comment(FILE *out, unsigned level, const char *text)
     }
 }
 
-static void print_choices(FILE *out, const cyaml_strval_t *choices, unsigned n)
+struct text {
+    char at[TEXT_MAX];
+    size_t len;
+};
+
+static void __attribute__((format(printf, 2, 3))) add(struct text *t, const char *fmt, ...)
 {
-    for (unsigned i = 0; i < n; i++)
-        (void)fprintf(out, "%s%s", i > 0 ? " or " : "", choices[i].str);
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vsnprintf(t->at + t->len, sizeof(t->at) - t->len, fmt, ap);
+    va_end(ap);
+    assert(n >= 0 && (size_t)n < sizeof(t->at) - t->len); /* the table's own text */
+    t->len += (size_t)n;
 }
 
-/* "1..65536, default 1024" */
+static void add_choices(struct text *t, const cyaml_strval_t *choices, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        add(t, "%s%s", i > 0 ? " or " : "", choices[i].str);
+}
+
+/* "1..65536; default 1024" */
+static void add_range(struct text *t, const struct setting *s)
+{
+    if (s->kind == SETTING_NUMBER)
+        add(t, "%" PRIu32 "..%" PRIu32, s->min, s->max);
+    if (s->kind == SETTING_LIST)
+        add(t, "%" PRIu32 "..%" PRIu32 " entries", s->min, s->max);
+    if (s->kind == SETTING_TEXT)
+        add(t, "%" PRIu32 "..%" PRIu32 " octets", s->min, s->max);
+    if (s->kind == SETTING_BOOL)
+        add_choices(t, schema_bools, SCHEMA_BOOL_COUNT);
+    if (s->kind == SETTING_CHOICE)
+        add_choices(t, s->choices, s->choice_count);
+    if (s->def != NULL)
+        add(t, "; default %s", s->def);
+    else
+        add(t, "%s", s->flags & SETTING_REQUIRED ? "; required" : "; default none");
+}
+
 static void print_range(FILE *out, unsigned level, const struct setting *s)
 {
+    struct text t = {.len = 0};
+
     if (s->kind == SETTING_SECTION || s->kind == SETTING_ENV)
         return;
+    add_range(&t, s);
+    print_comment(out, level, t.at);
+}
+
+/* A section that is off: what it may have as comments, then an example on one line. */
+static void print_part(FILE *out, unsigned level, const struct setting *s)
+{
+    for (const struct setting *f = s->fields; f->key != NULL; f++) {
+        struct text t = {.len = 0};
+
+        add(&t, "- %s: %s ", f->key, f->meaning);
+        add_range(&t, f);
+        print_comment(out, level, t.at);
+    }
     print_indent(out, level);
-    (void)fputs("# ", out);
-    if (s->kind == SETTING_NUMBER)
-        (void)fprintf(out, "%" PRIu32 "..%" PRIu32, s->min, s->max);
-    if (s->kind == SETTING_LIST)
-        (void)fprintf(out, "%" PRIu32 "..%" PRIu32 " entries", s->min, s->max);
-    if (s->kind == SETTING_TEXT)
-        (void)fprintf(out, "%" PRIu32 "..%" PRIu32 " octets", s->min, s->max);
-    if (s->kind == SETTING_BOOL)
-        print_choices(out, schema_bools, SCHEMA_BOOL_COUNT);
-    if (s->kind == SETTING_CHOICE)
-        print_choices(out, s->choices, s->choice_count);
-    if (s->def != NULL)
-        (void)fprintf(out, "; default %s\n", s->def);
-    else
-        (void)fputs(s->flags & SETTING_REQUIRED ? "; required\n" : "; default none\n", out);
+    (void)fprintf(out, "#%s: %s\n", s->key, s->sample);
 }
 
 static void print_table(FILE *out, unsigned level, const struct setting *table, bool in_list);
@@ -78,6 +119,10 @@ static void print_setting(FILE *out, unsigned level, const struct setting *s, bo
 
     print_comment(out, level, s->meaning);
     print_range(out, level, s);
+    if (s->kind == SETTING_SECTION && s->flags & SETTING_OFF) {
+        print_part(out, level, s);
+        return;
+    }
     /* The "- " of a list's entry stands in the indentation of its first key. */
     print_indent(out, first_of_list ? level - 1 : level);
     (void)fprintf(out, "%s%s%s:", first_of_list ? "- " : "", s->flags & SETTING_OFF ? "#" : "",

@@ -8,6 +8,7 @@
 #define PATH_OCTETS 4095
 /* CKA_LABEL has no limit of its own; a token's label has 32, and so have the tools. */
 #define LABEL_OCTETS 64
+#define URL_OCTETS   1024
 
 #define NUMBER(section, name, least, most, standard, text)                                         \
     {                                                                                              \
@@ -37,6 +38,13 @@
         .offset = offsetof(struct config, name), .fields = name##_settings,                        \
         .size = sizeof(struct config_##name), .meaning = (text)                                    \
     }
+/* A section in a section, which may be left out; what the sample shows of it is one line. */
+#define PART(section, name, example, text)                                                         \
+    {                                                                                              \
+        .key = #name, .kind = SETTING_SECTION, .flags = SETTING_OFF,                               \
+        .offset = offsetof(struct config_##section, name), .fields = name##_settings,              \
+        .size = sizeof(struct config_##name), .sample = (example), .meaning = (text)               \
+    }
 #define END                                                                                        \
     {                                                                                              \
         .key = NULL                                                                                \
@@ -44,7 +52,7 @@
 
 const cyaml_strval_t schema_bools[SCHEMA_BOOL_COUNT] = {{"false", 0}, {"true", 1}};
 
-/* Choices are written through a uint32_t. */
+/* Choices are written through a uint32_t, if they are no uint32_t. */
 static_assert(sizeof(enum config_release) == sizeof(uint32_t), "choice");
 static_assert(sizeof(enum config_refusal) == sizeof(uint32_t), "choice");
 static_assert(sizeof(enum log_format) == sizeof(uint32_t), "choice");
@@ -167,6 +175,54 @@ static const struct setting store_settings[] = {
     END,
 };
 
+/* Codes of RFC 5424 section 6.2.1. */
+static const cyaml_strval_t facilities[] = {
+    {"authpriv", 10}, {"auth", 4},    {"daemon", 3},  {"local0", 16},
+    {"local1", 17},   {"local2", 18}, {"local3", 19}, {"local4", 20},
+    {"local5", 21},   {"local6", 22}, {"local7", 23},
+};
+
+static const struct setting syslog_settings[] = {
+    TEXT(syslog, socket, .max = PATH_OCTETS, .form = FORM_SOCKET, .flags = SETTING_REQUIRED,
+         .sample = "/dev/log", .meaning = "The datagram socket of the syslog daemon."),
+    CHOICE(syslog, facility, facilities, "authpriv", "Under which they are sent."),
+    END,
+};
+
+static const struct setting timestamp_settings[] = {
+    TEXT(timestamp, url, .max = URL_OCTETS, .form = FORM_WEB, .flags = SETTING_REQUIRED,
+         .sample = "https://tsa.example.net/tsr",
+         .meaning = "Of the authority; http:// will do, for its answers are signed."),
+    TEXT(timestamp, tsa_ca, .max = PATH_OCTETS, .form = FORM_PATH, .flags = SETTING_REQUIRED,
+         .sample = "pki/tsa-ca.crt",
+         .meaning = "PEM file: the CA of the authority's own certificate."),
+    TEXT(timestamp, tls_ca, .max = PATH_OCTETS, .form = FORM_PATH, .sample = "pki/web-ca.crt",
+         .meaning = "PEM file: the CA of the web server's certificate; without it those that the "
+                    "system trusts."),
+    END,
+};
+
+static const struct setting witness_settings[] = {
+    TEXT(witness, url, .max = URL_OCTETS, .form = FORM_WEB, .flags = SETTING_REQUIRED,
+         .sample = "https://witness.example.net/w1",
+         .meaning = "Of the witness, without /add-checkpoint; http:// will do, for its answers are "
+                    "signed."),
+    TEXT(witness, key, .max = PATH_OCTETS, .form = FORM_WITNESS, .flags = SETTING_REQUIRED,
+         .sample = "pki/witness.vkey",
+         .meaning =
+             "Its verifier key for cosignatures, NAME+HASH+BASE64, or the path, without '+', "
+             "of a file that holds it."),
+    TEXT(witness, tls_ca, .max = PATH_OCTETS, .form = FORM_PATH, .sample = "pki/web-ca.crt",
+         .meaning = "PEM file: the CA of the web server's certificate; without it those that the "
+                    "system trusts."),
+    TEXT(witness, certificate, .max = PATH_OCTETS, .form = FORM_PATH,
+         .sample = "pki/tekd-client.crt",
+         .meaning = "PEM file: tekd's certificate and its chain, where the web server wants one."),
+    TEXT(witness, private_key, .max = PATH_OCTETS, .form = FORM_PATH, .flags = SETTING_QUIET,
+         .sample = "pki/tekd-client.key", .meaning = "PEM file with mode 0600: its private key."),
+    END,
+};
+
 static const struct setting audit_settings[] = {
     CHOICE(audit, release, releases, "signed",
            "When a key may leave. signed: when the signed checkpoint over its audit record is "
@@ -175,7 +231,20 @@ static const struct setting audit_settings[] = {
          .sample = "anchor/checkpoint",
          .meaning = "The newest checkpoint is written here, best on another volume: a restored "
                     "or truncated database is found out by it at the next start."),
-    NUMBER(audit, anchor_interval_s, 1, 3600, 60, "How often, in seconds."),
+    NUMBER(audit, anchor_interval_s, 1, 3600, 60,
+           "How often, in seconds; and how often to what follows."),
+    PART(audit, syslog, "{socket: /dev/log, facility: authpriv}",
+         "The newest checkpoint is sent to syslog, which may pass it on to another host."),
+    PART(audit, timestamp, "{url: \"https://tsa.example.net/tsr\", tsa_ca: pki/tsa-ca.crt}",
+         "A time-stamping authority (RFC 3161) signs when there was which checkpoint. What it "
+         "answers is kept, and exported with the log."),
+    PART(audit, witness, "{url: \"https://witness.example.net/w1\", key: pki/witness.vkey}",
+         "A witness (C2SP tlog-witness) cosigns each checkpoint that extends all it has seen. "
+         "What it answers is kept, and exported with the log."),
+    TEXT(audit, published_dir, .max = PATH_OCTETS, .form = FORM_PATH, .flags = SETTING_OFF,
+         .sample = "anchor/published",
+         .meaning = "Where such answers are kept, best on the anchor file's volume; without it the "
+                    "name of the anchor file, or of the database, with \".published\" behind."),
     NUMBER(audit, checkpoint_max_delay_ms, 10, 60000, 1000,
            "release: durable: a record is under a signed checkpoint after this time; keys are "
            "refused when the newest checkpoint is ten times older than that."),

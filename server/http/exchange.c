@@ -18,8 +18,7 @@
 #define PROBLEM_JSON "application/problem+json"
 #define ALLOW_MAX    ((size_t)HTTP_ROUTES_MAX * (HTTP_METHOD_MAX + 2)) /* with ", " between two */
 
-/* ---- sending -----------------------------------------------------------------------------------
- */
+/* ---- sending --------------------------------------------------------------------------------- */
 
 struct status_text {
     int status;
@@ -179,8 +178,7 @@ void exchange_refuse(h2o_req_t *req, const struct http_reply *reply)
     h2o_send(req, &body, body.len > 0, H2O_SEND_STATE_FINAL);
 }
 
-/* ---- after a reload ----------------------------------------------------------------------------
- */
+/* ---- after a reload -------------------------------------------------------------------------- */
 
 static const struct http_reply unwelcome = {.status = 403, .close = true};
 #define UNWELCOME_TITLE "this certificate is not accepted any more"
@@ -199,8 +197,7 @@ static bool is_welcome(struct conn *c)
     return false;
 }
 
-/* ---- the end -----------------------------------------------------------------------------------
- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 static void exchange_free(struct http_exchange *x)
 {
@@ -316,8 +313,7 @@ int exchange_wait_ms(const struct http_loop *l, int max)
     return left_us / 1000 < max ? (int)(left_us / 1000) + 1 : max;
 }
 
-/* ---- a request ---------------------------------------------------------------------------------
- */
+/* ---- a request ------------------------------------------------------------------------------- */
 
 static void refuse(h2o_req_t *req, struct http_reply reply, const char *title)
 {
@@ -443,8 +439,7 @@ int exchange_on_request(h2o_handler_t *self, h2o_req_t *req)
     return 0;
 }
 
-/* ---- for the holder ----------------------------------------------------------------------------
- */
+/* ---- for the holder -------------------------------------------------------------------------- */
 
 const struct http_peer *http_exchange_peer(const struct http_exchange *x)
 {

@@ -6,8 +6,7 @@
 #include "tekd/log.h"
 #include "tekd/net.h"
 
-/* ---- sockets -----------------------------------------------------------------------------------
- */
+/* ---- sockets --------------------------------------------------------------------------------- */
 
 int http_listen_open(const struct http_listen *l, int *ret_fd, uint16_t *ret_port)
 {
@@ -41,8 +40,7 @@ static int open_all(struct http *h, const struct http_options *o, int *fds)
     return 0;
 }
 
-/* ---- starting ----------------------------------------------------------------------------------
- */
+/* ---- starting -------------------------------------------------------------------------------- */
 
 static void free_http(struct http *h)
 {

@@ -29,8 +29,7 @@
 #define HTTP_HANDSHAKE_MS 10000 /* a client that does not finish its handshake is closed */
 #define HTTP_CHAIN_MAX    6     /* certificates of a client's chain */
 
-/* ---- tls.c: what certificates, keys, CA and CRL say at one moment -----------------------------
- */
+/* ---- tls.c: what certificates, keys, CA and CRL say at one moment ---------------------------- */
 
 struct tls {
     _Atomic uint32_t refs;
@@ -50,16 +49,14 @@ const char *tls_recheck(const struct tls *t, X509 *leaf, STACK_OF(X509) * chain)
 /* Why a handshake failed: a static token for logs and records. */
 const char *tls_cause(const SSL *ssl);
 
-/* ---- tls_key.c: the server key ----------------------------------------------------------------
- */
+/* ---- tls_key.c: the server key --------------------------------------------------------------- */
 
 /* A PEM file of mode 0600. */
 int tls_key_read(const char *path, EVP_PKEY **ret_key);
 /* A public key whose signatures the signer makes; signer outlives the key. */
 int tls_key_remote(const struct http_signer *signer, EVP_PKEY **ret_key);
 
-/* ---- conn.c: one connection -------------------------------------------------------------------
- */
+/* ---- conn.c: one connection ------------------------------------------------------------------ */
 
 struct http_loop;
 
@@ -91,15 +88,13 @@ struct conn *conn_of(h2o_req_t *req);
 const char *conn_recheck(struct conn *c);
 void conn_free(struct conn *c);
 
-/* ---- handshake.c ------------------------------------------------------------------------------
- */
+/* ---- handshake.c ----------------------------------------------------------------------------- */
 
 void handshake_begin(struct conn *c);
 /* SSL_CTX_set_info_callback(): how a conn learns its SSL. */
 void handshake_info(const SSL *ssl, int where, int ret);
 
-/* ---- loop.c -----------------------------------------------------------------------------------
- */
+/* ---- loop.c ---------------------------------------------------------------------------------- */
 
 enum { RECEIVE_REPLY, RECEIVE_CONN, RECEIVE_WAKE, RECEIVE_N };
 
@@ -140,8 +135,7 @@ bool loop_join(struct http_loop *l);
 /* Hands a connection, already exported from its loop, to this one.  From any thread. */
 void loop_give(struct http_loop *l, struct conn *c);
 
-/* ---- gone.c -----------------------------------------------------------------------------------
- */
+/* ---- gone.c ---------------------------------------------------------------------------------- */
 
 struct http_exchange;
 
@@ -152,8 +146,7 @@ void gone_close(struct http_loop *l);
 void gone_watch(struct http_exchange *x, int fd);
 void gone_unwatch(struct http_exchange *x);
 
-/* ---- exchange.c -------------------------------------------------------------------------------
- */
+/* ---- exchange.c ------------------------------------------------------------------------------ */
 
 struct http_exchange {
     h2o_multithread_message_t message; /* first: the reply on its way to the loop */
@@ -192,8 +185,7 @@ int exchange_wait_ms(const struct http_loop *l, int max);
 /* An answer of the front's own. */
 void exchange_refuse(h2o_req_t *req, const struct http_reply *reply);
 
-/* ---- http.c -----------------------------------------------------------------------------------
- */
+/* ---- http.c ---------------------------------------------------------------------------------- */
 
 struct http {
     h2o_globalconf_t conf;

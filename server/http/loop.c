@@ -13,8 +13,7 @@
 #define DRAIN_MS     10     /* and at what is left when it stops */
 #define NO_ACCEPT_US 100000 /* without a free descriptor: until the next attempt */
 
-/* ---- accepting ---------------------------------------------------------------------------------
- */
+/* ---- accepting ------------------------------------------------------------------------------- */
 
 static void on_accept(h2o_socket_t *listener, const char *err);
 
@@ -83,8 +82,7 @@ static void close_listeners(struct http_loop *l)
     }
 }
 
-/* ---- messages from other threads ---------------------------------------------------------------
- */
+/* ---- messages from other threads ------------------------------------------------------------- */
 
 static void *take_message(h2o_linklist_t *messages)
 {
@@ -127,8 +125,7 @@ void loop_give(struct http_loop *l, struct conn *c)
     h2o_multithread_send_message(&l->receiver[RECEIVE_CONN], &c->message);
 }
 
-/* ---- running -----------------------------------------------------------------------------------
- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 /* Ends the reading side of connections: h2o closes those that are idle, the others after their
  * answer. */

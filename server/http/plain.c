@@ -113,8 +113,7 @@ static void on_wake(h2o_multithread_receiver_t *receiver, h2o_linklist_t *messag
     (void)messages;
 }
 
-/* ---- the thread --------------------------------------------------------------------------------
- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 static void init(struct http_plain *p)
 {
@@ -163,8 +162,7 @@ static void *run(void *arg)
     return NULL;
 }
 
-/* ---- starting and stopping ---------------------------------------------------------------------
- */
+/* ---- starting and stopping ------------------------------------------------------------------- */
 
 static void configure(struct http_plain *p)
 {

@@ -58,8 +58,7 @@ int tls_key_read(const char *path, EVP_PKEY **ret_key)
     return 0;
 }
 
-/* ---- a key elsewhere ---------------------------------------------------------------------------
- */
+/* ---- a key elsewhere ------------------------------------------------------------------------- */
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static EC_KEY_METHOD *method;

@@ -19,8 +19,7 @@
 /* A change that another one overtook is made anew; more than so many mean that scripts fight. */
 #define CHANGE_ATTEMPTS 100
 
-/* ---- checking what was given ------------------------------------------------------------------
- */
+/* ---- checking what was given ----------------------------------------------------------------- */
 
 static int cert_fingerprint(const char *pem, uint8_t ret_sha256[static 32])
 {

@@ -4,6 +4,7 @@
  */
 #include "internal.h"
 
+#include <openssl/sha.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -51,6 +52,39 @@ static int record_entitle(struct record *rec, const struct store_bsa *b)
     return r;
 }
 
+/* Where and in which form it gets its keys, for that is not in bsa.enrolled. */
+static int record_way(struct record *rec, const struct store_bsa *b)
+{
+    uint8_t sha256[32];
+
+    record_str(rec, "media", b->media == STORE_MEDIA_JSON ? "json" : "xml");
+    record_str(rec, "form", b->form == STORE_FORM_EFFICIENT ? "efficient" : "full");
+    record_bool(rec, "key_info", b->key_info);
+    if (b->url[0])
+        record_str(rec, "url", b->url);
+    if (!b->ca_pem)
+        return 0;
+    if (!SHA256((const uint8_t *)b->ca_pem, strlen(b->ca_pem), sha256))
+        return TEKD_ECRYPTO;
+    record_hex(rec, "ca", sha256, sizeof(sha256));
+    return 0;
+}
+
+static int record_act(struct enrolment *e, struct store_tx *tx)
+{
+    AUTO(record) struct record *rec = NULL;
+    int r = record_new("admin.action", &rec);
+
+    if (r < 0)
+        return r;
+    admin_actor(rec, e->actor);
+    record_str(rec, "action", e->action);
+    record_str(rec, "detail", e->row->id);
+    if (e->row->enabled)
+        r = record_way(rec, e->row);
+    return r < 0 ? r : store_tx_record(tx, TAKE(rec), NULL);
+}
+
 static int record_enrolled(struct enrolment *e, struct store_tx *tx)
 {
     AUTO(record) struct record *rec = NULL;
@@ -68,7 +102,7 @@ static int record_enrolled(struct enrolment *e, struct store_tx *tx)
     if (r < 0)
         return r;
     r = store_tx_record(tx, TAKE(rec), NULL);
-    return r < 0 ? r : admin_record(tx, e->actor, e->action, e->row->id);
+    return r < 0 ? r : record_act(e, tx);
 }
 
 static int add_kek(struct enrolment *e, struct store_tx *tx)

@@ -389,8 +389,7 @@ struct reply_problem {
 };
 void reply_problem(const struct reply_problem *what, struct keys_reply *ret_reply);
 
-/* ---- collect_peer.c ---------------------------------------------------------------------------
- */
+/* ---- collect_peer.c -------------------------------------------------------------------------- */
 
 /* Records and answers one with a good certificate that is enrolled for no BSA (s NULL), or for one
  * that is disabled. */

@@ -4,14 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-void answer_clean(const char *text, char *out, size_t out_size)
-{
-    size_t n = 0;
-
-    for (; text[n] && n + 1 < out_size; n++)
-        out[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
-    out[n] = '\0';
-}
+#include "tekd/enc.h"
 
 static bool has_body(const struct outcome *o)
 {
@@ -37,7 +30,7 @@ static void read_confirmation(struct cp3_reader *reader, const struct outcome *o
     enum cp3_media media;
     char type[64];
 
-    answer_clean(o->media, type, sizeof(type));
+    enc_printable(o->media, type, sizeof(type));
     if (cp3_media_from_content_type(o->media, strlen(o->media), &media) < 0)
         none(a, "not a confirmation: its media type is \"%s\"", type);
     else if (cp3_read(reader, media, buf_data(o->body), buf_len(o->body), &a->message, &err) < 0)

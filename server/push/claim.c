@@ -20,8 +20,7 @@ void attempt_free(struct attempt *a)
     free(a);
 }
 
-/* ---- on the store thread ---------------------------------------------------------------------
- */
+/* ---- on the store thread --------------------------------------------------------------------- */
 
 struct claim {
     struct errand e; /* first */
@@ -137,8 +136,7 @@ static int apply_claim(struct store_item *self, struct store_tx *tx)
     return r < 0 ? r : store_tx_delivery_lane(tx, c->bsa, &c->rows);
 }
 
-/* ---- back ------------------------------------------------------------------------------------
- */
+/* ---- back ------------------------------------------------------------------------------------ */
 
 static void free_claim(struct claim *c)
 {
@@ -257,8 +255,7 @@ static void claim_back(struct errand *e)
     free_claim(c);
 }
 
-/* ---- beginning -------------------------------------------------------------------------------
- */
+/* ---- beginning ------------------------------------------------------------------------------- */
 
 static struct claim *claim_new(struct push *p, struct lane *l, unsigned n)
 {

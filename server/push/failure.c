@@ -4,44 +4,13 @@
 #include "internal.h"
 
 #include <curl/curl.h>
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-/* ---- why not ---------------------------------------------------------------------------------
- */
+#include "tekd/enc.h"
+#include "tekd/https.h"
 
-/* In words; NULL: curl's own. */
-static const struct {
-    CURLcode code;
-    const char *why;
-} failures[] = {
-    {CURLE_COULDNT_RESOLVE_HOST, "host name not found"},
-    {CURLE_URL_MALFORMAT, "the URL cannot be used"},
-    {CURLE_UNSUPPORTED_PROTOCOL, "not an HTTPS URL, or not an HTTP answer"},
-    {CURLE_LOGIN_DENIED, "a user name in the URL"},
-    {CURLE_PEER_FAILED_VERIFICATION, "TLS name mismatch"}, /* the rest is in the connection */
-    {CURLE_OPERATION_TIMEDOUT, "time-out"},
-    {CURLE_GOT_NOTHING, "connection closed without an answer"},
-    {CURLE_PARTIAL_FILE, "answer cut short"},
-    {CURLE_WEIRD_SERVER_REPLY, "not an HTTP answer"},
-    {CURLE_SSL_CERTPROBLEM, "our certificate or key cannot be used"},
-    {CURLE_SSL_CLIENTCERT, "our certificate was refused"},
-    /* Its code for a line that passes curl's own limit, too. */
-    {CURLE_OUT_OF_MEMORY, "a header line without end, or out of memory"},
-};
-
-static void not_connected(const struct transfer *t, char *out, size_t size)
-{
-    long error = 0;
-
-    (void)curl_easy_getinfo(t->easy, CURLINFO_OS_ERRNO, &error);
-    if (error == ECONNREFUSED)
-        (void)snprintf(out, size, "refused");
-    else
-        (void)snprintf(out, size, "not reachable: %s",
-                       error ? strerrordesc_np((int)error) : "no connection");
-}
+/* ---- why not --------------------------------------------------------------------------------- */
 
 /* An alert is the server's no to what we are; with TLS 1.3 it comes behind the handshake. */
 static bool is_alert(const struct transfer *t)
@@ -60,7 +29,7 @@ static void cut(const struct transfer *t, CURLcode code, char *out, size_t size)
     char text[120];
 
     (void)curl_easy_getinfo(t->easy, CURLINFO_NUM_CONNECTS, &connections);
-    answer_clean(t->text, text, sizeof(text));
+    enc_printable(t->text, text, sizeof(text));
     if (is_alert(t))
         (void)snprintf(out, size, "our certificate was refused: %s", text);
     else
@@ -92,27 +61,22 @@ static void explain(const struct transfer *t, CURLcode code, char *out, size_t s
 {
     const char *why = t->conn ? tls_why(t->conn) : NULL;
 
-    for (size_t i = 0; i < ARRAY_SIZE(failures) && !why; i++)
-        why = failures[i].code == code ? failures[i].why : NULL;
     if (t->conn && t->conn->sign_failed)
         why = "the HSM did not sign the TLS handshake";
-    if (code == CURLE_COULDNT_CONNECT)
-        not_connected(t, out, size);
-    else if (code == CURLE_OPERATION_TIMEDOUT)
+    if (code == CURLE_OPERATION_TIMEDOUT)
         timed_out(t, out, size);
     else if (code == CURLE_WRITE_ERROR || code == CURLE_FILESIZE_EXCEEDED)
         too_long(t, out, size);
-    else if (why)
+    else if (why && code != CURLE_COULDNT_CONNECT)
         (void)snprintf(out, size, "%s", why);
     else if (code == CURLE_SSL_CONNECT_ERROR || code == CURLE_RECV_ERROR ||
              code == CURLE_SEND_ERROR)
         cut(t, code, out, size);
     else
-        answer_clean(t->text[0] ? t->text : curl_easy_strerror(code), out, size);
+        transport_explain(t->easy, (int)code, t->text, out, size);
 }
 
-/* ---- the outcome ------------------------------------------------------------------------------
- */
+/* ---- the outcome ----------------------------------------------------------------------------- */
 
 static void note_peer(const struct transfer *t, struct outcome *o)
 {

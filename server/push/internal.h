@@ -22,6 +22,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "tekd/backoff.h"
 #include "tekd/push.h"
 
 #define SECOND_US      INT64_C(1000000)
@@ -46,19 +47,6 @@ struct moment {
     int64_t mono_us, utc_us;
 };
 struct moment moment_now(void);
-
-/* ---- backoff.c ------------------------------------------------------------------------------- */
-
-struct backoff {
-    unsigned initial_s, max_s;
-};
-/*
- * The pause behind the n-th failure, from 1: initial_s doubling to max_s, less up to a quarter by
- * random (any 32 bits), so that what failed together does not come back together.
- */
-int64_t backoff_us(const struct backoff *b, uint32_t n, uint32_t random);
-/* 32 bits that need not be secret. */
-uint32_t backoff_random(void);
 
 /* ---- push.c: life, and what comes from other threads ----------------------------------------- */
 
@@ -196,8 +184,7 @@ void lane_leave(struct push *p, struct lane *l, unsigned n);
 /* lane_answered() or lane_failed(), with the room that this gives and takes. */
 void lane_outcome(struct push *p, struct lane *l, bool answered, const struct moment *now);
 
-/* ---- look.c: what the rows of lanes say -------------------------------------------------------
- */
+/* ---- look.c: what the rows of lanes say ------------------------------------------------------ */
 
 /* Reads a lane's rows; it is busy meanwhile. */
 void look_at(struct push *p, struct lane *l);
@@ -224,8 +211,7 @@ void collect_put_back(struct push *p, struct lane *l, struct push_poll *poll);
 /* Answers all: tekd stops. */
 void collect_end(struct push *p);
 
-/* ---- trust.c: what the files say of us and of those at the other end --------------------------
- */
+/* ---- trust.c: what the files say of us and of those at the other end ------------------------- */
 
 struct trust_files {
     char *certificate, *key, *ca, *crl; /* key and crl may be NULL */
@@ -249,8 +235,7 @@ void trust_unref(struct trust *t);
 /* A store of other CAs, with the same CRLs.  Errors: TEKD_EINVAL (no PEM), TEKD_ENOMEM. */
 int trust_store(const struct trust *t, const char *ca_pem, X509_STORE **ret_store);
 
-/* ---- tls.c: who has to be at the other end of a connection -------------------------------------
- */
+/* ---- tls.c: who has to be at the other end of a connection ----------------------------------- */
 
 /*
  * Where one BSA is and who it has to be, as enrolled and as the files say: immutable, counted, of
@@ -298,8 +283,7 @@ void tls_settle(SSL *ssl);
 /* Why the server's certificate was not accepted; NULL if it was. */
 const char *tls_why(const struct conn *c);
 
-/* ---- sign.c: signatures without waiting for them ----------------------------------------------
- */
+/* ---- sign.c: signatures without waiting for them --------------------------------------------- */
 
 int signing_new(struct push *p, const struct push_options *o, struct signing **ret_signing);
 /* No handshake may be under way. */
@@ -309,8 +293,7 @@ int signing_key(X509 *certificate, struct conn *c, EVP_PKEY **ret_key);
 /* Whether a handshake leaves the thread while its signature is made. */
 bool signing_is_apart(void);
 
-/* ---- transfer.c, request.c and failure.c: the only files that know curl -----------------------
- */
+/* ---- transfer.c, request.c and failure.c: the only files that know curl ---------------------- */
 
 /* What an attempt came to. */
 struct outcome {
@@ -378,8 +361,6 @@ struct answer {
 };
 void answer_read(struct cp3_reader *reader, const struct outcome *o, const char *mid,
                  struct answer *ret_answer);
-/* Text of a peer as printable ASCII, cut where out ends. */
-void answer_clean(const char *text, char *out, size_t out_size);
 
 /* ---- result.c -------------------------------------------------------------------------------- */
 

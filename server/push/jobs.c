@@ -25,8 +25,7 @@ struct jobs {
     bool wake;
 };
 
-/* ---- fan-outs --------------------------------------------------------------------------------
- */
+/* ---- fan-outs -------------------------------------------------------------------------------- */
 
 /* The next one behind a row. */
 struct next {
@@ -86,8 +85,7 @@ static int fanouts_pass(struct jobs *j, bool *ret_any)
     return r < 0 ? r : error;
 }
 
-/* ---- the thread ------------------------------------------------------------------------------
- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 /* The condition's clock is not the one of clock_mono_us() in tests. */
 static struct timespec wake_time(int64_t wait_us)
@@ -165,8 +163,7 @@ static void *run(void *arg)
     return NULL;
 }
 
-/* ---- life ------------------------------------------------------------------------------------
- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static int init(struct jobs *j)
 {

@@ -18,8 +18,7 @@
 /* Between two looks over all lanes: they may be ten thousand. */
 #define SWEEP_MIN_US (SECOND_US / 50)
 
-/* ---- one lane alone --------------------------------------------------------------------------
- */
+/* ---- one lane alone -------------------------------------------------------------------------- */
 
 unsigned lane_room(const struct lane *l)
 {
@@ -99,8 +98,7 @@ void lane_answered(struct lane *l)
     l->paused_until_us = 0;
 }
 
-/* ---- the table -------------------------------------------------------------------------------
- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 /* Where the lane of this BSA is, or belongs. */
 static size_t place_of(const struct push *p, int64_t bsa)
@@ -180,8 +178,7 @@ int lanes_load(struct push *p)
     return store_call(p->store, STORE_READ, load, p);
 }
 
-/* ---- waiting for room ------------------------------------------------------------------------
- */
+/* ---- waiting for room ------------------------------------------------------------------------ */
 
 static void list_put(struct lane_list *list, struct lane *l)
 {
@@ -296,8 +293,7 @@ static void serve_list(struct push *p, struct lane_list *list, const struct mome
     }
 }
 
-/* ---- work ------------------------------------------------------------------------------------
- */
+/* ---- work ------------------------------------------------------------------------------------ */
 
 /* Whether the poll keeps the lane busy. */
 static bool work_poll(struct push *p, struct lane *l, const struct moment *now)

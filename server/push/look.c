@@ -15,8 +15,7 @@ void look_pause(struct push *p)
     p->store_again_us = moment_now().mono_us + PUSH_STORE_US;
 }
 
-/* ---- one lane --------------------------------------------------------------------------------
- */
+/* ---- one lane -------------------------------------------------------------------------------- */
 
 struct look {
     struct errand e; /* first */
@@ -68,8 +67,7 @@ void look_at(struct push *p, struct lane *l)
     errand_go(p, &k->e, STORE_READ);
 }
 
-/* ---- all of them -----------------------------------------------------------------------------
- */
+/* ---- all of them ----------------------------------------------------------------------------- */
 
 struct look_all {
     struct errand e; /* first */

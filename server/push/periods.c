@@ -61,8 +61,7 @@ int64_t periods_late(const struct periods *x)
     return x->n_late;
 }
 
-/* ---- reading ---------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static int add(void *arg, const struct store_content *c)
 {
@@ -132,8 +131,7 @@ int periods_read(struct periods *x)
     return 0;
 }
 
-/* ---- making ----------------------------------------------------------------------------------
- */
+/* ---- making ---------------------------------------------------------------------------------- */
 
 static int64_t start_of(const struct periodic *c, int64_t period)
 {

@@ -7,11 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tekd/clock.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
 
-/* ---- from other threads ----------------------------------------------------------------------
- */
+struct moment moment_now(void)
+{
+    return (struct moment){.mono_us = clock_mono_us(), .utc_us = clock_utc_us()};
+}
+
+/* ---- from other threads ---------------------------------------------------------------------- */
 
 void push_wake(struct push *p)
 {
@@ -50,8 +55,7 @@ static void on_delivery(void *arg, int64_t bsa)
         push_poke(p, bsa);
 }
 
-/* ---- errands ---------------------------------------------------------------------------------
- */
+/* ---- errands --------------------------------------------------------------------------------- */
 
 void errand_return(struct errand *e, int result)
 {
@@ -89,8 +93,7 @@ void errand_go(struct push *p, struct errand *e, enum store_wait wait)
         errand_return(e, r);
 }
 
-/* ---- the thread ------------------------------------------------------------------------------
- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 /* What was in the inbox. */
 struct inbox {
@@ -197,8 +200,7 @@ static void *run(void *arg)
     return NULL;
 }
 
-/* ---- life ------------------------------------------------------------------------------------
- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static int copy_options(struct push *p, const struct push_options *o)
 {

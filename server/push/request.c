@@ -1,9 +1,6 @@
 /*
  * One request as libcurl takes it, and what libcurl asks of us on the way.
  *
- * What is off: redirects, proxies and the variables that name them, cookies, .netrc, names and
- * passwords in URLs, every protocol but HTTPS, HTTP/2, compression, curl's own CAs and sessions.
- *
  * A connection that is kept open is used again by whatever transfer has the same host and port.
  * So, before each request, its target is compared: a connection that was made for another BSA, or
  * before files or enrolment changed, is shut and the transfer begins again with a new one.
@@ -14,14 +11,15 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
+#include "tekd/enc.h"
 #include "tekd/err.h"
+#include "tekd/https.h"
 
 _Static_assert(sizeof(((struct transfer *)0)->text) >= CURL_ERROR_SIZE, "its text fits");
 
 #define CURL_AFTER_MS 600000 /* curl's own time-outs, behind ours */
 
-/* ---- what curl calls -------------------------------------------------------------------------
- */
+/* ---- what curl calls ------------------------------------------------------------------------- */
 
 /* Fewer octets taken than given makes curl stop with CURLE_WRITE_ERROR. */
 static size_t on_body(char *data, size_t size, size_t n, void *arg)
@@ -98,42 +96,16 @@ static int on_request(void *arg, char *there, char *here, int port_there, int po
     return CURL_PREREQFUNC_OK;
 }
 
-/* ---- setting up ------------------------------------------------------------------------------
- */
+/* ---- setting up ------------------------------------------------------------------------------ */
 
 #define SET(option, value) (e = e == CURLE_OK ? curl_easy_setopt(t->easy, option, value) : e)
 
-static CURLcode set_transport(struct transfer *t)
+static CURLcode set_connection(struct transfer *t)
 {
+    const long connect_ms = (long)(t->push->attempt_us / 1000) + CURL_AFTER_MS;
     CURLcode e = CURLE_OK;
 
-    SET(CURLOPT_URL, t->attempt->url);
-    SET(CURLOPT_PROTOCOLS_STR, "https");
-    SET(CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
-    SET(CURLOPT_FOLLOWLOCATION, 0L);
-    SET(CURLOPT_PROXY, "");
-    SET(CURLOPT_NOPROXY, "*");
-    SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
-    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    SET(CURLOPT_NOSIGNAL, 1L);
-    /* Connections are kept, not addresses: curl goes through all of those after each transfer. */
-    SET(CURLOPT_DNS_CACHE_TIMEOUT, 0L);
-    SET(CURLOPT_QUICK_EXIT, 1L); /* a name server that hangs is not waited for */
-    SET(CURLOPT_CONNECTTIMEOUT_MS, (long)(t->push->attempt_us / 1000) + CURL_AFTER_MS);
-    return e;
-}
-
-static CURLcode set_tls(struct transfer *t)
-{
-    CURLcode e = CURLE_OK;
-
-    SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2); /* at least */
-    SET(CURLOPT_SSL_VERIFYPEER, 1L);
-    SET(CURLOPT_SSL_VERIFYHOST, 2L);
-    SET(CURLOPT_CAINFO, NULL); /* the context gets the CAs that count */
-    SET(CURLOPT_CAPATH, NULL);
-    SET(CURLOPT_SSL_SESSIONID_CACHE, 0L);
-    SET(CURLOPT_SSL_ENABLE_ALPN, 0L);
+    SET(CURLOPT_CONNECTTIMEOUT_MS, connect_ms);
     SET(CURLOPT_SSL_CTX_FUNCTION, on_ssl_ctx);
     SET(CURLOPT_SSL_CTX_DATA, t);
     SET(CURLOPT_PREREQFUNCTION, on_request);
@@ -184,13 +156,13 @@ int request_set_up(struct transfer *t)
     t->easy = curl_easy_init();
     if (r < 0 || !t->headers || !t->easy)
         return TEKD_ENOMEM;
-    return set_transport(t) == CURLE_OK && set_tls(t) == CURLE_OK && set_message(t) == CURLE_OK
+    return transport_set(t->easy, t->attempt->url) == 0 && set_connection(t) == CURLE_OK &&
+                   set_message(t) == CURLE_OK
                ? 0
                : TEKD_EINVAL;
 }
 
-/* ---- addresses -------------------------------------------------------------------------------
- */
+/* ---- addresses ------------------------------------------------------------------------------- */
 
 static void write_addr(CURLU *u, char out[static PUSH_ADDR_MAX])
 {
@@ -199,7 +171,7 @@ static void write_addr(CURLU *u, char out[static PUSH_ADDR_MAX])
     if (curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
         curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK) {
         char clean[STORE_ID_MAX + 1];
-        answer_clean(host, clean, sizeof(clean));
+        enc_printable(host, clean, sizeof(clean));
         (void)snprintf(out, PUSH_ADDR_MAX, "%s:%.5s", clean, port);
     }
     curl_free(host);

@@ -14,8 +14,7 @@
 #include "tekd/err.h"
 #include "tekd/log.h"
 
-/* ---- putting back ----------------------------------------------------------------------------
- */
+/* ---- putting back ---------------------------------------------------------------------------- */
 
 struct put_back {
     struct errand e; /* first */
@@ -95,8 +94,7 @@ static void failed(struct push *p, struct lane *l, struct attempt *take_attempt,
     put_back(p, l, take_attempt, why, false);
 }
 
-/* ---- confirmations ---------------------------------------------------------------------------
- */
+/* ---- confirmations --------------------------------------------------------------------------- */
 
 struct judging {
     struct errand e; /* first */
@@ -177,8 +175,7 @@ static void record_other(struct push *p, const struct attempt *a, const struct a
     keys_note(p->keys, rec);
 }
 
-/* ---- all of them -----------------------------------------------------------------------------
- */
+/* ---- all of them ----------------------------------------------------------------------------- */
 
 void result_take(struct push *p, struct lane *l, struct attempt *take_attempt,
                  const struct outcome *o)

@@ -65,8 +65,7 @@ bool signing_is_apart(void)
     return CAN_PAUSE && ASYNC_is_capable();
 }
 
-/* ---- the thread ------------------------------------------------------------------------------
- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 static void sign(struct signing *s, struct sign_job *job)
 {
@@ -125,8 +124,7 @@ void signing_free(struct signing *s)
     free(s);
 }
 
-/* ---- the key ---------------------------------------------------------------------------------
- */
+/* ---- the key --------------------------------------------------------------------------------- */
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static EC_KEY_METHOD *method;

@@ -12,8 +12,6 @@
  */
 #include "internal.h"
 
-#include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/sha.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
@@ -21,13 +19,9 @@
 #include <string.h>
 
 #include "tekd/err.h"
-#include "tekd/log.h"
-#include "tekd/secret.h"
+#include "tekd/https.h"
 
-#define CHAIN_MAX 6 /* certificates of a chain, as of the HTTPS server */
-
-/* ---- targets ---------------------------------------------------------------------------------
- */
+/* ---- targets --------------------------------------------------------------------------------- */
 
 static void hash_enrolled(const struct keys_peer *peer, uint8_t out[static 32])
 {
@@ -92,8 +86,7 @@ void target_unref(struct target *t)
     free(t);
 }
 
-/* ---- connections -----------------------------------------------------------------------------
- */
+/* ---- connections ----------------------------------------------------------------------------- */
 
 int conn_new(struct target *t, int64_t sign_by_us, struct conn **ret_conn)
 {
@@ -190,21 +183,6 @@ static int on_verify(int ok, X509_STORE_CTX *ctx)
     return ok;
 }
 
-/* What curl has set besides goes: its session store, its key log, authentication later on. */
-static void set_rules(SSL_CTX *ctx)
-{
-    (void)SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
-    (void)SSL_CTX_set_cipher_list(ctx, "ECDHE+AESGCM:ECDHE+CHACHA20");
-    (void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-    SSL_CTX_sess_set_new_cb(ctx, NULL);
-    SSL_CTX_set_keylog_callback(ctx, NULL);
-    SSL_CTX_set_post_handshake_auth(ctx, 0);
-    (void)SSL_CTX_set_options(ctx,
-                              SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, on_verify);
-    SSL_CTX_set_verify_depth(ctx, CHAIN_MAX);
-}
-
 static int use_key(SSL_CTX *ctx, struct conn *c)
 {
     const struct trust *trust = c->target->trust;
@@ -230,7 +208,8 @@ int tls_set_up(SSL_CTX *ctx, struct conn *c)
     if (SSL_CTX_set_ex_data(ctx, conn_index, c) != 1)
         return TEKD_ENOMEM;
     (void)conn_ref(c);
-    set_rules(ctx);
+    pem_set_rules(ctx);
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, on_verify);
     if (SSL_CTX_set1_verify_cert_store(ctx, c->target->store) != 1 ||
         SSL_CTX_use_certificate(ctx, trust->cert) != 1 ||
         SSL_CTX_set1_chain(ctx, trust->chain) != 1)
@@ -238,36 +217,13 @@ int tls_set_up(SSL_CTX *ctx, struct conn *c)
     return use_key(ctx, c);
 }
 
-/* ---- why not ---------------------------------------------------------------------------------
- */
+/* ---- why not --------------------------------------------------------------------------------- */
 
 const char *tls_why(const struct conn *c)
 {
-    static const struct {
-        int error;
-        const char *why;
-    } table[] = {
-        {X509_V_ERR_APPLICATION_VERIFICATION, "certificate not enrolled"},
-        {X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT, "unknown CA"},
-        {X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY, "unknown CA"},
-        {X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE, "unknown CA"},
-        {X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN, "unknown CA"},
-        {X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT, "unknown CA"},
-        {X509_V_ERR_CERT_SIGNATURE_FAILURE, "unknown CA"},
-        {X509_V_ERR_CERT_REVOKED, "certificate revoked"},
-        {X509_V_ERR_CRL_HAS_EXPIRED, "CRL expired"},
-        {X509_V_ERR_CRL_NOT_YET_VALID, "CRL not yet valid"},
-        {X509_V_ERR_UNABLE_TO_GET_CRL, "no CRL of its CA"},
-        {X509_V_ERR_CERT_HAS_EXPIRED, "certificate expired"},
-        {X509_V_ERR_CERT_NOT_YET_VALID, "certificate not yet valid"},
-        {X509_V_ERR_INVALID_PURPOSE, "certificate is not one of a server"},
-    };
-
     if (c->verify_error == X509_V_OK)
         return NULL;
-    for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
-        if (table[i].error == c->verify_error)
-            return table[i].why;
-    }
-    return "certificate refused";
+    if (c->verify_error == X509_V_ERR_APPLICATION_VERIFICATION)
+        return "certificate not enrolled";
+    return transport_why_not(c->verify_error);
 }

@@ -19,8 +19,7 @@ struct transfers {
     size_t n;
 };
 
-/* ---- life ------------------------------------------------------------------------------------
- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 int transfers_new(struct push *p, struct transfers **ret_transfers)
 {
@@ -106,8 +105,7 @@ void transfers_wake(struct transfers *t)
     (void)curl_multi_wakeup(t->multi);
 }
 
-/* ---- starting ---------------------------------------------------------------------------------
- */
+/* ---- starting -------------------------------------------------------------------------------- */
 
 void transfer_start(struct push *p, struct lane *l, struct attempt *take_attempt,
                     struct target *target)
@@ -133,8 +131,7 @@ void transfer_start(struct push *p, struct lane *l, struct attempt *take_attempt
     (void)TAKE(t);
 }
 
-/* ---- ending -----------------------------------------------------------------------------------
- */
+/* ---- ending ---------------------------------------------------------------------------------- */
 
 static void finish(struct transfers *all, struct transfer *t, CURLcode code)
 {

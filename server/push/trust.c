@@ -5,17 +5,15 @@
 #include "internal.h"
 
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/x509.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "tekd/err.h"
+#include "tekd/https.h"
 #include "tekd/log.h"
-#include "tekd/secret.h"
 
-/* ---- files -----------------------------------------------------------------------------------
- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static int dup_if(const char *s, char **ret)
 {
@@ -54,63 +52,6 @@ void trust_files_free(struct trust_files *f)
     free(f);
 }
 
-static int fail(const char *event, const char *file)
-{
-    char text[256];
-
-    ERR_error_string_n(ERR_peek_last_error(), text, sizeof(text));
-    ERR_clear_error();
-    log_event(LOG_ERROR, "tls", event, LOG_STR("file", file), LOG_STR("error", text));
-    return TEKD_EINVAL;
-}
-
-/* Whether reading PEM ended because there was no more, and not before something broken. */
-static bool is_end(int n)
-{
-    bool is = n > 0 && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
-
-    if (is)
-        ERR_clear_error();
-    return is;
-}
-
-/* All certificates of a PEM text; NULL if it holds none or something else that is broken. */
-static STACK_OF(X509) * read_certs(BIO *bio)
-{
-    STACK_OF(X509) *certs = sk_X509_new_null();
-    X509 *x;
-    int ok = certs != NULL;
-
-    ERR_clear_error();
-    while (ok && bio && (x = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
-        ok = sk_X509_push(certs, x);
-        if (!ok)
-            X509_free(x);
-    }
-    if (ok && is_end(sk_X509_num(certs)))
-        return certs;
-    sk_X509_pop_free(certs, X509_free);
-    return NULL;
-}
-
-static STACK_OF(X509_CRL) * read_crls(BIO *bio)
-{
-    STACK_OF(X509_CRL) *crls = sk_X509_CRL_new_null();
-    X509_CRL *x;
-    int ok = crls != NULL;
-
-    ERR_clear_error();
-    while (ok && bio && (x = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL))) {
-        ok = sk_X509_CRL_push(crls, x);
-        if (!ok)
-            X509_CRL_free(x);
-    }
-    if (ok && is_end(sk_X509_CRL_num(crls)))
-        return crls;
-    sk_X509_CRL_pop_free(crls, X509_CRL_free);
-    return NULL;
-}
-
 /* A store of these CAs, which checks the CRLs if there are any. */
 static int make_store(const STACK_OF(X509) * cas, const STACK_OF(X509_CRL) * crls,
                       X509_STORE **ret_store)
@@ -132,45 +73,25 @@ static int make_store(const STACK_OF(X509) * cas, const STACK_OF(X509_CRL) * crl
     return 0;
 }
 
-/* Nobody is there to be asked. */
-static int no_passphrase(char *buf, int size, int rwflag, void *arg)
-{
-    (void)buf;
-    (void)size;
-    (void)rwflag;
-    (void)arg;
-    return -1;
-}
-
 static int read_key(struct trust *t, const char *file)
 {
-    AUTO(secret) struct secret *pem = NULL;
-    int r = secret_read_file(file, &pem);
-    BIO *bio;
+    int r = pem_read_key(file, &t->key);
 
-    if (r < 0) {
-        log_event(LOG_ERROR, "tls", "key-not-read", LOG_STR("file", file),
-                  LOG_STR("error", tekd_strerror(r)));
-        return r == TEKD_ENOMEM ? r : TEKD_EINVAL;
-    }
-    bio = BIO_new_mem_buf(secret_peek(pem), (int)secret_len(pem));
-    t->key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
-    BIO_free(bio);
-    if (!t->key)
-        return fail("key-not-read", file);
+    if (r < 0)
+        return r;
     return X509_check_private_key(t->cert, t->key) == 1
                ? 0
-               : fail("key-does-not-fit-certificate", file);
+               : pem_fail("key-does-not-fit-certificate", file);
 }
 
 static int read_certificate(struct trust *t, const char *file)
 {
     BIO *bio = BIO_new_file(file, "r");
 
-    t->chain = read_certs(bio);
+    t->chain = pem_read_certs(bio);
     BIO_free(bio);
     if (!t->chain)
-        return fail("certificate-not-read", file);
+        return pem_fail("certificate-not-read", file);
     t->cert = sk_X509_shift(t->chain);
     return 0;
 }
@@ -189,16 +110,16 @@ static int read_crl(struct trust *t, const char *file)
 {
     BIO *bio = BIO_new_file(file, "r");
 
-    t->crls = read_crls(bio);
+    t->crls = pem_read_crls(bio);
     BIO_free(bio);
-    return t->crls ? 0 : fail("crl-not-read", file);
+    return t->crls ? 0 : pem_fail("crl-not-read", file);
 }
 
 static int read_ca(struct trust *t, const char *file)
 {
     BIO *bio = BIO_new_file(file, "r");
-    STACK_OF(X509) *cas = read_certs(bio);
-    int r = cas ? make_store(cas, t->crls, &t->ca) : fail("ca-not-read", file);
+    STACK_OF(X509) *cas = pem_read_certs(bio);
+    int r = cas ? make_store(cas, t->crls, &t->ca) : pem_fail("ca-not-read", file);
 
     BIO_free(bio);
     sk_X509_pop_free(cas, X509_free);
@@ -249,7 +170,7 @@ void trust_unref(struct trust *t)
 int trust_store(const struct trust *t, const char *ca_pem, X509_STORE **ret_store)
 {
     BIO *bio = BIO_new_mem_buf(ca_pem, -1);
-    STACK_OF(X509) *cas = read_certs(bio);
+    STACK_OF(X509) *cas = pem_read_certs(bio);
     int r = cas ? make_store(cas, t->crls, ret_store) : TEKD_EINVAL;
 
     ERR_clear_error();

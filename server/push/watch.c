@@ -44,8 +44,7 @@ static void say_late(const char *event, const struct late *l, int64_t now_us)
               LOG_INT("attempts", l->attempts), LOG_STR("why", l->why));
 }
 
-/* ---- past it ---------------------------------------------------------------------------------
- */
+/* ---- past it --------------------------------------------------------------------------------- */
 
 struct expiry {
     struct errand e; /* first */
@@ -123,8 +122,7 @@ static void expire(struct push *p)
     errand_go(p, &x->e, STORE_DURABLE);
 }
 
-/* ---- near it ---------------------------------------------------------------------------------
- */
+/* ---- near it --------------------------------------------------------------------------------- */
 
 struct watch {
     struct errand e; /* first */

@@ -221,6 +221,8 @@ static int put_marks(struct store *s, int64_t utc_us)
 
     if (s->mark_open)
         r = rows_meta_put_int(s->db, "clean", 0);
+    if (r == 0 && s->mark_open)
+        r = rows_meta_put(s->db, "config", s->o.config_sha256, sizeof(s->o.config_sha256));
     if (r == 0 && s->mark_open && s->unattested_from < s->unattested_to)
         r = rows_delivery_reopen(s->db, store_place_pack(s->tree.epoch, s->unattested_from));
     for (enum store_key k = 0; r == 0 && k < STORE_KEYS; k++) {

@@ -314,8 +314,7 @@ static int sweep_deliveries(struct store *s, int64_t now)
     return r;
 }
 
-/* ---- a round: messages, then deliveries -------------------------------------------------------
- */
+/* ---- a round: messages, then deliveries ------------------------------------------------------ */
 
 static int sweep_messages(struct store *s, int64_t now)
 {

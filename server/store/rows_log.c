@@ -246,6 +246,19 @@ int store_tx_note_last(struct store_tx *tx, uint64_t epoch, char ret_note[static
     return rows_result(tx, r);
 }
 
+int store_tx_range(struct store_tx *tx, struct store_place at, struct merkle_range *ret_range)
+{
+    struct rows_checkpoint c;
+    int r = rows_checkpoint_under(tx->db, at, &c);
+
+    if (r < 0)
+        return rows_result(tx, r);
+    if (c.range.size != at.seq)
+        return TEKD_ENOTFOUND;
+    *ret_range = c.range;
+    return 0;
+}
+
 int store_tx_counts(struct store_tx *tx, struct store_counts *ret_counts)
 {
     struct store_counts c = {.messages = tx->s->messages};

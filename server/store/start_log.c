@@ -4,6 +4,9 @@
  */
 #include "internal.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #include "tekd/clock.h"
 #include "tekd/enc.h"
 #include "tekd/err.h"
@@ -314,6 +317,30 @@ static int own_started(struct store *s)
     return audit_own(s, TAKE(rec), true);
 }
 
+/* Of a log that begins, and of an older tekd's, there is no start to compare with. */
+static int own_config_changed(struct store *s)
+{
+    AUTO(record) struct record *rec = NULL;
+    uint8_t before[sizeof(s->o.config_sha256)];
+    char detail[sizeof("start: the one before was ") + ENC_HEX_LEN(sizeof(before))];
+    size_t len = 0;
+    int r = rows_meta_get(s->db, "config", before, sizeof(before), &len);
+
+    if (r == TEKD_ENOTFOUND ||
+        (r == 0 && len == sizeof(before) && memcmp(before, s->o.config_sha256, len) == 0))
+        return 0;
+    if (r == 0)
+        r = record_new("config.changed", &rec);
+    if (r < 0)
+        return r;
+    (void)snprintf(detail, sizeof(detail), "start: the one before was ");
+    enc_hex(before, sizeof(before), detail + strlen(detail));
+    record_str(rec, "actor", "tekd");
+    record_hex(rec, "config", s->o.config_sha256, sizeof(s->o.config_sha256));
+    record_str(rec, "detail", detail);
+    return audit_own(s, TAKE(rec), true);
+}
+
 int start_records(struct start *st)
 {
     struct store *s = st->s;
@@ -323,11 +350,14 @@ int start_records(struct start *st)
     if (st->closed) { /* the first record of this run is the next epoch's */
         s->epoch.state = EPOCH_CLOSED;
         s->unattested_from = s->unattested_to = s->tree.size;
-        return own_started(s);
+        r = own_started(s);
+        return r < 0 ? r : own_config_changed(s);
     }
     if (st->leaves == 0)
         r = own_opened(s);
     else
         r = crashed ? own_recovered(s, s->tree.note.size, st->leaves - 1) : 0;
-    return r < 0 ? r : own_started(s);
+    if (r == 0)
+        r = own_started(s);
+    return r < 0 ? r : own_config_changed(s);
 }

@@ -20,7 +20,8 @@ import threading
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import pki  # noqa: E402  (the path above is where they are)
+import audit  # noqa: E402  (the path above is where they are)
+import pki  # noqa: E402
 import push  # noqa: E402
 from instance import Instance, Token, copy_state, make_state  # noqa: E402
 from procs import Machine, drop_caches  # noqa: E402
@@ -31,12 +32,14 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 
 # Seconds of one measurement, and requests of the lone client, by form.
 FORMS = {"short": (1, 200), "default": (4, 1000), "full": (8, 2000), "yardsticks": (3, 1000),
-         "push": (4, 1000)}
+         "push": (4, 1000), "audit": (4, 1000)}
 # Contents that (c) asks for, and messages that (d) repeats.
 KNOWN = 10_000
 CONTENT_SEED, REPEAT_SEED = 11, 13
 # TEKs in the store of the full form.
 STORED = 1_000_000
+# Seconds of requests that make the log for --audit: some hundred thousand records.
+FILL_S = 20
 WHAT = {
     "a": "(a) raw loop: generate, 2 wraps, destroy",
     "b": "(b) requests for new contents",
@@ -271,6 +274,23 @@ class Bench:
         instance.start()
         part.run()
 
+    # --- the audit log ----------------------------------------------------------------------
+
+    def audit_part(self, instance, name):
+        """Its export from a server that runs; once, what needs none."""
+        part = audit.Audit(self.programs, self.directory, self.report, self.args.form,
+                           self.args.rounds)
+        if name == "small":
+            part.verification()
+            part.cost()
+        part.exporting(instance, name)
+
+    def audit_alone(self):
+        instance = self.make()
+        self.warm_up(instance)
+        self.load(instance, "making a log", *self.MODES["c"], "--seconds", FILL_S)
+        self.audit_part(instance, "small")
+
     # --- the full form: a million requests, a million TEKs ----------------------------------
 
     def fill(self, instance, order):
@@ -373,6 +393,8 @@ class Bench:
             self.scope.callback(big[order].stop)
             big[order].start()
             self.fill(big[order], order)
+            if order == "rising":
+                self.audit_part(big[order], order)
             self.starts(big[order], order)
         self.report.heading(f"Rates with {STORED:,} TEKs stored beside a small store")
         self.big_report(self.big_rounds(small, big))
@@ -478,6 +500,8 @@ def parse():
                       help="only what needs nothing of the product")
     form.add_argument("--push", dest="form", action="store_const", const="push",
                       help="only the push case")
+    form.add_argument("--audit", dest="form", action="store_const", const="audit",
+                      help="only the audit log")
     p.set_defaults(form="default")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--connections", type=int, default=64)
@@ -503,8 +527,11 @@ def run(args, directory):
         elif args.form == "push":
             bench.make_state()
             bench.push_part()
+        elif args.form == "audit":
+            bench.audit_alone()
         else:
             small = bench.main_part()
+            bench.audit_part(small, "small")
             bench.push_part()
             if args.form == "full":
                 bench.full_part(small)

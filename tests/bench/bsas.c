@@ -159,8 +159,7 @@ static int take(h2o_handler_t *self, h2o_req_t *req)
     return 0;
 }
 
-/* ---- holding them back ------------------------------------------------------------------------
- */
+/* ---- holding them back ----------------------------------------------------------------------- */
 
 static void release(struct bsas *b)
 {

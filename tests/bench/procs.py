@@ -77,11 +77,20 @@ def family(root):
     return found
 
 
-def rss_mb(pid):
+def _megabytes(pid, field):
     for line in _read(f"/proc/{pid}/status").splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) / 1024
     return 0.0
+
+
+def rss_mb(pid):
+    return _megabytes(pid, "VmRSS")
+
+
+def peak_rss_mb(pid):
+    """Of the program it runs now; what wait4() tells includes that of who forked it."""
+    return _megabytes(pid, "VmHWM")
 
 
 def family_rss_mb(root):

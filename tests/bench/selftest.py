@@ -20,7 +20,8 @@ from http.client import HTTPSConnection
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import instance  # noqa: E402  (the path above is where they are)
+import audit  # noqa: E402  (the path above is where they are)
+import instance  # noqa: E402
 import pki  # noqa: E402
 import procs  # noqa: E402
 import push  # noqa: E402
@@ -536,6 +537,45 @@ class RawLoop(Bench):
         self.assertIn("C_Login: ", done.stderr)
 
 
+class Log(unittest.TestCase):
+    """bench_log; that its log is verified is tested where the verifiers are."""
+
+    def made(self, folder, *args):
+        done = run("bench_log", "--dir", folder, *args)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+    def test_is_as_long_as_it_says_and_its_sums_are_right(self):
+        with tempfile.TemporaryDirectory() as where:
+            folder = os.path.join(where, "log")
+            told = self.made(folder, "--records", 5000)
+            with open(os.path.join(folder, "audit.jsonl"), "rb") as f:
+                lines = f.read().splitlines(keepends=True)
+            self.assertGreaterEqual(len(lines), 5000)
+            self.assertEqual((told["records"], told["octets"]), (len(lines), sum(map(len, lines))))
+            with open(os.path.join(folder, "checkpoints.txt"), encoding="utf-8") as f:
+                self.assertEqual(f.read().count("\n\n"), 2 * told["checkpoints"])
+            subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
+            done = run("bench_log", "--dir", folder)
+            self.assertEqual((done.returncode, "EEXIST" in done.stderr), (1, True))
+
+    def test_has_the_events_of_both_loads(self):
+        with tempfile.TemporaryDirectory() as where:
+            self.made(os.path.join(where, "log"), "--records", 20000)
+            with open(os.path.join(where, "log", "audit.jsonl"), encoding="utf-8") as f:
+                events = [json.loads(line)["ev"] for line in f]
+        self.assertEqual({"tek.generated", "request.answered", "answer.sent", "request.repeated",
+                          "request.refused", "delivery.prepared", "delivery.attempt",
+                          "delivery.confirmed", "log.heartbeat"} - set(events), set())
+        push = sum(ev.startswith("delivery.") for ev in events)
+        self.assertTrue(0.4 < push / len(events) < 0.6, push)
+
+    def test_a_lone_client_has_a_checkpoint_for_each_answer(self):
+        with tempfile.TemporaryDirectory() as where:
+            told = self.made(os.path.join(where, "log"), "--records", 3000, "--batch", 1)
+        self.assertGreater(told["checkpoints"], told["messages"])
+
+
 class Driver(unittest.TestCase):
     """The parts of bench.py that need no server."""
 
@@ -560,6 +600,19 @@ class Driver(unittest.TestCase):
         self.assertGreaterEqual(next(iter(used["each"].values())), 0.25)
         self.assertLess(used["server"], used["others"])
         self.assertNotIn(child.pid, procs.family(os.getpid()))
+
+    def test_what_a_program_took_is_its_own(self):
+        ballast = bytearray(os.urandom(1 << 20) * 200)  # of this process, which forks it
+        took = audit.measured([sys.executable, "-c", self.BURN])
+        self.assertGreater(len(ballast) / 2**20, took["rss"])
+        self.assertGreater(took["rss"], 4)
+        self.assertGreaterEqual(took["cpu"], 0.3)
+        self.assertGreaterEqual(took["seconds"], took["cpu"] * 0.9)
+        with self.assertRaises(tools.BenchError) as caught:
+            audit.measured([sys.executable, "-c", "import sys; sys.exit('why')"])
+        self.assertIn("why", str(caught.exception))
+        with self.assertRaises(tools.BenchError):
+            audit.measured([sys.executable, "-c", "while True: pass"], timeout=0.5)
 
     def test_ratios_are_of_the_same_round(self):
         self.assertEqual(report.ratios([1, 6], [2, 3]), [0.5, 2])

@@ -13,6 +13,9 @@
  *     repeat   waits for a record that is signed already
  *     deliver  a key delivery, in three items: prepared, an attempt that is the oldest one due of
  *              its BSA, and confirmed; 1,000 BSAs in turn
+ *
+ * store_bench_nolog is the same without the audit log (store_log.h): the difference is what the log
+ * costs.
  */
 #include <assert.h>
 #include <pthread.h>
@@ -22,6 +25,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include "store_log.h"
 #include "store_signer.h"
 #include "tekd/clock.h"
 #include "tekd/enc.h"
@@ -57,62 +61,6 @@ struct slot {
     bool lazy_free;
 };
 
-static struct record *make_record(const char *event, const struct slot *slot)
-{
-    struct record *r = NULL;
-    uint8_t digest[32];
-    char id[ENC_UUID_LEN + 1];
-
-    memset(digest, (int)slot->number, sizeof(digest));
-    (void)snprintf(id, sizeof(id), "%036lu", slot->number);
-    if (record_new(event, &r) < 0)
-        abort();
-    record_str(r, "mid", id);
-    record_str(r, "peer", "bsa-1");
-    record_hex(r, "cert", digest, 32);
-    record_str(r, "addr", "127.0.0.1:12345");
-    record_str(r, "dir", "pull");
-    record_str(r, "content", "urn:x:content:12345678");
-    record_str(r, "keyid", id);
-    record_str(r, "kekid", "bsa-1/1");
-    record_hex(r, "out", digest, 32);
-    record_hex(r, "req", digest, 32);
-    return r;
-}
-
-static struct record *make_generated(const struct slot *slot)
-{
-    struct record *r = NULL;
-    char id[ENC_UUID_LEN + 1];
-
-    (void)snprintf(id, sizeof(id), "%036lu", slot->number);
-    if (record_new("tek.generated", &r) < 0)
-        abort();
-    record_str(r, "keyid", id);
-    record_str(r, "content", "urn:x:content:12345678");
-    record_int(r, "bits", 128);
-    record_str(r, "kekid", "storage/1");
-    return r;
-}
-
-static struct record *make_sent(const char *event, const struct slot *slot)
-{
-    struct record *r = NULL;
-    uint8_t digest[32] = {1};
-    char id[ENC_UUID_LEN + 1];
-
-    (void)snprintf(id, sizeof(id), "%036lu", slot->number);
-    if (record_new(event, &r) < 0)
-        abort();
-    record_ref(r, "ref", 1, slot->number);
-    record_str(r, "mid", id);
-    record_str(r, "peer", "bsa-1");
-    record_hex(r, "out", digest, 32);
-    record_hex(r, "cert", digest, 32);
-    record_str(r, "addr", "127.0.0.1:12345");
-    return r;
-}
-
 static void name(const struct slot *slot, const char *prefix, char *out, size_t max)
 {
     unsigned long n = slot->number;
@@ -141,7 +89,7 @@ static int put_content(struct slot *slot, struct store_tx *tx, struct store_cont
     if (r == 0)
         r = store_tx_export_insert(tx, t->row, 2, &data, &(bool){false});
     if (r == 0)
-        r = store_tx_record(tx, make_generated(slot), NULL);
+        r = log_generated(tx, slot->number);
     return r;
 }
 
@@ -163,7 +111,7 @@ static int prepare(struct slot *slot, struct store_tx *tx)
                                  .epoch = store_tx_epoch(tx)};
     enc_uuid(id, d->mid);
     if (r == 0)
-        r = store_tx_record(tx, make_record("delivery.prepared", slot), &d->seq);
+        r = log_given(tx, "delivery.prepared", slot->number, &d->seq);
     return r < 0 ? r : store_tx_delivery_insert(tx, d, message, sizeof(message));
 }
 
@@ -184,7 +132,7 @@ static int attempt(struct slot *slot, struct store_tx *tx)
     d->attempts++;
     d->next_us = now_us + 10000000;
     if (r == 0)
-        r = store_tx_record(tx, make_sent("delivery.attempt", slot), NULL);
+        r = log_followed(tx, "delivery.attempt", slot->number, NULL);
     return r < 0 ? r : store_tx_delivery_update(tx, d);
 }
 
@@ -195,7 +143,7 @@ static int confirm(struct slot *slot, struct store_tx *tx)
 
     d.state = STORE_DELIVERY_CONFIRMED;
     if (r == 0)
-        r = store_tx_record(tx, make_sent("delivery.confirmed", slot), &d.confirmed_seq);
+        r = log_followed(tx, "delivery.confirmed", slot->number, &d.confirmed_seq);
     return r < 0 ? r : store_tx_delivery_update(tx, &d);
 }
 
@@ -229,7 +177,7 @@ static int apply(struct store_item *item, struct store_tx *tx)
     }
     name(slot, "m-", m.id, sizeof(m.id));
     if (r == 0)
-        r = store_tx_record(tx, make_record("request.answered", slot), &seq);
+        r = log_given(tx, "request.answered", slot->number, &seq);
     if (r == 0) {
         m.seq = seq;
         m.time_us = store_tx_utc_us(tx);
@@ -242,7 +190,7 @@ static int apply_lazy(struct store_item *item, struct store_tx *tx)
 {
     struct slot *slot = (struct slot *)((char *)item - offsetof(struct slot, lazy));
 
-    return store_tx_record(tx, make_sent("answer.sent", slot), NULL);
+    return log_followed(tx, "answer.sent", slot->number, NULL);
 }
 
 static void start(struct slot *slot)
@@ -270,7 +218,7 @@ static void done(struct store_item *item, int result)
 
     if (b->kind == KIND_DELIVER) {
         slot->step = (slot->step + 1) % STEPS;
-    } else if (slot->lazy_free) {
+    } else if (log_is_kept && slot->lazy_free) {
         slot->lazy_free = false;
         if (store_submit(b->store, &slot->lazy) < 0)
             slot->lazy_free = true;

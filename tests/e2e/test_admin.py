@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from hashlib import sha256
 
 import pytest
 
@@ -275,31 +276,72 @@ def test_without_groups_only_tekds_user_and_root_may(tekd):
         assert "may not use this socket" in failing(tekd, "status", prefix=user(group))
 
 
-def test_every_change_is_a_record_with_its_actor(tekd, mid, content):
+def changes_made(tekd, content):
+    """Every command that changes something, in an order in which it may, with what the log calls
+    it; "KEY" is the ID of a TEK, "MESSAGE" that of a delivery."""
+    kek, (wrap, *_) = next(iter(tekd.template.spare.items()))
+    return [
+        (["content", "add", content], "content.added"),
+        (["bsa", "set", "bsa-1", "--form", "efficient", "--url", "https://localhost:1/x", "--ca",
+          tekd.path("pki", "ca.crt")], "bsa set"),
+        (["bsa", "disable", "bsa-1"], "bsa disable"), (["bsa", "enable", "bsa-1"], "bsa enable"),
+        (["key", "rotate", content], "key rotate"),
+        (["deliver", content, "--bsa", "bsa-1"], "deliver"),
+        (["delivery", "retry", "MESSAGE"], "delivery retry"),
+        (["delivery", "abandon", "MESSAGE", "--reason", "why"], "delivery.abandoned"),
+        (["key", "destroy", "KEY"], "tek.destroyed"),
+        (["bsa", "add", "bsa-5", "--cert", tekd.path("pki", "stranger.crt"), "--kek", kek,
+          "--wrap", wrap], "bsa add"),
+        (["bsa", "disable", "bsa-5"], "bsa disable"),
+        (["bsa", "retire-kek", "bsa-5", "bsa-5/1"], "kek.retired"),
+        (["audit", "checkpoint"], "audit checkpoint"), (["hsm", "retry"], "hsm retry"),
+        (["audit", "export", tekd.path("an-export")], "audit export"),
+        (["audit", "close-epoch"], "audit close-epoch"),
+    ]
+
+
+READING = {"status", "hsm status", "bsa list", "bsa show", "content list", "content show",
+           "key list", "delivery list", "delivery show", "audit ledger"}
+
+
+def test_every_command_is_known_as_reading_or_changing(tekd, content):
+    """What is added is added here: a change is a record."""
+    helped = run([program("tekctl"), "--help"]).stdout
+    commands = re.findall(r"^  ([a-z][a-z-]*(?: [a-z][a-z-]*)?)(?= [A-Z\[]|$)", helped, re.M)
+    made = {" ".join(words) for words, _ in changes_made(tekd, content)}
+    changing = {c for c in commands if any(m == c or m.startswith(c + " ") for m in made)}
+    assert set(commands) == READING | changing and not READING & changing, commands
+
+
+def test_every_change_is_a_record_with_its_actor(tekd, content):
     import getpass
-    me = getpass.getuser()
-    start = len(tekd.audit().records)
-    for words, action in [
-            (["content", "add", content], "content.added"),
-            (["bsa", "set", "bsa-1", "--form", "efficient"], "bsa set"),
-            (["bsa", "disable", "bsa-1"], "bsa disable"),
-            (["bsa", "enable", "bsa-1"], "bsa enable"),
-            (["key", "rotate", content], "key rotate"),
-            (["key", "destroy", content], "tek.destroyed"),
-            (["audit", "checkpoint"], "audit checkpoint"),
-            (["hsm", "retry"], "hsm retry")]:
-        if words[:2] == ["key", "destroy"]:
-            words = words[:2] + [tekd.ctl("key", "list", content)[0]["key_id"]]
-        tekd.tekctl(*words)
-        new = tekd.audit().records[start:]
-        start += len(new)
-        by = [r for r in new if "actor" in r and r.get("action") != "audit export"]
+    me, by = getpass.getuser(), None
+    real = {"KEY": lambda: tekd.ctl("key", "list", content)[0]["key_id"],
+            "MESSAGE": lambda: tekd.ctl("delivery", "list")[-1]["message_id"]}
+    seen = len(tekd.audit().records)
+    # What fails changes nothing and is no record.
+    tekd.tekctl("bsa", "disable", "bsa-9", check=False)
+    assert [r.get("action") for r in tekd.audit().records[seen:]] == ["audit export"]
+    seen += 1
+    for words, action in changes_made(tekd, content):
+        tekd.tekctl(*[real[w]() if w in real else w for w in words])
+        if action == "audit close-epoch":
+            break
+        new = tekd.audit().records[seen:-1]  # but for this export of ours
+        seen += len(new) + 1
+        by = [r for r in new if "actor" in r]
         assert by and all(r["actor"] == me and r["uid"] == os.getuid() for r in by), (words, new)
         assert action in [r.get("action", r["ev"]) for r in by], (words, new)
-    # What failed changed nothing and is no record.
-    tekd.tekctl("bsa", "disable", "bsa-9", check=False)
-    assert [r["ev"] for r in tekd.audit().records[start:] if r.get("action") != "audit export"] \
-        == []
+        if action == "bsa set":
+            pem = sha256_of(tekd.path("pki", "ca.crt"))
+            assert [(r["detail"], r["media"], r["form"], r["key_info"], r["url"], r["ca"])
+                    for r in by if r.get("action") == action] == \
+                [("bsa-1", "xml", "efficient", True, "https://localhost:1/x", pem)]
+
+
+def sha256_of(path):
+    with open(path, "rb") as f:
+        return sha256(f.read()).hexdigest()
 
 
 # ---- the socket itself -----------------------------------------------------------------------------
@@ -372,6 +414,56 @@ def test_ledger_lists_what_was_answered(tekd, mid):
     assert len(tekd.ctl("audit", "ledger", "--bsa", "bsa-1")) == 2
     assert len(tekd.ctl("audit", "ledger", "--bsa", "bsa-1", "--content", "urn:b")) == 1
     assert tekd.ctl("audit", "ledger", "--bsa", "bsa-9") == []
+
+
+def test_an_export_shows_its_progress_on_a_terminal_only(tekd):
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        done = subprocess.run(tekd.tekctl_argv("audit", "export", tekd.path("shown")), stderr=theirs,
+                              stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+        os.close(theirs)
+        shown = terminal.read(4096).decode()
+    n = int(done.stdout.split()[0])
+    with open(tekd.path("shown", "audit.jsonl"), "rb") as f:
+        assert f.read().count(b"\n") == n
+    assert f"\r{n} of {n} records" in shown
+    assert tekd.tekctl("audit", "export", tekd.path("quiet")).stderr == ""
+
+
+def test_an_export_that_nobody_reads_holds_nobody_up(tekd):
+    load = Load(tekd, 8, lambda i, n: (request(f"x-{i}-{n}", f"urn:{n % 4}", "bsa-1"), "xml")).start()
+    wait_until(lambda: len(load.answered) > 1500, "answers")
+    load.stop()
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(30)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.connect(tekd.path("tekd.sock"))
+        s.sendall(b'{"command":"audit export"}\n')
+        begun = s.recv(100)
+        assert b'"ok":true' in begun
+        for n in range(20):
+            assert tekd.ask(f"beside-{n}", "urn:0").status == 200
+        assert tekd.ctl("status")["ready"]
+        folder = tekd.export()  # another one
+        rest = b""
+        while not rest.endswith(b"\nE\n"):
+            part = s.recv(65536)
+            assert part
+            rest += part
+    records = [line[2:] for line in rest.split(b"\n") if line.startswith(b"R ")]
+    with open(os.path.join(folder, "audit.jsonl"), "rb") as f:
+        assert f.read().startswith(b"\n".join(records) + b"\n")
+    assert sum(b"beside-" in r for r in records) == 0  # it was of before
+
+
+def test_the_ledger_for_people_shows_only_printable_ascii(tekd):
+    """A Message ID is what a peer made it."""
+    for mid in ("m\u009b2J", "ü\\", "plain"):
+        assert tekd.ask(mid, "urn:a", media="json").status == 200
+    text = tekd.tekctl("audit", "ledger").stdout
+    assert text.isascii() and all(c == "\n" or c.isprintable() for c in text)
+    shown = [line.split()[2] for line in text.splitlines()[1:]]
+    assert shown == ["m\\xc2\\x9b2J", "\\xc3\\xbc\\x5c", "plain"]
 
 
 def test_export_is_never_written_over(tekd):
@@ -581,6 +673,48 @@ def test_sighup_takes_new_files_and_keeps_the_old_ones_when_they_are_broken(tekd
         tekd.hup()
         assert shown() != first
         given(open_one.ask(m), m, bsa)
+
+
+def changed_config(tekd):
+    return tekd.audit().of("config.changed")
+
+
+def test_sighup_is_a_record_of_who_and_what(tekd):
+    import getpass
+    first = len(changed_config(tekd))
+    with open(tekd.path("pki", "ca.crl"), "rb") as f:
+        good = f.read()
+    with open(tekd.path("pki", "ca.crl"), "wb") as f:
+        f.write(b"nonsense")
+    tekd.hup()
+    assert len(changed_config(tekd)) == first  # it was refused
+    with open(tekd.path("pki", "ca.crl"), "wb") as f:
+        f.write(good)
+    tekd.hup()
+    shutil.copy(tekd.path("pki", "bsa-4.crt"), tekd.path("pki", "tekd.crt"))
+    shutil.copy(tekd.path("pki", "bsa-4.key"), tekd.path("pki", "tekd.key"))
+    tekd.hup()
+    wait_until(lambda: len(changed_config(tekd)) == first + 2, "both are recorded")
+    assert [(r["actor"], r["uid"], r["detail"]) for r in changed_config(tekd)[first:]] == \
+        [(getpass.getuser(), os.getuid(), detail) for detail in
+         ("SIGHUP: the same files",
+          f"SIGHUP: tls.certificate={sha256_of(tekd.path('pki', 'bsa-4.crt'))}")]
+
+
+def test_another_configuration_is_a_record_at_the_start(tekd):
+    first = changed_config(tekd)
+    tekd.restart()
+    assert changed_config(tekd) == first
+    before = tekd.audit().of("log.started")[-1]["config"]
+    tekd.restart(policy={"message_window_s": 86400})
+    log = tekd.audit()
+    started, changed = log.of("log.started")[-1], log.of("config.changed")[len(first):]
+    assert [(r["seq"], r["actor"], r["config"], r["detail"]) for r in changed] == \
+        [(started["seq"] + 1, "tekd", started["config"], f"start: the one before was {before}")]
+    assert started["config"] == sha256_of(tekd.path("tekd.yaml")) != before
+    tekd.kill()
+    tekd.start()
+    assert changed_config(tekd) == first + changed
 
 
 def test_sighup_under_load_disturbs_nobody(tekd):

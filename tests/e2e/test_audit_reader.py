@@ -25,9 +25,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from cp3py import auditlog
 from cp3py.messages import request
-from harness.programs import TOP, program
+from harness.programs import TOP, find, program
 from harness.stage import Stage
+from harness.witness import Cosigner
 from reader import verifier
 
 LOG = "bsm.test"
@@ -349,6 +351,21 @@ def test_a_real_servers_log(new_stage: Callable[..., Stage]) -> None:
     assert verify(folder, key, seen).size == summary.size
     edit(Path(folder), "audit.jsonl", lambda d: d.replace(b"urn:reader:1", b"urn:reader:9", 1))
     assert refused(Path(folder), key).step == "3"
+
+
+@pytest.mark.parametrize("batch", ["1", "32", "64"])
+def test_the_log_of_the_benchmark(batch: str, tmp_path: Path) -> None:
+    """What is measured with it is measured of a log that all verifiers take."""
+    folder = tmp_path / "log"
+    done = subprocess.run([find("bench_log"), "--dir", folder, "--records", "4000", "--batch",
+                           batch], capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
+    pem = next((folder / "keys").iterdir())
+    summary = verify(folder, pem.read_bytes())
+    assert (summary.size, summary.pending) == (told["records"], 0)
+    assert auditlog.Log(str(folder), str(pem))
+    edit(folder, "audit.jsonl", lambda d: d.replace(b"192.0.2.1:", b"192.0.2.9:", 1))
+    assert refused(folder, pem.read_bytes()).step == "3"
 
 
 def test_control(tmp_path: Path) -> None:
@@ -921,6 +938,111 @@ def test_anchor_beyond_the_end(tmp_path: Path) -> None:
     s = standard()
     s.anchors = {"a": make_note(s.build()[0] + [b"x"], [A], s.origin)}
     assert refused(s.write(tmp_path / "e")).step == "3"
+
+
+def tlv(tag: int, *contents: bytes) -> bytes:
+    """One element of DER, of up to 65535 octets."""
+    octets = b"".join(contents)
+    assert len(octets) < 65536
+    length = bytes([len(octets)]) if len(octets) < 128 else b"\x82" + len(octets).to_bytes(2, "big")
+    return bytes([tag]) + length + octets
+
+
+def make_stamp(octets: bytes, status: int = 0, oid: str = "608648016503040201") -> bytes:
+    """A TimeStampResp as far as it is read without its signature."""
+    imprint = tlv(0x30, tlv(0x30, tlv(0x06, bytes.fromhex(oid)), tlv(0x05)),
+                  tlv(0x04, hashlib.sha256(octets).digest()))
+    info = tlv(0x30, tlv(0x02, b"\x01"), tlv(0x06, b"\x2a"), imprint, b"x" * 300)
+    signed = tlv(0x30, tlv(0x02, b"\x03"), tlv(0x31),
+                 tlv(0x30, tlv(0x06, b"\x2a"), tlv(0xA0, tlv(0x04, info))))
+    return tlv(0x30, tlv(0x30, tlv(0x02, bytes([status]))),
+               tlv(0x30, tlv(0x06, b"\x2a"), tlv(0xA0, signed)))
+
+
+def test_time_stamp(tmp_path: Path) -> None:
+    s = standard()
+    note = s.build()[1][4]
+    s.anchors = {"1-5-20261128.note": note, "1-5-20261128.tsr": make_stamp(note)}
+    verifier.verify(str(s.write(tmp_path / "e")), A.pem)  # tek-audit wants the signature, too
+
+
+@pytest.mark.parametrize("make, expected", [
+    (lambda note: make_stamp(note + b"x"), "a stamp over"),
+    (lambda note: make_stamp(note, status=2), "a TimeStampResp"),
+    (lambda note: make_stamp(note, oid="608648016503040202"), "a TimeStampResp"),
+    (lambda note: make_stamp(note)[:-330], "a TimeStampResp"),
+    (lambda note: make_stamp(note) + b"x", "a TimeStampResp"),
+    (lambda note: note, "a TimeStampResp"),
+])
+def test_time_stamp_that_is_none_of_its_note(tmp_path: Path, make, expected: str) -> None:
+    s = standard()
+    note = s.build()[1][4]
+    s.anchors = {"a.note": note, "a.tsr": make(note)}
+    found = refused(s.write(tmp_path / "e"))
+    assert (found.step, found.where) == ("3", "file anchors/a.tsr")
+    assert found.expected.startswith(expected)
+
+
+def test_time_stamp_without_its_note(tmp_path: Path) -> None:
+    s = standard()
+    s.anchors = {"a.tsr": make_stamp(s.build()[1][4])}
+    found = refused(s.write(tmp_path / "e"))
+    assert (found.step, found.where) == ("3", "file anchors/a.tsr") and "a.note" in found.expected
+
+
+WITNESS, OTHER_WITNESS = Cosigner("witness.example/w1"), Cosigner("witness.example/w2")
+
+
+def cosign(note: bytes, by: Cosigner = WITNESS, when: int = 1764000000) -> bytes:
+    return note + by.line(note[:note.index(b"\n\n") + 1], when)
+
+
+def test_cosigned_note(tmp_path: Path) -> None:
+    s = standard()
+    s.anchors = {"1-5-20261128.cosigned": cosign(s.build()[1][4])}
+    folder = str(s.write(tmp_path / "e"))
+    assert verifier.verify(folder, A.pem).cosigned == 0
+    assert verifier.verify(folder, A.pem, witness=WITNESS.vkey).cosigned == 1
+    with pytest.raises(verifier.Refused):
+        verifier.verify(folder, A.pem, witness=OTHER_WITNESS.vkey)
+    for bad in ("", "w", WITNESS.vkey[:-4], WITNESS.vkey.replace("w1", "w2")):
+        with pytest.raises(ValueError):
+            verifier.verify(folder, A.pem, witness=bad)
+
+
+@pytest.mark.parametrize("make", [
+    lambda note, other: note,
+    lambda note, other: cosign(cosign(note)),
+    lambda note, other: cosign(note)[:-1],
+    lambda note, other: cosign(note)[:-9] + b"\n",
+    lambda note, other: cosign(note, when=253402300800),
+    lambda note, other: note + b"\n",
+    lambda note, other: b"",
+    lambda note, other: cosign(other),
+])
+def test_cosigned_note_that_is_none(tmp_path: Path, make) -> None:
+    s = standard()
+    note = s.build()[1][4]
+    other = make_note(s.build()[0][:4] + [b"x"], [A], s.origin)
+    s.anchors = {"a.cosigned": make(note, other)}
+    found = refused(s.write(tmp_path / "e"))
+    assert found.step == "3"
+
+
+def test_cosignature_over_another_note(tmp_path: Path) -> None:
+    s = standard()
+    notes = s.build()[1]
+    line = cosign(notes[7])[len(notes[7]):]
+    s.anchors = {"a.cosigned": notes[4] + line}
+    folder = str(s.write(tmp_path / "e"))
+    with pytest.raises(verifier.Refused) as found:
+        verifier.verify(folder, A.pem, witness=WITNESS.vkey)
+    assert (found.value.step, found.value.where) == ("3", "file anchors/a.cosigned")
+    key = tmp_path / "key.pem"
+    key.write_bytes(A.pem)
+    done = subprocess.run([program("tek-audit"), "verify", folder, "--key", str(key), "--first",
+                           "--witness", WITNESS.vkey], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "FAILED anchors/a.cosigned: cosigned:" in done.stderr
 
 
 def test_right_root_under_another_origin(tmp_path: Path) -> None:

@@ -45,9 +45,9 @@ def records_of(folder):
     return found
 
 
-def audit_ledger(folder):
+def audit_ledger(folder, *options):
     """{MessageID: row} as tek-audit lists them."""
-    rows = json.loads(run([program("tek-audit"), "ledger", folder, "--json"]).stdout)
+    rows = json.loads(run([program("tek-audit"), "ledger", folder, "--json", *options]).stdout)
     return {r["message_id"]: r for r in rows}
 
 
@@ -150,6 +150,58 @@ def test_the_ledger_has_them_with_their_confirmation(mixed):
         [mixed.confirmed, "pulled"]
     text = mixed.tekd.tekctl("audit", "ledger").stdout
     assert re.search(rf" {mixed.confirmed} +confirmed +\S+ +urn:a$", text, re.M), text
+
+
+def shown(text):
+    """Of a ledger as CSV, by Message ID."""
+    return {r["message_id"]: r for r in csv.DictReader(io.StringIO(text, newline=""))}
+
+
+def test_both_ledgers_list_what_is_asked_for(mixed):
+    folder = mixed.tekd.export()
+    time = {e["message_id"]: e["time"] for e in mixed.tekd.ctl("audit", "ledger")}
+    everything = set(time)
+
+    def both(*options):
+        """The Message IDs, as CSV and as JSON, of the server and of the export."""
+        server = set(shown(mixed.tekd.tekctl("audit", "ledger", "--csv", *options).stdout))
+        assert {e["message_id"] for e in mixed.tekd.ctl("audit", "ledger", *options)} == server
+        assert set(audit_ledger(folder, *options)) == server
+        done = run([program("tek-audit"), "ledger", folder, "--csv", *options])
+        assert set(shown(done.stdout)) == server
+        return server
+
+    assert both() == everything
+    assert both("--pending") == {mixed.pending}
+    assert both("--bsa", "p-1", "--pending") == {mixed.pending}
+    assert both("--bsa", "p-1") == {mixed.pending, mixed.abandoned}
+    assert both("--content", "urn:a") == {mixed.confirmed, "pulled"}
+    assert both("--content", "urn:a", "--pending") == both("--bsa", "none") == set()
+    for moment in set(time.values()):
+        before = {m for m, t in time.items() if t < moment}
+        assert both("--until", moment) == before
+        assert both("--from", moment[:-1]) == everything - before
+        assert both("--from", moment, "--until", moment) == set()
+    assert both("--from", "2000-01-01", "--until", "9999-12-31T23:59Z") == everything
+    for command in ([program("tek-audit"), "ledger", folder],
+                    mixed.tekd.tekctl_argv("audit", "ledger")):
+        done = run([*command, "--from", "yesterday"], check=False)
+        assert done.returncode == 2 and "yesterday" in done.stderr, done
+
+
+def test_the_ledger_as_csv(mixed):
+    rows = shown(mixed.tekd.tekctl("audit", "ledger", "--csv").stdout)
+    theirs = audit_ledger(mixed.tekd.export())
+    assert set(rows) == set(theirs)
+    e = rows[mixed.confirmed]
+    assert (e["bsa"], e["direction"], e["state"], e["content_id"], e["attempts"], e["attested"]) \
+        == ("p-0", "push", "confirmed", "urn:a", "1", "true")
+    assert (e["time"], e["done"], e["confirmed"]) == tuple(
+        str(theirs[mixed.confirmed][k]) for k in ("time", "done", "confirmed"))
+    assert e["time"] < e["done"] < "2999"
+    assert (rows["pulled"]["attempts"], rows["pulled"]["done"]) == ("", "")
+    assert theirs["pulled"]["time"] < theirs["pulled"]["done"]
+    assert (rows[mixed.pending]["done"], theirs[mixed.pending]["done"]) == ("", None)
 
 
 def test_the_auditor_sees_the_same(mixed):

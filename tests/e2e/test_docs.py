@@ -68,8 +68,11 @@ ELSEWHERE = {
     **{f"docker.md shell {n}": "tests/docker/run" for n in range(1, 12)},
     "tek-bsa.md console 2": "test_listen_of_the_manual",
     "tek-bsa.md console 3": "test_collect_of_the_manual",
-    "audit.md shell 1": "tests/unit/test_audit_docs.c",
+    "audit.md shell 1": "test_notes_in_syslog_are_those_of_the_log",
     "audit.md shell 2": "tests/unit/test_audit_docs.c",
+    "audit.md shell 3": "test_time_stamps_are_verified_kept_and_exported",
+    "audit.md shell 4": "test_checkpoints_are_cosigned_verified_kept_and_exported",
+    "audit.md shell 5": "tests/unit/test_audit_docs.c",
 }
 
 
@@ -358,11 +361,15 @@ def test_settings_that_are_named_exist():
 
 
 def test_threads_have_the_names_that_are_documented(new_tekd):
-    """With the TLS key in the HSM: there are all of them."""
+    """With the TLS key in the HSM, and checkpoints published: there are all of them."""
     text = read(os.path.join(TOP, "docs", "operations.md"))
     said = text[text.index("## Threads"):].split("\n\n")[0].split("Processes")[0]
     documented = set(re.findall(r"`([a-z-]+)`", said))
-    tekd = new_tekd(tls={"certificate": "pki/tekd-tls.crt", "key": "pkcs11:object=tekd-tls"})
+    published = {"syslog": {"socket": "nobody.sock"},
+                 "timestamp": {"url": "http://127.0.0.1:1/", "tsa_ca": "pki/ca.crt"},
+                 "witness": {"url": "http://127.0.0.1:1/", "key": "pki/nobody.vkey"}}
+    tekd = new_tekd(tls={"certificate": "pki/tekd-tls.crt", "key": "pkcs11:object=tekd-tls"},
+                    audit=published)
     tekd.start()
     there = {read(path).strip() for path in glob.glob(f"/proc/{tekd.pid}/task/*/comm")}
     assert there == documented | {"tekd"}

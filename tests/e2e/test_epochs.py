@@ -304,7 +304,7 @@ def test_it_ends_with_the_year(new_stage, folder):
     mid, = stage.deliver("urn:x")
     new_year = int(datetime(year, 1, 1, tzinfo=timezone.utc).timestamp()) * 1_000_000
     clock.step(new_year + 60_000_000 - clock.utc_us())
-    wait_until(lambda: stage.tekd.ctl("status")["store"]["epoch"] == 2, "the second epoch")
+    wait_until(lambda: stage.tekd.look("status")["store"]["epoch"] == 2, "the second epoch")
     stage["p-0"].plays("confirm")
     stage.wait(mid)
     clock.step(-120_000_000)  # the year before ends once

@@ -32,7 +32,8 @@ class Demo:
         return os.path.join(self.folder, *names)
 
     def argv(self, *more):
-        return [QUICKSTART, "--build", BUILD, "--dir", self.folder, *more]
+        """The build folder as somebody types it who stands beside it."""
+        return [QUICKSTART, "--build", os.path.relpath(BUILD), "--dir", self.folder, *more]
 
     def text(self, *names):
         with open(self.path(*names), encoding="utf-8") as f:
@@ -57,6 +58,14 @@ class Demo:
 @pytest.fixture
 def demo(folder):
     return Demo(os.path.join(folder, "demo"))
+
+
+def test_a_build_folder_that_is_not_there_is_refused(folder):
+    done = run([QUICKSTART, "--build", os.path.join(folder, "none"), "--dir",
+                os.path.join(folder, "demo")], check=False)
+    assert done.returncode == 1 and done.stderr == \
+        "quickstart: there is no build folder of that name\n", done
+    assert os.listdir(folder) == []
 
 
 def values(text, name):

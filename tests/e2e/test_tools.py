@@ -60,6 +60,23 @@ def test_tree_grows_to_the_root_of_the_definition():
     assert merkle.Tree().root() == sha256(b"").digest()
 
 
+def test_consistency_proofs_are_those_of_the_definition():
+    """All pairs; the digest over all of them is what tests/unit/test_merkle.c is compared with."""
+    leaves = [bytes([n]) for n in range(70)]
+    roots = [merkle.root_by_definition(leaves[:n]) for n in range(len(leaves) + 1)]
+    digest = sha256()
+    for to in range(1, len(leaves) + 1):
+        for start in range(1, to + 1):
+            proof = merkle.consistency_by_definition(start, leaves[:to])
+            old, new = (start, roots[start]), (to, roots[to])
+            assert merkle.is_consistent(old, new, proof)
+            for bad in ([proof[:-1], proof[1:], [roots[1]] + proof[1:]] if proof else [[roots[1]]]):
+                assert bad == proof or not merkle.is_consistent(old, new, bad), (start, to)
+            assert start == to or not merkle.is_consistent((start, roots[start - 1]), new, proof)
+            digest.update(b"".join(proof))
+    assert digest.hexdigest() == "7d7f91c46c0471e0890af1e7108b5855bc82229ed3b66e6c07b263b45a5f17ea"
+
+
 FULL = Message(tag=2, mid="m", content="urn:x", destination="bsa-1", source="bsm", status=0,
                data=DATA, time="2026-01-01T00:00:00Z", version=1,
                key_info={"keyID": "8ef7f1a0-0000-4000-8000-000000000001", "kekID": "bsa-1/2",

@@ -40,6 +40,33 @@ int push_status_get(struct push *p, struct push_status *ret_status)
     return 0;
 }
 
+size_t publish_status_get(struct publish *p, struct publish_status ret_status[static PUBLISH_MAX])
+{
+    assert_null(p);
+    ret_status[0] = (struct publish_status){
+        .name = "syslog",
+        .to = "/dev/log",
+        .epoch = 1,
+        .size = 7,
+        .published_utc_us = 1767225600000000,
+        .failures = 3,
+        .failing_utc_us = 1767225660000000,
+        .why = "the daemon has not read for 2000 ms",
+    };
+    return 1;
+}
+
+int publish_export(struct publish *p, const struct publish_export *e)
+{
+    int r;
+
+    assert_null(p);
+    assert_int_equal(e->epoch, 1);
+    assert_true(e->size > 0);
+    r = e->each(e->arg, "1-7-20260101.note", "note\n", 5);
+    return r < 0 ? r : e->each(e->arg, "1-7-20260101.tsr", "0\n\xff", 3);
+}
+
 static _Atomic int64_t hurried;
 
 void push_hurry(struct push *p, int64_t bsa)

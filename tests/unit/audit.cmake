@@ -1,6 +1,8 @@
-foreach(module merkle record note)
+foreach(module merkle record note cosign timestamp ledger)
     tekd_unit_test(${module} tekd_audit tekd_base)
 endforeach()
+target_sources(test_timestamp PRIVATE ${CMAKE_CURRENT_LIST_DIR}/tsa.c)
+target_sources(test_cosign PRIVATE ${CMAKE_CURRENT_LIST_DIR}/cosigner.c)
 
 # tek-audit, on exports that audit_export.c makes and breaks.
 foreach(module audit_verify audit_files audit_program audit_docs)
@@ -10,3 +12,4 @@ foreach(module audit_verify audit_files audit_program audit_docs)
     target_compile_definitions(test_${module} PRIVATE TEK_AUDIT_PROGRAM="$<TARGET_FILE:tek-audit>")
     add_dependencies(test_${module} tek-audit)
 endforeach()
+target_sources(test_audit_files PRIVATE ${CMAKE_CURRENT_LIST_DIR}/tsa.c ${CMAKE_CURRENT_LIST_DIR}/cosigner.c)

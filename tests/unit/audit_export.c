@@ -12,6 +12,7 @@
 #include <cmocka.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <openssl/x509_vfy.h>
 
 #include "tek-audit.h"
 #include "tekd/enc.h"
@@ -432,26 +433,37 @@ void line_replace(struct line *l, const char *from, const char *to)
 
 /* ---- looking at it ---- */
 
-struct audit *look_with(const struct fixture *x, EVP_PKEY *key, const struct note *since)
+struct audit *look_trusting(const struct fixture *x, const struct look *l)
 {
     struct audit *a = NULL;
 
     assert_int_equal(audit_new(&a), 0);
     a->dirfd = open(x->dir, O_RDONLY | O_DIRECTORY);
     assert_true(a->dirfd >= 0);
-    assert_int_equal(EVP_PKEY_up_ref(key), 1);
-    assert_int_equal(audit_bring(a, key), 0);
+    assert_int_equal(EVP_PKEY_up_ref(l->key), 1);
+    assert_int_equal(audit_bring(a, l->key), 0);
     if (x->bring_both) {
         assert_int_equal(EVP_PKEY_up_ref(x->other), 1);
         assert_int_equal(audit_bring(a, x->other), 0);
     }
-    if (since) {
-        a->since = malloc(sizeof *since);
+    if (l->since) {
+        a->since = malloc(sizeof *l->since);
         assert_non_null(a->since);
-        *a->since = *since;
+        *a->since = *l->since;
     }
+    a->tsa = l->tsa;
+    if (l->tsa)
+        assert_int_equal(X509_STORE_up_ref(l->tsa), 1);
+    a->n_witnesses = l->n_witnesses;
+    if (l->n_witnesses > 0)
+        memcpy(a->witness, l->witness, l->n_witnesses * sizeof *l->witness);
     (void)audit_run(a);
     return a;
+}
+
+struct audit *look_with(const struct fixture *x, EVP_PKEY *key, const struct note *since)
+{
+    return look_trusting(x, &(struct look){.key = key, .since = since});
 }
 
 struct audit *look(const struct fixture *x)

@@ -111,6 +111,16 @@ void export_make_sums(struct fixture *x);
  */
 struct audit;
 struct audit *look(const struct fixture *x);
+/* The same with all that an auditor may bring. */
+struct cosign_key;
+struct look {
+    EVP_PKEY *key;
+    const struct note *since;         /* NULL: none */
+    X509_STORE *tsa;                  /* who may sign time stamps; NULL: nobody is looked at */
+    const struct cosign_key *witness; /* who may cosign; none: nobody is looked at */
+    size_t n_witnesses;
+};
+struct audit *look_trusting(const struct fixture *x, const struct look *l);
 struct audit *look_with(const struct fixture *x, EVP_PKEY *key, const struct note *since);
 void assert_verified(const struct audit *a);
 /* The first failure is one of this check, with this text in it. */

@@ -22,8 +22,7 @@
 
 #include "tekd/auto.h"
 
-/* ---- a PKI in a folder: ca, other-ca; server, client by ca; stranger by other-ca ---------------
- */
+/* ---- a PKI in a folder: ca, other-ca; server, client by ca; stranger by other-ca ------------- */
 
 static char dir[] = "/tmp/tek-bsa-server-XXXXXX";
 
@@ -142,8 +141,7 @@ void bsa_server_forget_signals(void)
     assert_int_equal(sigprocmask(SIG_UNBLOCK, &signals, NULL), 0);
 }
 
-/* ---- the server: a connection an answer -------------------------------------------------------
- */
+/* ---- the server: a connection an answer ------------------------------------------------------ */
 
 static SSL_CTX *make_ctx(const struct bsa_server *s)
 {

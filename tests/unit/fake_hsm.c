@@ -40,6 +40,7 @@ struct hsm {
     struct kek kek[KEKS_MAX];
     size_t n_keks;
     uint8_t next_id;
+    size_t n_rsa; /* how many RSA keys were made */
     struct call call[FAKE_CALLS];
     enum hsm_state state;
     char reason[HSM_TEXT_MAX];
@@ -82,14 +83,28 @@ static bool is_rsa(enum hsm_wrap wrap)
     return wrap == HSM_WRAP_OAEP_SHA1 || wrap == HSM_WRAP_OAEP_SHA256;
 }
 
+/* The n-th RSA key of an HSM, the same of each HSM of the process: they take long to make. */
+static EVP_PKEY *rsa_key(size_t n)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static EVP_PKEY *made[KEKS_MAX];
+
+    need(n < KEKS_MAX);
+    (void)pthread_mutex_lock(&lock);
+    if (!made[n])
+        made[n] = EVP_RSA_gen(2048);
+    need(made[n] && EVP_PKEY_up_ref(made[n]) == 1);
+    (void)pthread_mutex_unlock(&lock);
+    return made[n];
+}
+
 static void make_key_locked(struct hsm *h, struct kek *k)
 {
     EVP_PKEY_free(k->rsa);
     k->rsa = NULL;
     need(RAND_bytes(k->aes, sizeof(k->aes)) == 1);
     if (is_rsa(k->wrap))
-        k->rsa = EVP_RSA_gen(2048);
-    need(!is_rsa(k->wrap) || k->rsa);
+        k->rsa = rsa_key(h->n_rsa++);
     k->id[0] = 0x10;
     k->id[1] = h->next_id++;
 }

@@ -5,13 +5,15 @@ set -euo pipefail
 cd "$1"
 
 # Layer, folder, the headers of include/ that are the folder's.
-layers='0 lib/base          tekd/auto.h tekd/buf.h tekd/clock.h tekd/enc.h tekd/err.h tekd/log.h tekd/net.h tekd/queue.h tekd/secret.h
+layers='0 lib/base          tekd/auto.h tekd/backoff.h tekd/buf.h tekd/clock.h tekd/enc.h tekd/err.h tekd/log.h tekd/net.h tekd/queue.h tekd/secret.h
 1 lib/cp3           cp3.h
-1 lib/audit         tekd/merkle.h tekd/note.h tekd/record.h
+1 lib/audit         tekd/cosign.h tekd/ledger.h tekd/merkle.h tekd/note.h tekd/record.h tekd/timestamp.h
 2 pkcs11            tekd/hsm.h
 2 server/store      tekd/store.h
+2 server/https      tekd/https.h
 2 server/config     tekd/config.h
 3 server/keys       tekd/keys.h
+3 server/publish    tekd/publish.h
 4 server/push       tekd/push.h
 4 server/http       tekd/http.h
 4 server/admin      tekd/admin.h
@@ -25,7 +27,7 @@ sqlite3\.h                     server/store
 (libp11|p11-kit/.*|pkcs11)\.h  pkcs11 provisioning
 libxml/                        lib/cp3
 (cyaml/.*|yaml)\.h             server/config
-curl/                          server/push bsa'
+curl/                          server/https server/push bsa'
 
 # Reads "FILE HEADER" lines; says what is wrong with each.  The folder of a file is the longest of
 # the table that fits.
@@ -84,7 +86,7 @@ includes() {
 for bad in 'lib/base/buf.c tekd/log_audit.h' 'lib/audit/note.c tekd/store.h' \
            'server/keys/keys.c tekd/http.h' 'server/keys/keys.c h2o.h' 'server/main.c sqlite3.h' \
            'server/http/tls.c libp11.h' 'lib/base/log.c tekd/record.h' \
-           'server/keys/keys.c tekd/push.h' 'server/http/tls.c curl/curl.h'; do
+           'server/keys/keys.c tekd/push.h' 'server/publish/publish.c tekd/admin.h' 'server/http/tls.c curl/curl.h'; do
     [[ -n $(wrong <<<"$bad") ]] || { echo "not found: $bad"; exit 1; }
 done
 

@@ -2,7 +2,8 @@
 # whole over the real store, the key service and an HSM of the tests'.
 add_library(push_server STATIC push_server.c)
 target_link_libraries(push_server PUBLIC bsa_server PkgConfig::SSL PkgConfig::CRYPTO Threads::Threads)
-foreach(module push_backoff push_lane push_answer push_transfer push_sign)
+tekd_unit_test(https push_server tekd_https tekd_base FAKE_CLOCK)
+foreach(module push_lane push_answer push_transfer push_sign)
     tekd_unit_test(${module} push_server tekd_push tekd_keys tekd_store tekd_hsm_wrap tekd_base FAKE_CLOCK)
     target_include_directories(test_${module} PRIVATE ${PROJECT_SOURCE_DIR}/server/push)
     target_sources(test_${module} PRIVATE fake_hsm.c) # the key service has to find one

@@ -26,8 +26,7 @@ static void need_at(int ok, const char *what, int line)
 }
 #define need(ok) need_at((ok) != 0, #ok, __LINE__)
 
-/* ---- the log for operators ---------------------------------------------------------------------
- */
+/* ---- the log for operators ------------------------------------------------------------------- */
 
 static int log_fd = -1;
 
@@ -64,8 +63,7 @@ int64_t courier_real_us(void)
     return (int64_t)ts.tv_sec * S + ts.tv_nsec / 1000;
 }
 
-/* ---- BSAs --------------------------------------------------------------------------------------
- */
+/* ---- BSAs ------------------------------------------------------------------------------------ */
 
 static void read_delivery(const struct push_exchange *x, struct cp3_message *m)
 {
@@ -224,8 +222,7 @@ void bsa_set_identity(struct courier *c, struct bsa_side *b, const char *identit
     change(c, b, identity, NULL);
 }
 
-/* ---- life --------------------------------------------------------------------------------------
- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static void set_options(struct courier *c)
 {
@@ -330,8 +327,7 @@ int courier_tear_down(void **state)
     return 0;
 }
 
-/* ---- deliveries --------------------------------------------------------------------------------
- */
+/* ---- deliveries ------------------------------------------------------------------------------ */
 
 void send_to(struct courier *c, struct bsa_side *b, char ret_mid[static MID_SIZE])
 {

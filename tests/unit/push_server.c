@@ -25,8 +25,7 @@ static void need_at(int ok, const char *what, int line)
 }
 #define need(ok) need_at((ok) != 0, #ok, __LINE__)
 
-/* ---- counting ---------------------------------------------------------------------------------
- */
+/* ---- counting -------------------------------------------------------------------------------- */
 
 static void count(struct push_server *s, unsigned *what)
 {
@@ -95,8 +94,7 @@ void push_server_release(struct push_server *s)
     (void)pthread_mutex_unlock(&s->lock);
 }
 
-/* ---- requests ---------------------------------------------------------------------------------
- */
+/* ---- requests -------------------------------------------------------------------------------- */
 
 /* Whether the head is there, and as many octets behind it as its Content-Length says. */
 static bool is_whole(const char *seen, const char **ret_body, size_t *ret_len)
@@ -224,8 +222,7 @@ static void serve(struct push_server *s, SSL *ssl)
     free(seen);
 }
 
-/* ---- connections ------------------------------------------------------------------------------
- */
+/* ---- connections ----------------------------------------------------------------------------- */
 
 struct conn_arg {
     struct push_server *s;
@@ -318,8 +315,7 @@ void push_server_cut(struct push_server *s)
     (void)pthread_mutex_unlock(&s->lock);
 }
 
-/* ---- life -------------------------------------------------------------------------------------
- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 static void listen_at(struct push_server *s, uint16_t port)
 {

@@ -11,8 +11,7 @@
 
 #include "bsa_server.h"
 
-/* ---- what the service would do with the outcome ------------------------------------------------
- */
+/* ---- what the service would do with the outcome ---------------------------------------------- */
 
 static struct wire *wire; /* of the test under way */
 
@@ -37,8 +36,7 @@ void result_not_sent(struct push *p, struct lane *l, struct attempt *take_attemp
     fail_msg("not sent: %s", why);
 }
 
-/* ---- life --------------------------------------------------------------------------------------
- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 void wire_say(void *arg, struct push_exchange *x)
 {
@@ -117,8 +115,7 @@ int wire_tear_down(void **state)
     return 0;
 }
 
-/* ---- transfers ---------------------------------------------------------------------------------
- */
+/* ---- transfers ------------------------------------------------------------------------------- */
 
 static struct attempt *attempt_to(const char *url)
 {

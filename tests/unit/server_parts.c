@@ -36,8 +36,7 @@ bool parts_logged(const char *text)
     return strstr(all, text) != NULL;
 }
 
-/* ---- the parts --------------------------------------------------------------------------------
- */
+/* ---- the parts ------------------------------------------------------------------------------- */
 
 void hsm_status_get(struct hsm *h, struct hsm_status *ret_status)
 {
@@ -85,4 +84,18 @@ void http_status_get(struct http *h, struct http_status *ret_status)
 {
     (void)h;
     *ret_status = parts.http;
+}
+
+int http_reload(struct http *h)
+{
+    (void)h;
+    parts.reloads++;
+    return parts.reload_result;
+}
+
+int push_reload(struct push *p)
+{
+    (void)p;
+    parts.reloads++;
+    return parts.reload_result;
 }

@@ -1,5 +1,5 @@
 /*
- * The parts of tekd as server/watch.c and server/probe.c see them: what each says is what a test
+ * The parts of tekd as server/watch.c, probe.c and reload.c see them: what each says is what a test
  * put here, and what was asked of it is kept.
  */
 #ifndef TEST_SERVER_PARTS_H
@@ -16,7 +16,8 @@ struct parts {
     int store_ready;
     const char *store_reason;
     int bind_result;
-    unsigned binds, ticks;
+    int reload_result; /* of http_reload() */
+    unsigned binds, ticks, reloads;
     struct record *record[PARTS_RECORDS_MAX]; /* keys_note() */
     size_t n_records;
     int log_fd; /* what was logged */

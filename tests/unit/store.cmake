@@ -12,6 +12,13 @@ endforeach()
 # It looks at how SQLite runs the statements.
 target_include_directories(test_store_delivery PRIVATE ${PROJECT_SOURCE_DIR}/server/store)
 
-add_executable(store_bench ../bench/store_bench.c)
-target_link_libraries(store_bench PRIVATE store_signer tekd_clock)
-target_include_directories(store_bench PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
+# Both of one source: what the log costs is measured by a link without it.
+foreach(kind log nolog)
+    set(program store_bench)
+    if(kind STREQUAL nolog)
+        set(program store_bench_nolog)
+    endif()
+    add_executable(${program} ../bench/store_bench.c ../bench/store_${kind}.c)
+    target_link_libraries(${program} PRIVATE store_signer tekd_clock)
+    target_include_directories(${program} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
+endforeach()

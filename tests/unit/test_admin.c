@@ -33,6 +33,7 @@ static void status__says_what_the_parts_say(void **state)
 {
     struct admin_test *t = *state;
     json_t *r = admin_test_result(t, "{\"command\":\"status\"}\n");
+    const json_t *at;
 
     assert_string_equal(admin_test_str(r, "version"), "1.2.3");
     assert_string_equal(admin_test_str(r, "bsm_id"), SERVICE_BSM);
@@ -44,6 +45,12 @@ static void status__says_what_the_parts_say(void **state)
     assert_int_equal(json_integer_value(json_object_get(json_object_get(r, "http"), "connections")),
                      3);
     assert_true(json_is_null(json_object_get(json_object_get(r, "store"), "anchor")));
+    at = json_array_get(json_object_get(r, "published"), 0);
+    assert_string_equal(admin_test_str(at, "by"), "syslog");
+    assert_string_equal(admin_test_str(at, "to"), "/dev/log");
+    assert_int_equal(json_integer_value(json_object_get(at, "size")), 7);
+    assert_true(json_is_true(json_object_get(at, "failing")));
+    assert_string_equal(admin_test_str(at, "reason"), "the daemon has not read for 2000 ms");
     json_decref(r);
     fake_hsm_set_state(t->s->hsm, HSM_DOWN, "C_Login: \xff");
     r = admin_test_result(t, "{\"command\":\"hsm status\"}\n");
@@ -395,6 +402,8 @@ static void export__is_the_log_under_its_checkpoint(void **state)
         n++;
     assert_int_equal(n, records);
     assert_true(line && line[1] == 'N');
+    assert_non_null(strstr(stream, "\nA 5 1-7-20260101.note\nnote\n\n"
+                                   "A 3 1-7-20260101.tsr\n0\n\xff\n"));
     assert_string_equal(stream + strlen(stream) - 3, "\nE\n");
     json_decref(header);
     assert_int_equal(service_count(t->s, "admin.action", "action", "audit export"), 1);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 #include <fcntl.h>
@@ -17,8 +18,11 @@
 #include <unistd.h>
 
 #include "audit_export.h"
+#include "cosigner.h"
 #include "tek-audit.h"
 #include "tekd/err.h"
+#include "tekd/timestamp.h"
+#include "tsa.h"
 
 struct file_case {
     const char *name;
@@ -451,6 +455,144 @@ static void anchor_garbage(struct fixture *x)
     export_set_file(x, "anchors/a", "garbage", 7);
 }
 
+/* ---- time stamps ---- */
+
+static struct tsa *tsa; /* of the group, as the witnesses */
+static struct cosigner *witness, *stranger;
+
+static int make_signers(void **state)
+{
+    int64_t now_s = (int64_t)time(NULL);
+
+    (void)state;
+    tsa = tsa_new(now_s - 86400, now_s + 86400);
+    tsa->utc_s = now_s;
+    witness = cosigner_new("witness.example/w1");
+    stranger = cosigner_new("witness.example/w2");
+    return 0;
+}
+
+static int free_signers(void **state)
+{
+    (void)state;
+    tsa_free(tsa);
+    cosigner_free(witness);
+    cosigner_free(stranger);
+    return 0;
+}
+
+/* A time stamp over a note, under a name. */
+static void set_stamp(struct fixture *x, const struct note *n, const char *name)
+{
+    AUTO_MEM char *text = export_note_text(n);
+    AUTO(buf) struct buf *question = NULL;
+    AUTO(buf) struct buf *answer = NULL;
+    struct timestamp_nonce nonce;
+
+    assert_int_equal(buf_new(1024, &question), 0);
+    assert_int_equal(buf_new(TIMESTAMP_MAX, &answer), 0);
+    assert_int_equal(timestamp_ask(text, strlen(text), &nonce, question), 0);
+    tsa_answer(tsa, question, answer);
+    export_set_file(x, name, (const char *)buf_data(answer), buf_len(answer));
+}
+static void set_stamped(struct fixture *x, const struct note *n)
+{
+    AUTO_MEM char *text = export_note_text(n);
+
+    export_set_file(x, "anchors/1-5-20261122.note", text, strlen(text));
+    set_stamp(x, n, "anchors/1-5-20261122.tsr");
+}
+static void stamp_good(struct fixture *x)
+{
+    set_stamped(x, &x->note[1]);
+}
+static void stamp_of_another_note(struct fixture *x)
+{
+    set_stamped(x, &x->note[1]);
+    set_stamp(x, &x->note[0], "anchors/1-5-20261122.tsr");
+}
+static void stamp_without_note(struct fixture *x)
+{
+    set_stamp(x, &x->note[1], "anchors/1-5-20261122.tsr");
+}
+static void stamp_garbage(struct fixture *x)
+{
+    set_stamped(x, &x->note[1]);
+    export_set_file(x, "anchors/1-5-20261122.tsr", "garbage", 7);
+}
+static void stamp_of_a_forked_note(struct fixture *x)
+{
+    struct note n;
+
+    line_replace(&x->line[3], "bsa-1/1", "bsa-1/9");
+    n = export_sign(x, x->note[1].size + 1, x->key);
+    set_stamped(x, &n);
+}
+
+static const struct file_case stamp_cases[] = {
+    {"a time stamp", NULL, NULL, NULL, stamp_good, NULL},
+    {"one over another note", "timestamp", "it stamps other octets", NULL, stamp_of_another_note,
+     NULL},
+    {"one without its note", "timestamp", "expected the note", NULL, stamp_without_note, NULL},
+    {"one that is none", "timestamp", "not a time stamp", NULL, stamp_garbage, NULL},
+    {"one over a note of another log", "anchor", "expected root", NULL, stamp_of_a_forked_note,
+     NULL},
+};
+
+/* ---- cosignatures ---- */
+
+/* The cosignature of one note behind the octets of a note. */
+static void set_cosigned(struct fixture *x, const struct note *n, const struct note *of)
+{
+    AUTO_MEM char *text = export_note_text(n);
+    AUTO_MEM char *whole = NULL;
+    char line[COSIGN_LINE_MAX];
+
+    cosigner_line(witness, of, 1764000000, line);
+    assert_true(asprintf(&whole, "%s%s", text, line) > 0);
+    export_set_file(x, "anchors/1-5-20261122.cosigned", whole, strlen(whole));
+}
+static void cosigned_good(struct fixture *x)
+{
+    set_cosigned(x, &x->note[1], &x->note[1]);
+}
+static void cosigned_of_another_note(struct fixture *x)
+{
+    set_cosigned(x, &x->note[1], &x->note[0]);
+}
+static void cosigned_by_nobody(struct fixture *x)
+{
+    AUTO_MEM char *text = export_note_text(&x->note[1]);
+
+    export_set_file(x, "anchors/1-5-20261122.cosigned", text, strlen(text));
+}
+static void cosigned_garbage(struct fixture *x)
+{
+    export_set_file(x, "anchors/1-5-20261122.cosigned", "garbage", 7);
+}
+static void cosigned_note_alone(struct fixture *x)
+{
+    cosigned_good(x);
+    export_set_file(x, "anchors/1-5-20261122.cosigned", "\n", 1);
+}
+static void cosigned_fork(struct fixture *x)
+{
+    struct note n;
+
+    line_replace(&x->line[3], "bsa-1/1", "bsa-1/9");
+    n = export_sign(x, x->note[1].size + 1, x->key);
+    set_cosigned(x, &n, &n);
+}
+
+static const struct file_case cosigned_cases[] = {
+    {"a cosigned note", NULL, NULL, NULL, cosigned_good, NULL},
+    {"one without a cosignature", "cosigned", "expected a note and one", NULL, cosigned_by_nobody,
+     NULL},
+    {"one that is none", "cosigned", "expected a note and one", NULL, cosigned_garbage, NULL},
+    {"a line end", "cosigned", "expected a note and one", NULL, cosigned_note_alone, NULL},
+    {"a note of another log", "anchor", "expected root", NULL, cosigned_fork, NULL},
+};
+
 static const struct file_case anchor_cases[] = {
     {"an anchor", NULL, NULL, NULL, anchor_good, NULL},
     {"an anchor of another log", "anchor", "expected root", NULL, anchor_forked, NULL},
@@ -509,6 +651,89 @@ static void verify__checks_sums_and_files(void **state)
 {
     (void)state;
     run_file_cases(sum_cases, ARRAY_SIZE(sum_cases));
+}
+
+static void verify__checks_time_stamps(void **state)
+{
+    (void)state;
+    run_file_cases(stamp_cases, ARRAY_SIZE(stamp_cases));
+}
+
+/* By the CA that the auditor brings. */
+static void verify__checks_who_signed_a_time_stamp(void **state)
+{
+    struct tsa *other = tsa_new(0, (int64_t)time(NULL) + 86400);
+    struct fixture *x = export_new();
+
+    (void)state;
+    export_make_lines(x);
+    export_make_notes(x);
+    export_make_files(x);
+    stamp_good(x);
+    export_make_sums(x);
+    export_write(x);
+    for (unsigned i = 0; i < 2; i++) {
+        AUTO(audit) struct audit *a = look_trusting(
+            x, &(struct look){.key = x->key, .tsa = i == 0 ? tsa->store : other->store});
+
+        assert_int_equal(a->n_failures, i);
+        assert_int_equal(a->n_stamps, 1 - i);
+        if (i == 1)
+            assert_non_null(strstr(a->failure[0].text, "certificate refused"));
+        else
+            assert_int_equal(a->stamp[0].utc_us, tsa->utc_s * 1000000);
+    }
+    tsa_free(other);
+    export_free(x);
+}
+
+static void verify__checks_cosigned_notes(void **state)
+{
+    (void)state;
+    run_file_cases(cosigned_cases, ARRAY_SIZE(cosigned_cases));
+}
+
+/* What is said by an auditor who brings these keys of witnesses; NULL: nothing is wrong. */
+static void look_by(void (*make)(struct fixture *x), const struct cosigner *const *by, size_t n,
+                    const char *said)
+{
+    struct cosign_key key[2];
+    struct fixture *x = export_new();
+    AUTO(audit) struct audit *a = NULL;
+
+    export_make_lines(x);
+    export_make_notes(x);
+    export_make_files(x);
+    make(x);
+    export_make_sums(x);
+    export_write(x);
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(cosign_key_read(by[i]->key, strlen(by[i]->key), &key[i]), 0);
+    a = look_trusting(x, &(struct look){.key = x->key, .witness = key, .n_witnesses = n});
+    if (said) {
+        assert_int_equal(a->n_failures, 1);
+        assert_string_equal(a->failure[0].check, "cosigned");
+        assert_non_null(strstr(a->failure[0].text, said));
+        assert_int_equal(a->n_cosigned, 0);
+    } else {
+        assert_verified(a);
+        assert_int_equal(a->n_cosigned, 1);
+        assert_int_equal(a->cosigned[0].utc_us, INT64_C(1764000000) * 1000000);
+        assert_int_equal(a->cosigned[0].size, x->note[1].size);
+    }
+    export_free(x);
+}
+
+static void verify__checks_who_cosigned(void **state)
+{
+    const struct cosigner *const both[] = {stranger, witness};
+
+    (void)state;
+    look_by(cosigned_good, both, 2, NULL);
+    look_by(cosigned_good, both + 1, 1, NULL);
+    look_by(cosigned_good, both, 0, NULL);
+    look_by(cosigned_good, both, 1, "found one of witness.example/w1");
+    look_by(cosigned_of_another_note, both, 2, "over its note, found another");
 }
 
 static void verify__checks_anchors(void **state)
@@ -578,9 +803,13 @@ int main(void)
         cmocka_unit_test(verify__checks_all_notes),
         cmocka_unit_test(verify__checks_sums_and_files),
         cmocka_unit_test(verify__checks_anchors),
+        cmocka_unit_test(verify__checks_time_stamps),
+        cmocka_unit_test(verify__checks_who_signed_a_time_stamp),
+        cmocka_unit_test(verify__checks_cosigned_notes),
+        cmocka_unit_test(verify__checks_who_cosigned),
         cmocka_unit_test(verify__refuses_any_changed_octet),
         cmocka_unit_test(verify__reads_regular_files_only),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_signers, free_signers);
 }

@@ -181,8 +181,9 @@ static void program__lists_every_message(void **state)
     export_drop(x, export_at(x, "answer.sent", 1));
     export_make(x);
     assert_int_equal(run_program(out, sizeof out, "ledger %s", x->dir), 0);
-    assert_non_null(strstr(out, "m-1\tbsa-1\tpull\tsent\turn:x:news\t" KEY_1 "\tbsa-1/1\t"
-                                "2026-11-22T13:15:47.000000Z\t6\t1\t0\t\ttrue\n"));
+    assert_non_null(
+        strstr(out, "m-1\tbsa-1\tpull\tsent\turn:x:news\t" KEY_1 "\tbsa-1/1\t"
+                    "2026-11-22T13:15:47.000000Z\t2026-11-22T13:15:48.000000Z\t6\t1\t0\t\ttrue\n"));
     assert_non_null(strstr(out, "m\",\\x1b[2J\tbsa-1\tpull\tanswered\turn:x:sport"));
     assert_non_null(strstr(out, "no signature was checked"));
     assert_int_equal(run_program(out, sizeof out, "ledger %s --csv", x->dir), 0);
@@ -226,6 +227,64 @@ static void program__lists_deliveries_with_their_confirmation(void **state)
     assert_int_equal(run_program(out, sizeof out, "ledger %s", x->dir), 0);
     assert_non_null(strstr(out, "d-2\tbsa-1\tpush\tconfirmed\t"));
     assert_non_null(strstr(out, "\t2\t23\ttrue\n"));
+    export_free(x);
+}
+
+/* The Message IDs of the ledger with these options, each with a blank behind it. */
+static void assert_listed(const struct fixture *x, const char *options, const char *expected)
+{
+    char out[8192], found[256] = "";
+    char *save = NULL;
+
+    assert_int_equal(run_program(out, sizeof out, "ledger %s %s", x->dir, options), 0);
+    for (char *line = strtok_r(out, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        char *tab = strchr(line, '\t');
+
+        if (tab && strncmp(line, "message_id", 10) != 0)
+            (void)snprintf(found + strlen(found), sizeof found - strlen(found), "%.*s ",
+                           (int)(tab - line), line);
+    }
+    if (strcmp(found, expected) != 0)
+        fail_msg("%s: expected %s, found %s", options, expected, found);
+}
+
+static void program__lists_what_is_asked_for(void **state)
+{
+    static const struct step steps[] = {
+        {"delivery.prepared", "mid=d-1" DELIVERY, 1, NULL},
+        {"delivery.prepared", "mid=d-2" DELIVERY, 1, NULL},
+        {"delivery.attempt", "ref=@d-2|mid=d-2|peer=bsa-1|addr=a", 1, NULL},
+        {CHECKPOINT, NULL, 0, NULL},
+        {"delivery.confirmed", "ref=@d-2|mid=d-2|peer=bsa-1|cert=" HASH_1 "|out=" HASH_1, 1, NULL}};
+    struct fixture *x = export_new();
+
+    (void)state;
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++)
+        export_insert(x, export_at(x, "tek.destroyed", 0), steps[i]);
+    export_make(x);
+    assert_listed(x, "", "m-1 m-2 d-1 d-2 ");
+    assert_listed(x, "--bsa bsa-1", "m-1 m-2 d-1 d-2 ");
+    assert_listed(x, "--bsa bsa-2", "");
+    assert_listed(x, "--content urn:x:sport", "m-2 ");
+    assert_listed(x, "--pending", "d-1 ");
+    assert_listed(x, "--until 2026-11-22T13:15:48Z", "m-1 ");
+    assert_listed(x, "--from 2026-11-22T13:15:48 --until 2026-11-22T13:16", "m-2 ");
+    assert_listed(x, "--from 2026-11-22T13:16 --content urn:x:news", "d-1 d-2 ");
+    assert_listed(x, "--from 2026-11-23", "");
+    export_free(x);
+}
+
+static void program__refuses_what_is_no_time(void **state)
+{
+    struct fixture *x = export_new();
+    char out[8192];
+
+    (void)state;
+    export_make(x);
+    assert_int_equal(run_program(out, sizeof out, "ledger %s --from yesterday", x->dir), 2);
+    assert_non_null(strstr(out, "yesterday: no time"));
+    assert_int_equal(run_program(out, sizeof out, "ledger %s --until 2026-11-22T1", x->dir), 2);
+    assert_int_equal(run_program(out, sizeof out, "prove %s m-1 --pending", x->dir), 2);
     export_free(x);
 }
 
@@ -313,6 +372,8 @@ int main(void)
         cmocka_unit_test(program__says_what_was_promised),
         cmocka_unit_test(program__remembers_the_note_it_verified),
         cmocka_unit_test(program__lists_every_message),
+        cmocka_unit_test(program__lists_what_is_asked_for),
+        cmocka_unit_test(program__refuses_what_is_no_time),
         cmocka_unit_test(program__lists_deliveries_with_their_confirmation),
         cmocka_unit_test(program__proves_a_message),
         cmocka_unit_test(program__asks_which_peer),

@@ -395,8 +395,7 @@ static void check_message__keeps_what_key_info_says(void **state)
     check_clear(&answer);
 }
 
-/* ---- deliveries --------------------------------------------------------------------------------
- */
+/* ---- deliveries ------------------------------------------------------------------------------ */
 
 static const char json_delivery[] =
     "{\"Tag\":3,\"Version\":1,\"MessageID\":\"m-1\",\"ContentID\":\"urn:x:news\","

@@ -68,8 +68,7 @@ int __wrap_fdatasync(int fd)
     return sync_as('J', fd, __real_fdatasync);
 }
 
-/* ---- one BSA with a folder and a journal -------------------------------------------------------
- */
+/* ---- one BSA with a folder and a journal ----------------------------------------------------- */
 
 struct bsa {
     char dir[32], keys[64], journal_path[64];

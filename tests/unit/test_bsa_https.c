@@ -14,8 +14,7 @@
 #include "bsa_server.h"
 #include "tekd/err.h"
 
-/* ---- the client -------------------------------------------------------------------------------
- */
+/* ---- the client ------------------------------------------------------------------------------ */
 
 static int post_as(const char *client, const char *url, struct https_answer *answer,
                    char why[static HTTPS_WHY_MAX])

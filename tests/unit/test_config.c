@@ -288,6 +288,30 @@ static const struct bad {
     {END_OF_BASE, END_OF_BASE "audit: {heartbeat_s: 1, checkpoint_max_delay_ms: 1001}\n",
      "15:50: audit.checkpoint_max_delay_ms: expected no more than heartbeat_s, which is 1, "
      "found 1001"},
+    {END_OF_BASE, END_OF_BASE "audit: {syslog: {facility: auth}}\n",
+     "15:17: audit.syslog.socket: missing, e.g. socket: /dev/log"},
+    {END_OF_BASE, END_OF_BASE "audit: {syslog: true}\n",
+     "15:17: audit.syslog: expected a mapping of settings, found true"},
+    {END_OF_BASE, END_OF_BASE "audit: {syslog: {socket: /dev/log, facility: mail}}\n",
+     "15:46: audit.syslog.facility: expected authpriv or auth or daemon or local0 or local1 or "
+     "local2 or local3 or local4 or local5 or local6 or local7, found mail"},
+    {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'ftp://x/', tsa_ca: x}}\n",
+     "15:26: audit.timestamp.url: expected a URL, http:// or https://, found \"ftp://x/\""},
+    {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'https:///x', tsa_ca: x}}\n",
+     "15:26: audit.timestamp.url: expected a URL, http:// or https://, found \"https:///x\""},
+    {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'http://tsa/'}}\n",
+     "15:20: audit.timestamp.tsa_ca: missing, e.g. tsa_ca: pki/tsa-ca.crt"},
+    {END_OF_BASE, END_OF_BASE "audit: {witness: {url: 'http://w/'}}\n",
+     "15:18: audit.witness.key: missing, e.g. key: pki/witness.vkey"},
+    {END_OF_BASE, END_OF_BASE "audit: {witness: {url: 'ftp://w/', key: x}}\n",
+     "15:24: audit.witness.url: expected a URL, http:// or https://, found \"ftp://w/\""},
+    {END_OF_BASE, END_OF_BASE "audit: {witness: {url: 'http://w/', key: w+00+AA}}\n",
+     "15:42: audit.witness.key: expected a verifier key for cosignatures, NAME+HASH+BASE64, or a "
+     "path without '+', found w+00+AA"},
+    {END_OF_BASE, END_OF_BASE "audit: {witness: {url: 'http://w/', key: x, certificate: y}}\n",
+     "15:9: audit.witness: expected certificate and private_key, found only certificate"},
+    {END_OF_BASE, END_OF_BASE "audit: {witness: {url: 'http://w/', key: x, private_key: y}}\n",
+     "15:9: audit.witness: expected certificate and private_key, found only private_key"},
     {"    port: 8443\n", "  - {address: \"::1\"}\n  - {address: 127.0.0.1, port: 8443}\n",
      "5:5: listen[2]: expected another address or port than listen[0]"},
     /* parts of YAML that are not taken, and what is not YAML */
@@ -401,6 +425,11 @@ static void config_load__fills_in_what_is_not_there(void **state)
     assert_string_equal(c->hsm.checkpoint_key, "tekd-checkpoint");
     assert_int_equal(c->audit.release, CONFIG_RELEASE_SIGNED);
     assert_null(c->audit.anchor_file);
+    assert_null(c->audit.syslog.socket);
+    assert_null(c->audit.timestamp.url);
+    assert_null(c->audit.witness.url);
+    (void)snprintf(path, sizeof(path), "%s/tekd.db.published", p->dir);
+    assert_string_equal(c->audit.published_dir, path);
     assert_int_equal(c->audit.heartbeat_s, 300);
     assert_int_equal(gethostname(host, sizeof(host)), 0);
     assert_string_equal(c->audit.instance, host);
@@ -444,6 +473,49 @@ static void config_load__reads_every_kind(void **state)
     assert_string_equal(c->admin.group, "ops");
     assert_int_equal(c->log.format, LOG_JSON);
     assert_int_equal(c->log.level, LOG_DEBUG);
+}
+
+static void config_load__reads_where_checkpoints_go(void **state)
+{
+    struct place *p = *state;
+    struct config_error error;
+    AUTO(config) struct config *c = NULL;
+    AUTO(config) struct config *d = NULL;
+    AUTO_MEM char *text = edit(END_OF_BASE, END_OF_BASE "audit: {syslog: {socket: log}}\n");
+    AUTO_MEM char *other =
+        edit(END_OF_BASE, END_OF_BASE "audit: {syslog: {socket: /dev/log, facility: local7}}\n");
+    AUTO_MEM char *path = NULL;
+
+    assert_int_equal(load(p, text, &c, &error), 0);
+    assert_true(asprintf(&path, "%s/log", p->dir) > 0);
+    assert_string_equal(c->audit.syslog.socket, path);
+    assert_int_equal(c->audit.syslog.facility, 10);
+    assert_int_equal(load(p, other, &d, &error), 0);
+    assert_string_equal(d->audit.syslog.socket, "/dev/log");
+    assert_int_equal(d->audit.syslog.facility, 23);
+}
+
+#define WITNESS_KEY "w.example+e533421d+BAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
+
+static void config_load__takes_the_key_of_a_witness_or_its_file(void **state)
+{
+    struct place *p = *state;
+    struct config_error error;
+    AUTO(config) struct config *c = NULL;
+    AUTO(config) struct config *d = NULL;
+    AUTO_MEM char *text = edit(END_OF_BASE, END_OF_BASE
+                               "audit: {witness: {url: 'http://w/', key: " WITNESS_KEY "}}\n");
+    AUTO_MEM char *other =
+        edit(END_OF_BASE, END_OF_BASE "audit: {witness: {url: 'http://w/', key: w.vkey, "
+                                      "certificate: w.crt, private_key: w.key}}\n");
+    AUTO_MEM char *path = NULL;
+
+    assert_int_equal(load(p, text, &c, &error), 0);
+    assert_string_equal(c->audit.witness.key, WITNESS_KEY);
+    assert_int_equal(load(p, other, &d, &error), 0);
+    assert_true(asprintf(&path, "%s/w.vkey", p->dir) > 0);
+    assert_string_equal(d->audit.witness.key, path);
+    assert_non_null(strstr(d->audit.witness.private_key, "/w.key"));
 }
 
 static void config_load__takes_each_source_of_the_pin(void **state)
@@ -759,6 +831,8 @@ int main(void)
         TEST(config_load__never_echoes_what_may_be_a_secret),
         TEST(config_load__fills_in_what_is_not_there),
         TEST(config_load__reads_every_kind),
+        TEST(config_load__reads_where_checkpoints_go),
+        TEST(config_load__takes_the_key_of_a_witness_or_its_file),
         TEST(config_load__takes_each_source_of_the_pin),
         TEST(config_load__makes_paths_absolute),
         TEST(config_load__gives_the_module_its_environment),

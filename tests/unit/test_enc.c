@@ -325,6 +325,17 @@ static void enc_time_read__refuses_what_is_not_written(void **state)
     assert_int_equal(us, 99);
 }
 
+static void enc_printable__leaves_printable_ascii(void **state)
+{
+    char out[8];
+
+    (void)state;
+    enc_printable("a\nb\x7f\xc3\xa4~ and more", out, sizeof(out));
+    assert_string_equal(out, "a?b???~");
+    enc_printable("", out, sizeof(out));
+    assert_string_equal(out, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -344,6 +355,7 @@ int main(void)
         cmocka_unit_test(enc_time__writes_utc_with_microseconds),
         cmocka_unit_test(enc_time__agrees_with_gmtime),
         cmocka_unit_test(enc_time_read__refuses_what_is_not_written),
+        cmocka_unit_test(enc_printable__leaves_printable_ascii),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

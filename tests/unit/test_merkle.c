@@ -5,6 +5,7 @@
  */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -270,6 +271,92 @@ static void merkle_inclusion_check__refuses_any_other_statement(void **state)
     }
 }
 
+/* ---- consistency ---- */
+
+#define CONSISTENT_MAX 70
+
+/* SUBPROOF() of RFC 6962 section 2.1.2, word for word. */
+static void naive_consistency(uint64_t m, const struct merkle_hash *leaves, uint64_t n, bool whole,
+                              struct merkle_hash *proof, size_t *count)
+{
+    uint64_t k = 1;
+
+    if (m == n) {
+        if (!whole)
+            naive_root(leaves, n, &proof[(*count)++]);
+        return;
+    }
+    while (2 * k < n)
+        k *= 2;
+    if (m <= k) {
+        naive_consistency(m, leaves, k, whole, proof, count);
+        naive_root(leaves + k, n - k, &proof[(*count)++]);
+    } else {
+        naive_consistency(m - k, leaves + k, n - k, false, proof, count);
+        naive_root(leaves, k, &proof[(*count)++]);
+    }
+}
+
+/* As a log makes it: the old range was stored, the leaves behind it come one after the other. */
+static size_t grow(const struct merkle_hash *leaves, uint64_t from, uint64_t to,
+                   struct merkle_hash proof[static MERKLE_RANGE_MAX])
+{
+    struct merkle_range old;
+    struct merkle_growth g;
+    struct merkle_hash root, expected;
+
+    merkle_range_init(&old);
+    for (uint64_t i = 0; i < from; i++)
+        merkle_range_append(&old, &leaves[i]);
+    merkle_growth_init(&g, &old, to);
+    for (uint64_t i = from; i < to; i++)
+        merkle_growth_append(&g, &leaves[i]);
+    merkle_range_root(&g.whole, &root);
+    naive_root(leaves, to, &expected);
+    assert_memory_equal(&root, &expected, sizeof root);
+    return merkle_growth_proof(&g, proof);
+}
+
+static void merkle_growth_proof__agrees_with_the_definition(void **state)
+{
+    struct merkle_hash leaves[CONSISTENT_MAX], proof[MERKLE_RANGE_MAX], expected[MERKLE_RANGE_MAX];
+
+    (void)state;
+    random_leaves(leaves, CONSISTENT_MAX);
+    for (uint64_t to = 1; to <= CONSISTENT_MAX; to++) {
+        for (uint64_t from = 1; from <= to; from++) {
+            size_t n = 0;
+
+            naive_consistency(from, leaves, to, true, expected, &n);
+            assert_int_equal(grow(leaves, from, to, proof), n);
+            assert_memory_equal(proof, expected, n * sizeof *proof);
+        }
+    }
+}
+
+/* SHA-256 over all proofs for leaves of one octet each, 0 to 69, as tests/e2e/test_tools.py has it
+ * from a computation of its own. */
+static void merkle_growth_proof__agrees_with_another_computation(void **state)
+{
+    struct merkle_hash leaves[CONSISTENT_MAX], proof[MERKLE_RANGE_MAX], digest;
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+
+    (void)state;
+    assert_int_equal(EVP_DigestInit_ex2(ctx, EVP_sha256(), NULL), 1);
+    for (uint8_t i = 0; i < CONSISTENT_MAX; i++)
+        merkle_leaf(&i, 1, &leaves[i]);
+    for (uint64_t to = 1; to <= CONSISTENT_MAX; to++) {
+        for (uint64_t from = 1; from <= to; from++) {
+            size_t n = grow(leaves, from, to, proof);
+
+            assert_int_equal(EVP_DigestUpdate(ctx, proof, n * sizeof *proof), 1);
+        }
+    }
+    assert_int_equal(EVP_DigestFinal_ex(ctx, digest.octets, NULL), 1);
+    EVP_MD_CTX_free(ctx);
+    assert_hash(&digest, "7d7f91c46c0471e0890af1e7108b5855bc82229ed3b66e6c07b263b45a5f17ea");
+}
+
 static void *hash_in_thread(void *arg)
 {
     merkle_leaf("abc", 3, arg);
@@ -304,6 +391,8 @@ int main(void)
         cmocka_unit_test(merkle_inclusion_path__leads_to_the_root_for_every_leaf),
         cmocka_unit_test(merkle_inclusion_path__is_that_of_the_rfc_example),
         cmocka_unit_test(merkle_inclusion_check__refuses_any_other_statement),
+        cmocka_unit_test(merkle_growth_proof__agrees_with_the_definition),
+        cmocka_unit_test(merkle_growth_proof__agrees_with_another_computation),
         cmocka_unit_test(merkle_leaf__is_the_same_in_every_thread),
     };
 

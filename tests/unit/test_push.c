@@ -14,8 +14,7 @@
 #include "tekd/clock.h"
 #include "tekd/err.h"
 
-/* ---- confirmed ---------------------------------------------------------------------------------
- */
+/* ---- confirmed ------------------------------------------------------------------------------- */
 
 static void push__delivers_and_has_it_confirmed(void **state)
 {
@@ -113,8 +112,7 @@ static void push__sends_again_what_was_taken_and_not_confirmed(void **state)
     assert_true(bsa_saw_same(&c->bsa[0], 0, 1) && bsa_saw_same(&c->bsa[0], 1, 2));
 }
 
-/* ---- not confirmed -----------------------------------------------------------------------------
- */
+/* ---- not confirmed --------------------------------------------------------------------------- */
 
 static void push__is_rejected_and_tries_again(void **state)
 {
@@ -302,8 +300,7 @@ static void push__does_not_take_a_confirmation_of_other_content(void **state)
     until_state(c, mid, STORE_DELIVERY_CONFIRMED);
 }
 
-/* ---- when --------------------------------------------------------------------------------------
- */
+/* ---- when ------------------------------------------------------------------------------------ */
 
 /* Promise: no key leaves before its record is signed. */
 static void push__sends_nothing_before_its_record_is_signed(void **state)
@@ -557,8 +554,7 @@ static void push__looks_at_all_when_it_was_told_too_much(void **state)
         until_state(c, mid[i], STORE_DELIVERY_CONFIRMED);
 }
 
-/* ---- lanes -------------------------------------------------------------------------------------
- */
+/* ---- lanes ----------------------------------------------------------------------------------- */
 
 static void push__is_not_held_by_a_bsa_that_hangs(void **state)
 {
@@ -617,8 +613,7 @@ static void push__sends_the_oldest_first(void **state)
     assert_string_equal(c->bsa[0].mid[0], mid[0]);
 }
 
-/* ---- counts ------------------------------------------------------------------------------------
- */
+/* ---- counts ---------------------------------------------------------------------------------- */
 
 static void push_status_get__counts(void **state)
 {

@@ -126,17 +126,6 @@ static void answer_read__passes_on_why_there_was_none(void **state)
     assert_string_equal(a.why, "refused");
 }
 
-static void answer_clean__leaves_printable_ascii(void **state)
-{
-    char out[8];
-
-    (void)state;
-    answer_clean("a\nb\x7f\xc3\xa4~ and more", out, sizeof(out));
-    assert_string_equal(out, "a?b???~");
-    answer_clean("", out, sizeof(out));
-    assert_string_equal(out, "");
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -146,7 +135,6 @@ int main(void)
         cmocka_unit_test(answer_read__says_what_is_no_confirmation),
         cmocka_unit_test(answer_read__names_place_and_reason_of_what_is_broken),
         cmocka_unit_test(answer_read__passes_on_why_there_was_none),
-        cmocka_unit_test(answer_clean__leaves_printable_ascii),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

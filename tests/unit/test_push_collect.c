@@ -105,8 +105,7 @@ static void confirm_it(struct fixture *f, const char *mid)
     assert_int_equal(confirm(f->c->s, f->b->peer, &m, NULL), 204);
 }
 
-/* ---- tests -------------------------------------------------------------------------------------
- */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 static void push_collect__gives_what_is_due_and_records_it(void **state)
 {

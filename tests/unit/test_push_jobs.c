@@ -40,8 +40,7 @@ static void all_hold(struct courier *c, const char *content)
             until_state(c, d.mid[i], STORE_DELIVERY_CONFIRMED);
 }
 
-/* ---- fan-outs ----------------------------------------------------------------------------------
- */
+/* ---- fan-outs -------------------------------------------------------------------------------- */
 
 static void jobs__bring_a_rotation_to_who_holds_the_content(void **state)
 {
@@ -97,8 +96,7 @@ static void jobs__take_up_what_a_stop_has_left(void **state)
     UNTIL(fanout_count(c->s) == 0);
 }
 
-/* ---- crypto-periods ----------------------------------------------------------------------------
- */
+/* ---- crypto-periods -------------------------------------------------------------------------- */
 
 static void jobs__make_the_tek_of_the_current_period(void **state)
 {

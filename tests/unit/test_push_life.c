@@ -16,8 +16,7 @@
 #include "tekd/clock.h"
 #include "tekd/err.h"
 
-/* ---- stops and starts --------------------------------------------------------------------------
- */
+/* ---- stops and starts ------------------------------------------------------------------------ */
 
 static void push_start__sends_again_what_was_in_flight(void **state)
 {
@@ -125,8 +124,7 @@ static void push_stop__takes_a_service_twice(void **state)
     push_free(NULL);
 }
 
-/* ---- files -------------------------------------------------------------------------------------
- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static void start_fails(const struct push_options *o)
 {

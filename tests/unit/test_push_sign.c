@@ -16,8 +16,7 @@
 #include "push_wire.h"
 #include "tekd/err.h"
 
-/* ---- a signer that can be held -----------------------------------------------------------------
- */
+/* ---- a signer that can be held --------------------------------------------------------------- */
 
 static struct {
     pthread_mutex_t lock; /* guards what follows */
@@ -68,8 +67,7 @@ static unsigned entered(void)
     return n;
 }
 
-/* ---- the fixture: our key is not in the files --------------------------------------------------
- */
+/* ---- the fixture: our key is not in the files ------------------------------------------------ */
 
 static int set_up(void **state)
 {
@@ -109,8 +107,7 @@ static bool blocks(void)
     return !signing_is_apart();
 }
 
-/* ---- tests -------------------------------------------------------------------------------------
- */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 static void signing_key__signs_handshakes(void **state)
 {

@@ -31,8 +31,7 @@ static void refuses(struct wire *w, const char *why)
     assert_int_equal(push_server_requests(&w->server), 0);
 }
 
-/* ---- what goes through -------------------------------------------------------------------------
- */
+/* ---- what goes through ----------------------------------------------------------------------- */
 
 static void transfer_start__posts_the_message_and_gives_the_answer(void **state)
 {
@@ -118,8 +117,7 @@ static void transfer_start__knows_no_proxy(void **state)
     assert_int_equal(w->last.status, 200);
 }
 
-/* ---- who is there ------------------------------------------------------------------------------
- */
+/* ---- who is there ---------------------------------------------------------------------------- */
 
 static void transfer_start__says_refused(void **state)
 {
@@ -318,8 +316,7 @@ static void transfer_start__asks_no_crl_of_a_bsas_own_ca(void **state)
     refuses(w, "certificate not enrolled");
 }
 
-/* ---- connections and their target --------------------------------------------------------------
- */
+/* ---- connections and their target ------------------------------------------------------------ */
 
 static void transfer_start__uses_no_connection_of_another_target(void **state)
 {
@@ -359,8 +356,7 @@ static void transfer_start__takes_no_session_up_again(void **state)
     assert_int_equal(push_server_handshakes(&w->server), 1);
 }
 
-/* ---- answers that are none ---------------------------------------------------------------------
- */
+/* ---- answers that are none ------------------------------------------------------------------- */
 
 static void fails_by(struct wire *w, enum push_server_way way, const char *why, bool answered)
 {
@@ -512,8 +508,7 @@ static void transfers_cut__leaves_nothing(void **state)
     assert_int_equal(w->outcomes, 0);
 }
 
-/* ---- URLs --------------------------------------------------------------------------------------
- */
+/* ---- URLs ------------------------------------------------------------------------------------ */
 
 static void fails_with_url(struct wire *w, const char *url, const char *why)
 {

@@ -299,8 +299,7 @@ static void epoch__carries_what_is_open(void **state)
     assert_int_equal(d.epoch, 2);
 }
 
-/* ---- a signer that does not -------------------------------------------------------------------
- */
+/* ---- a signer that does not ------------------------------------------------------------------ */
 
 static void epoch__confirmations_go_on_while_it_cannot_be_closed(void **state)
 {

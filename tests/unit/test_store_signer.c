@@ -662,13 +662,14 @@ static void idle__forgets_messages_beyond_their_window(void **state)
     assert_int_equal(store_call(f->store, STORE_READ, find_message, "old"), 0);
     fake_clock_advance(INT64_C(7300) * 1000000);
     while (store_call(f->store, STORE_READ, find_message, "old") == 0)
-        ;
+        fake_clock_advance(300000); /* while somebody always asks it has its turn by the clock */
     assert_int_equal(store_call(f->store, STORE_READ, find_message, "young"), 0);
     assert_int_equal(store_call(f->store, STORE_READ, get_counts, &counts), 0);
     assert_int_equal(counts.messages, 1);
     fixture_close(f);
     fixture_open(f); /* counted anew */
     do {
+        fake_clock_advance(300000);
         assert_int_equal(store_call(f->store, STORE_READ, get_counts, &counts), 0);
     } while (counts.messages == 0);
     assert_int_equal(counts.messages, 1);

@@ -57,6 +57,21 @@ static void store_close__ends_the_log_under_a_checkpoint(void **state)
     assert_true(fixture_has(f, "urn:x:3"));
 }
 
+static void store_open__says_when_its_configuration_is_another_one(void **state)
+{
+    struct fixture *f = *state;
+
+    for (unsigned i = 0; i < 6; i++) {
+        f->o.config_sha256[0] = (uint8_t)(i / 3); /* three starts with each */
+        fixture_open(f);
+        assert_int_equal(fixture_check_log(f, "config.changed").count, i / 3);
+        if (i == 3)
+            assert_int_equal(fixture_check_log(f, "config.changed").seq,
+                             fixture_check_log(f, "log.started").seq + 1);
+        fixture_close(f);
+    }
+}
+
 static void store_open__says_when_keys_leave(void **state)
 {
     struct fixture *f = *state;
@@ -638,6 +653,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         TEST(store_close__ends_the_log_under_a_checkpoint),
+        TEST(store_open__says_when_its_configuration_is_another_one),
         TEST(store_open__says_when_keys_leave),
         TEST(store_open__adopts_an_unsigned_tail),
         TEST(store_open__says_of_a_crash_without_tail_too),

@@ -1,5 +1,6 @@
 #include <inttypes.h>
 #include <openssl/evp.h>
+#include <openssl/x509_vfy.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,9 @@ void audit_free(struct audit *a)
     for (size_t i = 0; i < a->n_candidates; i++)
         EVP_PKEY_free(a->candidate[i].key);
     manifest_free(a->manifest);
+    X509_STORE_free(a->tsa);
+    free(a->stamp);
+    free(a->cosigned);
     free(a->since);
     free(a->mark);
     free(a->failure);

@@ -5,6 +5,7 @@
 #include "tek-audit.h"
 #include "tekd/enc.h"
 #include "tekd/err.h"
+#include "tekd/timestamp.h"
 
 static const char middle[] = "/tekd/audit/";
 
@@ -125,16 +126,37 @@ static void read_key(struct audit *a, const char *name)
         audit_fail_at(a, name, "keys", "expected it under its key id %s, found it here", hex);
 }
 
+/* The note of an anchor, which may be cosigned; false: there is none, which is said. */
+static bool anchor_note(struct audit *a, const char *name, const struct buf *b,
+                        struct note *ret_note)
+{
+    if (cosigned_is_name(name))
+        return cosigned_read(a, name, b, ret_note);
+    if (note_read(buf_data(b), buf_len(b), ret_note) == 0)
+        return true;
+    audit_fail_at(a, name, "anchor", "expected a note, found something else");
+    return false;
+}
+
+static size_t anchor_max(const char *name)
+{
+    if (stamp_is_name(name))
+        return TIMESTAMP_MAX;
+    return cosigned_is_name(name) ? COSIGN_NOTE_MAX : NOTE_MAX;
+}
+
 static void read_anchor(struct audit *a, const char *name)
 {
-    AUTO(buf) struct buf *b = read_file(a, name, NOTE_MAX);
+    AUTO(buf) struct buf *b = read_file(a, name, anchor_max(name));
     struct note n;
 
     if (!b)
         return;
     check_sum_of(a, name, b);
-    if (note_read(buf_data(b), buf_len(b), &n) < 0)
-        audit_fail_at(a, name, "anchor", "expected a note, found something else");
+    if (stamp_is_name(name))
+        stamp_check(a, name, b);
+    else if (!anchor_note(a, name, b, &n))
+        return;
     else if (a->n_marks == MARKS_MAX)
         audit_fail_at(a, name, "anchor", "expected at most %d anchors, found more", ANCHORS_MAX);
     else

@@ -19,6 +19,10 @@ struct options {
     const char *remember;
     const char *origin;
     const char *peer;
+    const char *tsa;
+    struct ledger_wanted wanted;
+    const char *witness[WITNESSES_MAX];
+    size_t n_witnesses;
     bool first;
     bool ledger;
     bool json;
@@ -27,18 +31,33 @@ struct options {
 
 /* Letters of the long options; those of a subcommand are a string of them. */
 static const struct option long_options[] = {
-    {"key", required_argument, NULL, 'k'},    {"since", required_argument, NULL, 's'},
-    {"first", no_argument, NULL, 'f'},        {"remember", required_argument, NULL, 'r'},
-    {"origin", required_argument, NULL, 'o'}, {"ledger", no_argument, NULL, 'l'},
-    {"peer", required_argument, NULL, 'p'},   {"json", no_argument, NULL, 'j'},
-    {"csv", no_argument, NULL, 'c'},          {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'v'},      {NULL, 0, NULL, 0},
+    {"key", required_argument, NULL, 'k'},
+    {"since", required_argument, NULL, 's'},
+    {"first", no_argument, NULL, 'f'},
+    {"remember", required_argument, NULL, 'r'},
+    {"origin", required_argument, NULL, 'o'},
+    {"ledger", no_argument, NULL, 'l'},
+    {"tsa", required_argument, NULL, 't'},
+    {"witness", required_argument, NULL, 'w'},
+    {"peer", required_argument, NULL, 'p'},
+    {"json", no_argument, NULL, 'j'},
+    {"csv", no_argument, NULL, 'c'},
+    {"bsa", required_argument, NULL, 'B'},
+    {"content", required_argument, NULL, 'C'},
+    {"from", required_argument, NULL, 'F'},
+    {"until", required_argument, NULL, 'U'},
+    {"pending", no_argument, NULL, 'P'},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'v'},
+    {NULL, 0, NULL, 0},
 };
 
 static const char usage[] =
     "usage: tek-audit verify DIR --key PUB [--key PUB]... (--first | --since NOTE)\n"
-    "                        [--origin ORIGIN] [--remember FILE] [--ledger] [--json]\n"
-    "       tek-audit ledger DIR [--json | --csv]\n"
+    "                        [--origin ORIGIN] [--tsa CA] [--witness KEY]...\n"
+    "                        [--remember FILE] [--ledger] [--json]\n"
+    "       tek-audit ledger DIR [--bsa ID] [--content CONTENT-ID] [--from TIME] [--until TIME]\n"
+    "                        [--pending] [--json | --csv]\n"
     "       tek-audit prove DIR MESSAGE-ID [--peer BSA]\n"
     "exit status: 0 done, 1 verification failed or no such message, 2 usage, 3 cannot read\n";
 
@@ -127,6 +146,30 @@ static int run(struct audit *a, const char *dir)
     return a->n_failures > 0 ? STATUS_REFUSED : STATUS_DONE;
 }
 
+static int load_tsa(struct audit *a, const char *path)
+{
+    int r = stamps_read_ca(path, &a->tsa);
+
+    if (r == TEKD_EFORMAT)
+        return complain(STATUS_UNREADABLE, path, "no certificates in PEM");
+    return r < 0 ? complain(STATUS_UNREADABLE, path, tekd_strerror(r)) : STATUS_DONE;
+}
+
+static int load_witnesses(struct audit *a, const struct options *o)
+{
+    for (size_t i = 0; i < o->n_witnesses; i++) {
+        int r = witness_read_key(o->witness[i], &a->witness[i]);
+
+        if (r == TEKD_EFORMAT)
+            return complain(STATUS_UNREADABLE, o->witness[i],
+                            "not a verifier key for cosignatures (NAME+HASH+BASE64)");
+        if (r < 0)
+            return complain(STATUS_UNREADABLE, o->witness[i], tekd_strerror(r));
+    }
+    a->n_witnesses = o->n_witnesses;
+    return STATUS_DONE;
+}
+
 static int prepare_verify(struct audit *a, const char *dir, const struct options *o)
 {
     int status = STATUS_DONE;
@@ -135,6 +178,10 @@ static int prepare_verify(struct audit *a, const char *dir, const struct options
         status = load_key(a, o->key[i]);
     if (status == STATUS_DONE && o->since)
         status = load_since(a, o->since);
+    if (status == STATUS_DONE && o->tsa)
+        status = load_tsa(a, o->tsa);
+    if (status == STATUS_DONE)
+        status = load_witnesses(a, o);
     if (status == STATUS_DONE)
         status = open_dir(dir, &a->dirfd);
     a->origin_wanted = o->origin;
@@ -162,7 +209,7 @@ static int do_verify(char **args, const struct options *o)
     if (status == STATUS_DONE || o->json)
         report_verify(a, form_of(o), stdout);
     if (status == STATUS_DONE && o->ledger && !o->json)
-        report_ledger(a, REPORT_TEXT, stdout);
+        report_ledger(a, NULL, REPORT_TEXT, stdout);
     if (status == STATUS_DONE && o->remember)
         status = remember(a, o->remember);
     return status;
@@ -182,7 +229,7 @@ static int do_ledger(char **args, const struct options *o)
     if (status > STATUS_REFUSED)
         return status;
     report_failures(a, stderr);
-    report_ledger(a, form_of(o), stdout);
+    report_ledger(a, &o->wanted, form_of(o), stdout);
     (void)fputs("tek-audit: no signature was checked: tek-audit verify does\n", stderr);
     return status;
 }
@@ -205,8 +252,8 @@ static const struct command {
     int n_args;
     int (*run)(char **args, const struct options *o);
 } commands[] = {
-    {"verify", "ksfroljh", 1, do_verify},
-    {"ledger", "jch", 1, do_ledger},
+    {"verify", "ksfrotwljh", 1, do_verify},
+    {"ledger", "jchBCFUP", 1, do_ledger},
     {"prove", "ph", 2, do_prove},
 };
 
@@ -218,38 +265,64 @@ static const struct command *command_find(const char *name)
     return NULL;
 }
 
+/* Where the argument of an option goes; NULL: it takes none. */
+static const char **text_of(struct options *o, int letter)
+{
+    const struct {
+        int letter;
+        const char **text;
+    } texts[] = {{'s', &o->since},          {'r', &o->remember},    {'o', &o->origin},
+                 {'p', &o->peer},           {'t', &o->tsa},         {'B', &o->wanted.bsa},
+                 {'C', &o->wanted.content}, {'F', &o->wanted.from}, {'U', &o->wanted.until}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+        if (texts[i].letter == letter)
+            return texts[i].text;
+    return NULL;
+}
+
+static void option_key(struct options *o, const char *path)
+{
+    o->too_many = o->n_keys == BROUGHT_MAX;
+    if (!o->too_many)
+        o->key[o->n_keys++] = path;
+}
+
 static void option_set(struct options *o, int letter, const char *value)
 {
-    switch (letter) {
-    case 'k':
-        o->too_many = o->n_keys == BROUGHT_MAX;
-        if (!o->too_many)
-            o->key[o->n_keys++] = value;
-        break;
-    case 's':
-        o->since = value;
-        break;
-    case 'f':
+    const char **text = text_of(o, letter);
+
+    if (text)
+        *text = value;
+    else if (letter == 'k')
+        option_key(o, value);
+    else if (letter == 'f')
         o->first = true;
-        break;
-    case 'r':
-        o->remember = value;
-        break;
-    case 'o':
-        o->origin = value;
-        break;
-    case 'l':
+    else if (letter == 'l')
         o->ledger = true;
-        break;
-    case 'p':
-        o->peer = value;
-        break;
-    case 'j':
+    else if (letter == 'w')
+        o->witness[o->n_witnesses++] = value;
+    else if (letter == 'j')
         o->json = true;
-        break;
-    default:
+    else if (letter == 'P')
+        o->wanted.pending = true;
+    else
         o->csv = true;
+}
+
+/* Of the ledger's times; says which is none. */
+static bool times_ok(const struct options *o)
+{
+    const char *const times[] = {o->wanted.from, o->wanted.until};
+
+    for (size_t i = 0; i < ARRAY_SIZE(times); i++) {
+        if (!times[i] || ledger_time_ok(times[i]))
+            continue;
+        (void)complain(STATUS_USAGE, times[i],
+                       "no time in UTC as 2026-11-22, 2026-11-22T13:15 or 2026-11-22T13:15:42Z");
+        return false;
     }
+    return true;
 }
 
 static int wrong_usage(void)
@@ -271,13 +344,14 @@ int main(int argc, char **argv)
     if (!c)
         return wrong_usage();
     while ((letter = getopt_long(argc - 1, argv + 1, "", long_options, NULL)) != -1) {
-        if (letter == '?' || !strchr(c->options, letter))
+        if (letter == '?' || !strchr(c->options, letter) ||
+            (letter == 'w' && o.n_witnesses == WITNESSES_MAX))
             return wrong_usage();
         if (letter == 'h')
             return fputs(usage, stdout) < 0 ? STATUS_UNREADABLE : STATUS_DONE;
         option_set(&o, letter, optarg);
     }
-    if (argc - 1 - optind != c->n_args)
+    if (argc - 1 - optind != c->n_args || !times_ok(&o))
         return wrong_usage();
     status = c->run(argv + 1 + optind, &o);
     /* What could not be written was not said. */

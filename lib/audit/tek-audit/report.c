@@ -138,6 +138,55 @@ static void text_release(const struct audit *a, FILE *out)
                   a->counts.early);
 }
 
+/* What somebody else signed over notes of the log. */
+struct attested {
+    const char *name, *json_name, *option;
+    const struct stamp *stamp;
+    size_t n;
+    bool verified; /* by the option */
+};
+
+static struct attested stamps_of(const struct audit *a)
+{
+    return (struct attested){"time stamps", "timestamps", "--tsa",
+                             a->stamp,      a->n_stamps,  a->tsa != NULL};
+}
+
+static struct attested cosigned_of(const struct audit *a)
+{
+    return (struct attested){"cosignatures", "cosignatures", "--witness",
+                             a->cosigned,    a->n_cosigned,  a->n_witnesses > 0};
+}
+
+/* Over the most records; NULL: there is none. */
+static const struct stamp *largest_stamp(const struct attested *t)
+{
+    const struct stamp *found = NULL;
+
+    for (size_t i = 0; i < t->n; i++)
+        if (!found || t->stamp[i].size > found->size)
+            found = &t->stamp[i];
+    return found;
+}
+
+static void text_attested(struct attested t, FILE *out)
+{
+    const struct stamp *s = largest_stamp(&t);
+    char time[ENC_TIME_LEN + 1];
+
+    if (!s && !t.verified)
+        return;
+    (void)fprintf(out, "%s: %zu", t.name, t.n);
+    if (s) {
+        enc_time(s->utc_us, time);
+        (void)fprintf(out, ", the newest of %s over size %" PRIu64, time, s->size);
+    }
+    if (t.verified)
+        (void)fputs("; their signatures are good\n", out);
+    else
+        (void)fprintf(out, "; without %s their signatures were not looked at\n", t.option);
+}
+
 static void text_verify(const struct audit *a, FILE *out)
 {
     const struct counts *c = &a->counts;
@@ -165,6 +214,8 @@ static void text_verify(const struct audit *a, FILE *out)
                   "; records that could not be written: %" PRIu64 "\n",
                   c->teks, c->strangers, c->gaps);
     text_release(a, out);
+    text_attested(stamps_of(a), out);
+    text_attested(cosigned_of(a), out);
     text_spans(a, out);
 }
 
@@ -186,6 +237,22 @@ static void json_release(const struct audit *a, FILE *out)
         (void)fprintf(out, "%s\"%s\":%" PRIu64, k > RELEASE_UNKNOWN ? "," : "", release_name[k],
                       a->counts.starts[k]);
     (void)fputc('}', out);
+}
+
+static void json_attested(struct attested t, FILE *out)
+{
+    char time[ENC_TIME_LEN + 1];
+
+    (void)fprintf(out, ",\"%s_signed\":%s,\"%s\":[", t.json_name, t.verified ? "true" : "false",
+                  t.json_name);
+    for (size_t i = 0; i < t.n; i++) {
+        enc_time(t.stamp[i].utc_us, time);
+        (void)fprintf(out, "%s{\"size\":%" PRIu64 ",\"time\":\"%s\",\"file\":", i > 0 ? "," : "",
+                      t.stamp[i].size, time);
+        put_json(out, t.stamp[i].where);
+        (void)fputc('}', out);
+    }
+    (void)fputc(']', out);
 }
 
 static void json_failures(const struct audit *a, FILE *out)
@@ -225,6 +292,8 @@ static void json_verify(const struct audit *a, FILE *out)
     json_release(a, out);
     json_spans("recovered", &a->recovered, out);
     json_spans("outages", &a->outages, out);
+    json_attested(stamps_of(a), out);
+    json_attested(cosigned_of(a), out);
     json_failures(a, out);
     (void)fputs("}\n", out);
 }
@@ -253,18 +322,18 @@ static const char *const state_name[] = {
 };
 
 /*
- * A row of the ledger: columns of text (s), of numbers (n: absent where there is none) and of true
- * or false (b).  The repeats of an answer, the attempts of a delivery.
+ * A row of the ledger: columns of text (s), of times and numbers (t, n: absent where there is none)
+ * and of true or false (b).  The repeats of an answer, the attempts of a delivery.
  */
-enum { COLUMNS = 13 };
+enum { COLUMN_PEER = 1, COLUMN_CONTENT = 4, COLUMNS = 14 };
 static const char *const column_name[COLUMNS] = {
-    "message_id", "peer", "direction", "state",    "content_id", "key_id",  "kek_id",
-    "time",       "seq",  "repeats",   "attempts", "confirmed",  "attested"};
-static const char column_type[COLUMNS + 1] = "ssssssssnnnnb";
+    "message_id", "peer", "direction", "state",   "content_id", "key_id",    "kek_id",
+    "time",       "done", "seq",       "repeats", "attempts",   "confirmed", "attested"};
+static const char column_type[COLUMNS + 1] = "sssssssstnnnnb";
 
 struct row {
     const char *value[COLUMNS];
-    char time[ENC_TIME_LEN + 1];
+    char time[ENC_TIME_LEN + 1], done[ENC_TIME_LEN + 1];
     char seq[24];
     char repeats[16], attempts[16];
     char confirmed[24];
@@ -295,6 +364,9 @@ static void row_fill(const struct audit *a, uint32_t id, struct row *row)
     const char *peer = pool_text(a->messages, id);
 
     enc_time(m->t_us, row->time);
+    row->done[0] = '\0';
+    if (m->done_us != 0 && state_of(a, m) != STATE_UNKNOWN)
+        enc_time(m->done_us, row->done);
     row_numbers(m, row);
     const char *const values[COLUMNS] = {peer + strlen(peer) + 1,
                                          peer,
@@ -304,6 +376,7 @@ static void row_fill(const struct audit *a, uint32_t id, struct row *row)
                                          pool_text(a->teks, m->tek),
                                          pool_text(a->keks, m->kek),
                                          row->time,
+                                         row->done,
                                          row->seq,
                                          row->repeats,
                                          row->attempts,
@@ -332,7 +405,7 @@ static void row_json(const struct row *row, FILE *out)
 {
     for (size_t i = 0; i < COLUMNS; i++) {
         (void)fprintf(out, "%c\"%s\":", i == 0 ? '{' : ',', column_name[i]);
-        if (column_type[i] == 's')
+        if (column_type[i] == 's' || (column_type[i] == 't' && row->value[i][0]))
             put_json(out, row->value[i]);
         else
             (void)fputs(row->value[i][0] ? row->value[i] : "null", out);
@@ -351,28 +424,50 @@ static void heading(enum report_form form, FILE *out)
     }
 }
 
-void report_ledger(const struct audit *a, enum report_form form, FILE *out)
+static bool is_wanted(const struct audit *a, uint32_t id, const struct ledger_wanted *wanted,
+                      const struct row *row)
+{
+    const struct ledger_line line = {.bsa = row->value[COLUMN_PEER],
+                                     .content = row->value[COLUMN_CONTENT],
+                                     .time = row->time,
+                                     .pending = a->message[id].dir == DIR_PUSH &&
+                                                is_pending(state_of(a, &a->message[id]))};
+
+    return !wanted || ledger_wants(wanted, &line);
+}
+
+static void put_row(const struct row *row, enum report_form form, bool first, FILE *out)
+{
+    switch (form) {
+    case REPORT_TEXT:
+        row_text(row, out);
+        break;
+    case REPORT_CSV:
+        row_csv(row, out);
+        break;
+    case REPORT_JSON:
+        (void)fputs(first ? "" : ",\n", out);
+        row_json(row, out);
+        break;
+    }
+}
+
+void report_ledger(const struct audit *a, const struct ledger_wanted *wanted, enum report_form form,
+                   FILE *out)
 {
     struct row row;
     size_t n = pool_count(a->messages);
+    bool first = true;
 
     heading(form, out);
     if (form == REPORT_JSON)
         (void)fputc('[', out);
     for (uint32_t id = 0; id < n; id++) {
         row_fill(a, id, &row);
-        switch (form) {
-        case REPORT_TEXT:
-            row_text(&row, out);
-            break;
-        case REPORT_CSV:
-            row_csv(&row, out);
-            break;
-        case REPORT_JSON:
-            (void)fputs(id > 0 ? ",\n" : "", out);
-            row_json(&row, out);
-            break;
-        }
+        if (!is_wanted(a, id, wanted, &row))
+            continue;
+        put_row(&row, form, first, out);
+        first = false;
     }
     if (form == REPORT_JSON)
         (void)fputs("]\n", out);

@@ -465,7 +465,7 @@ static void on_sent(struct audit *a, const struct record *r)
         audit_fail(a, "sent", "expected out as in record %" PRIu64 ", found %s", m->seq,
                    str(r, "out"));
     check_release(a, m->seq, promised_signed(a), "its answer was sent");
-    m->sent++;
+    m->done_us = a->t_us;
     m->state = STATE_SENT;
 }
 
@@ -674,6 +674,7 @@ static void on_confirmed(struct audit *a, const struct record *r)
                    str(r, "out"));
     m->state = STATE_CONFIRMED;
     m->confirmed = a->seq;
+    m->done_us = a->t_us;
 }
 
 /* Of what was given up it is recorded, and changes nothing. */
@@ -749,8 +750,7 @@ void rules_apply(struct audit *a, const struct record *r, enum event_id ev)
         handlers[ev](a, r);
 }
 
-/* Pending: it may still come to something by itself. */
-static bool is_pending(enum delivery_state state)
+bool is_pending(enum delivery_state state)
 {
     return state == STATE_PREPARED || state == STATE_IN_FLIGHT || state == STATE_REJECTED ||
            state == STATE_UNKNOWN;

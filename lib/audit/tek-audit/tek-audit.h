@@ -20,6 +20,8 @@
 #include "../audit.h"
 #include "tekd/auto.h"
 #include "tekd/buf.h"
+#include "tekd/cosign.h"
+#include "tekd/ledger.h"
 #include "tekd/merkle.h"
 #include "tekd/note.h"
 #include "tekd/record.h"
@@ -31,6 +33,7 @@
 #define TRUSTED_MAX    8    /* --key, and what log.signkey adds in one epoch */
 #define KEYS_MAX       16   /* files in keys/ */
 #define ANCHORS_MAX    4096 /* files in anchors/ */
+#define WITNESSES_MAX  4    /* --witness */
 #define INSTANCES_MAX  64   /* servers that write one log */
 #define SPANS_MAX      4096 /* outages and recovered ranges that are listed */
 #define MANIFEST_MAX   ((size_t)1024 * 1024)
@@ -122,11 +125,11 @@ struct message {
     uint32_t kek;
     uint64_t attempted; /* seq of the first attempt, NONE before it; in an earlier epoch: BEFORE */
     uint64_t confirmed; /* seq of the confirmation; NONE */
+    int64_t done_us;    /* when it was sent (last), or confirmed; 0: not yet */
     uint32_t repeats;   /* of an answer; of a delivery its attempts */
-    uint32_t sent;
-    uint8_t dir;   /* enum direction */
-    uint8_t state; /* enum delivery_state */
-    bool held;     /* a delivery: whoever prepared or attempted it had promised release: signed */
+    uint8_t dir;        /* enum direction */
+    uint8_t state;      /* enum delivery_state */
+    bool held; /* a delivery: whoever prepared or attempted it had promised release: signed */
 };
 enum direction { DIR_NONE, DIR_PULL, DIR_PUSH };
 enum delivery_state {
@@ -218,6 +221,13 @@ struct mark {
     char where[80];
 };
 
+/* A time stamp or a cosignature over a note of the log. */
+struct stamp {
+    uint64_t size;
+    int64_t utc_us;
+    char where[80];
+};
+
 struct failure {
     const char *check;
     char where[80];
@@ -230,6 +240,9 @@ struct audit {
     const char *origin_wanted; /* --origin; NULL: any */
     bool unsigned_ok;          /* no --key: only what the export says of itself */
     struct note *since;        /* NULL: --first */
+    X509_STORE *tsa;           /* --tsa; NULL: signatures of time stamps are not looked at */
+    struct cosign_key witness[WITNESSES_MAX]; /* --witness; none: of cosignatures neither */
+    size_t n_witnesses;
 
     /* who is trusted: first those of --key, then who came to be; and who may come to be */
     struct known_key trusted[TRUSTED_MAX];
@@ -242,6 +255,10 @@ struct audit {
     uint64_t epoch;
     struct mark *mark; /* sorted by size */
     size_t n_marks, next_mark;
+    struct stamp *stamp;
+    size_t n_stamps, stamp_room;
+    struct stamp *cosigned;
+    size_t n_cosigned, cosigned_room;
 
     /* where reading is */
     struct merkle_range range; /* its size: records read */
@@ -297,6 +314,26 @@ void export_check_sum(struct audit *a, const char *name, const struct merkle_has
 /* "<bsm id>/tekd/audit/" and the epoch.  Errors: TEKD_EFORMAT. */
 int origin_epoch(const char *origin, size_t *ret_prefix_len, uint64_t *ret_epoch);
 
+/* ---- stamps.c: time stamps ---- */
+
+/* The CAs of a PEM file.  Errors: TEKD_EFORMAT, TEKD_EIO, TEKD_ENOMEM. */
+int stamps_read_ca(const char *path, X509_STORE **ret_store);
+/* Whether a file in anchors/ is one. */
+bool stamp_is_name(const char *name);
+/* Compares one with its note; a good one is kept. */
+void stamp_check(struct audit *a, const char *name, const struct buf *answer);
+
+/* ---- cosigned.c: cosignatures of witnesses ---- */
+
+/* A verifier key, or (without '+') the file that holds it.  Errors: TEKD_EFORMAT, those of
+ * file_read(), TEKD_ECRYPTO. */
+int witness_read_key(const char *text, struct cosign_key *ret_key);
+/* Whether a file in anchors/ is a cosigned note. */
+bool cosigned_is_name(const char *name);
+/* Reads the note of one and compares its cosignature; a good one is kept.  False: there is no note,
+ * which is said. */
+bool cosigned_read(struct audit *a, const char *name, const struct buf *b, struct note *ret_note);
+
 /* ---- notes.c: signatures and tree heads ---- */
 
 /* Another --key, which it takes.  Errors: TEKD_ETOOBIG (too many), TEKD_EEXIST, TEKD_ECRYPTO. */
@@ -331,6 +368,8 @@ void rules_finish(struct audit *a);
 bool is_attested(const struct audit *a, uint64_t seq);
 /* What became of a message: a confirmation that is not attested does not count. */
 enum delivery_state state_of(const struct audit *a, const struct message *m);
+/* It may still come to something by itself. */
+bool is_pending(enum delivery_state state);
 
 /* ---- verify.c ---- */
 
@@ -341,7 +380,9 @@ int audit_run(struct audit *a);
 enum report_form { REPORT_TEXT, REPORT_JSON, REPORT_CSV };
 void report_verify(const struct audit *a, enum report_form form, FILE *out);
 void report_failures(const struct audit *a, FILE *out);
-void report_ledger(const struct audit *a, enum report_form form, FILE *out);
+/* wanted: NULL: all. */
+void report_ledger(const struct audit *a, const struct ledger_wanted *wanted, enum report_form form,
+                   FILE *out);
 
 /* ---- prove.c ---- */
 struct prove {

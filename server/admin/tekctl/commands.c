@@ -131,13 +131,19 @@ static const struct command commands[] = {
      .help = "have the log signed as it stands; prints the checkpoint",
      .print = print_checkpoint},
     {.words = "audit ledger",
-     .synopsis = "[--epoch N] [--bsa ID] [--content CONTENT-ID]",
+     .synopsis = "[--epoch N] [--bsa ID] [--content CONTENT-ID] [--from TIME] [--until TIME] "
+                 "[--pending] [--csv]",
      .help = "every Message ID of an epoch, by default the current one, with its answer, or its "
              "delivery and what became of it; a \"?\" marks what no checkpoint covered before a "
-             "crash",
+             "crash; --from and --until: by the time of the answer or preparation, UTC, whole or "
+             "its beginning (2026-11-22, 2026-11-22T13:15); --pending: what may still be confirmed",
      .option = {{"epoch", OPTION_INT, "epoch", false},
                 {"bsa", OPTION_STR, "bsa", false},
-                {"content", OPTION_STR, "content", false}},
+                {"content", OPTION_STR, "content", false},
+                {"from", OPTION_STR, "from", false},
+                {"until", OPTION_STR, "until", false},
+                {"pending", OPTION_YES, "pending", false},
+                {"csv", OPTION_YES, "csv", false}},
      .run = ledger_run},
     {.words = "audit close-epoch",
      .synopsis = "",

@@ -20,6 +20,10 @@
 #define PROGRESS_EVERY 20000 /* records between two progress lines */
 #define SIGNERS_MAX    16    /* keys of one epoch */
 
+#define ANCHOR_OCTETS_MAX 65537 /* and a line end */
+#define ANCHOR_NAME_MAX   54    /* with anchors/ before it 62 */
+#define ANCHOR_LETTERS    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+
 /* A file of the export, hashed while it is written. */
 struct out {
     FILE *f;
@@ -36,6 +40,7 @@ struct export
     uint64_t octets; /* of the records */
     size_t n_signers;
     uint8_t signer[SIGNERS_MAX][4]; /* key ids of the notes' lines */
+    char anchor[ANCHOR_OCTETS_MAX]; /* a file of anchors/ on its way */
     struct deliveries deliveries;
 };
 
@@ -91,8 +96,7 @@ static int write_file(struct export *x, const char *name, const void *data, size
     return out_close(x, &o);
 }
 
-/* ---- the key -----------------------------------------------------------------------------------
- */
+/* ---- the key --------------------------------------------------------------------------------- */
 
 static int write_pem(struct export *x, EVP_PKEY *key, const char *name)
 {
@@ -167,12 +171,11 @@ static int write_keys(struct export *x, const char *origin, const json_t *keys)
     return r;
 }
 
-/* ---- the stream --------------------------------------------------------------------------------
- */
+/* ---- the stream ------------------------------------------------------------------------------ */
 
 static void progress(const struct export *x, uint64_t of)
 {
-    if (isatty(STDERR_FILENO) && x->records % PROGRESS_EVERY == 0)
+    if (isatty(STDERR_FILENO) && (x->records % PROGRESS_EVERY == 0 || x->records == of))
         (void)fprintf(stderr, "\r%llu of %llu records", (unsigned long long)x->records,
                       (unsigned long long)of);
 }
@@ -192,6 +195,28 @@ static int take_note(struct export *x, const char *line, struct out *notes)
     out_write(notes, note, len);
     out_write(notes, "\n", 1);
     return TEKCTL_DONE;
+}
+
+/* A name that leads nowhere else. */
+static bool is_anchor_name(const char *name)
+{
+    size_t len = strlen(name);
+
+    return len > 0 && len <= ANCHOR_NAME_MAX && name[0] != '.' &&
+           strspn(name, ANCHOR_LETTERS) == len;
+}
+
+/* A file of anchors/: its octets and a line end. */
+static int take_anchor(struct export *x, const char *line)
+{
+    char name[sizeof("anchors/") + ANCHOR_NAME_MAX], *end;
+    unsigned long len = strtoul(line + 2, &end, 10);
+
+    if (*end != ' ' || !is_anchor_name(end + 1) || len == 0 || len >= sizeof(x->anchor) ||
+        fread(x->anchor, 1, len + 1, x->session->answer) != len + 1)
+        return TEKCTL_FAILED;
+    (void)snprintf(name, sizeof(name), "anchors/%s", end + 1);
+    return write_file(x, name, x->anchor, len);
 }
 
 /* What is pending at the end has to be known by then: where each delivery's record stands. */
@@ -226,6 +251,13 @@ static int take_record(struct export *x, const char *line, size_t len, struct ou
     return r;
 }
 
+static int take_other(struct export *x, const char *line, struct out *notes)
+{
+    if (strncmp(line, "N ", 2) == 0)
+        return take_note(x, line, notes);
+    return strncmp(line, "A ", 2) == 0 ? take_anchor(x, line) : TEKCTL_FAILED;
+}
+
 static int take_stream(struct export *x, struct out *records, struct out *notes, uint64_t of)
 {
     for (;;) {
@@ -240,7 +272,7 @@ static int take_stream(struct export *x, struct out *records, struct out *notes,
             if (take_record(x, line + 2, len - 2, records) != TEKCTL_DONE)
                 return TEKCTL_FAILED;
             progress(x, of);
-        } else if (strncmp(line, "N ", 2) != 0 || take_note(x, line, notes) != TEKCTL_DONE) {
+        } else if (take_other(x, line, notes) != TEKCTL_DONE) {
             return TEKCTL_FAILED;
         }
     }
@@ -265,8 +297,7 @@ static int write_stream(struct export *x, uint64_t of)
     return r == TEKCTL_DONE ? closed : r;
 }
 
-/* ---- what is pending ---------------------------------------------------------------------------
- */
+/* ---- what is pending ------------------------------------------------------------------------- */
 
 /* The record that stands there in audit.jsonl, with its line end. */
 static int copy_record(FILE *from, uint64_t at, struct out *to)
@@ -315,8 +346,7 @@ static int write_pending(struct export *x)
     return r == TEKCTL_DONE ? closed : r;
 }
 
-/* ---- the directory -----------------------------------------------------------------------------
- */
+/* ---- the directory --------------------------------------------------------------------------- */
 
 static int write_all(struct export *x, const json_t *header)
 {
@@ -408,11 +438,12 @@ int export_run(struct session *s)
 {
     AUTO_JSON json_t *name = json_incref(json_object_get(s->request, "dir"));
     const char *dir = json_string_value(name);
-    struct export x = {.session = s};
+    static struct export x; /* too large for a stack */
     AUTO_JSON json_t *header = NULL;
     AUTO_MEM char *part = NULL;
     int r;
 
+    x.session = s;
     if (access(dir, F_OK) == 0) {
         complain("%s: is there already; an export is a new directory", dir);
         return TEKCTL_FAILED;

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "tekd/err.h"
+#include "tekd/ledger.h"
 
 struct span {
     uint64_t from, to; /* both included */
@@ -19,7 +20,8 @@ struct span {
 
 struct ledger {
     const struct session *session;
-    const json_t *bsa, *content; /* what was asked for; NULL: all */
+    struct ledger_wanted wanted;
+    enum row_form form;
     struct span *recovered;
     size_t n_recovered;
     struct deliveries deliveries;
@@ -41,14 +43,14 @@ static uint64_t number(const struct record *r, const char *key)
     return n;
 }
 
-static bool is_or_any(const json_t *wanted, const char *found)
+static bool is_wanted(const struct ledger *l, const struct record *r, bool pending)
 {
-    return !wanted || strcmp(json_string_value(wanted), found) == 0;
-}
+    const struct ledger_line line = {.bsa = text(r, "peer"),
+                                     .content = text(r, "content"),
+                                     .time = text(r, "t"),
+                                     .pending = pending};
 
-static bool is_wanted(const struct ledger *l, const struct record *r)
-{
-    return is_or_any(l->bsa, text(r, "peer")) && is_or_any(l->content, text(r, "content"));
+    return ledger_wants(&l->wanted, &line);
 }
 
 static bool is_attested(const struct ledger *l, uint64_t seq)
@@ -60,73 +62,47 @@ static bool is_attested(const struct ledger *l, uint64_t seq)
     return true;
 }
 
-/* ---- printing ----------------------------------------------------------------------------------
- */
+/* ---- printing -------------------------------------------------------------------------------- */
 
-static json_t *entry(const struct record *r, const char *state, bool attested)
+static void print(struct ledger *l, struct row *row, const struct record *r)
 {
-    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:b}", "message_id", text(r, "mid"), "bsa",
-                     text(r, "peer"), "direction", text(r, "dir"), "content_id", text(r, "content"),
-                     "key_id", text(r, "keyid"), "kek_id", text(r, "kekid"), "time", text(r, "t"),
-                     "state", state, "attested", attested);
-}
-
-static int print_json(struct ledger *l, json_t *take_entry)
-{
-    AUTO_JSON json_t *e = take_entry;
-
-    if (!e)
-        return TEKCTL_FAILED;
-    (void)fputs(l->n == 0 ? "[\n  " : ",\n  ", stdout);
-    (void)json_dumpf(e, stdout, JSON_COMPACT);
-    return TEKCTL_DONE;
-}
-
-/* What is not attested has a mark behind its state. */
-static void print_row(const struct record *r, const char *state, bool attested)
-{
-    char marked[24];
-
-    (void)snprintf(marked, sizeof(marked), "%s%s", state, attested ? "" : "?");
-    (void)printf("%-28s %-24s %-36s %-12s %-37s %s\n", text(r, "t"), text(r, "peer"),
-                 text(r, "mid"), marked, text(r, "keyid"), text(r, "content"));
-}
-
-static int print_answer(struct ledger *l, const struct record *r)
-{
-    bool attested = is_attested(l, number(r, "seq"));
-    int result = TEKCTL_DONE;
-
-    if (l->session->json)
-        result = print_json(l, entry(r, "answered", attested));
-    else
-        print_row(r, "answered", attested);
+    row->message_id = text(r, "mid");
+    row->bsa = text(r, "peer");
+    row->direction = text(r, "dir");
+    row->content_id = text(r, "content");
+    row->key_id = text(r, "keyid");
+    row->kek_id = text(r, "kekid");
+    row->time = text(r, "t");
+    row_print(row, l->form, l->n == 0);
     l->n++;
-    return result;
 }
 
-static int print_one(struct ledger *l, const struct delivery *d)
+static void print_answer(struct ledger *l, const struct record *r)
 {
-    bool attested = is_attested(l, d->seq) && !d->doubtful;
-    int result = TEKCTL_DONE;
-    json_t *e;
+    struct row row = {.state = "answered",
+                      .attested = is_attested(l, number(r, "seq")),
+                      .confirmed = DELIVERY_NONE,
+                      .done = ""};
 
-    if (l->session->json) {
-        e = entry(d->record, d->state, attested);
-        (void)json_object_set_new(e, "attempts", json_integer(d->attempts));
-        (void)json_object_set_new(
-            e, "confirmed",
-            d->confirmed == DELIVERY_NONE ? json_null() : json_integer((json_int_t)d->confirmed));
-        result = print_json(l, e);
-    } else {
-        print_row(d->record, d->state, attested);
-    }
-    l->n++;
-    return result;
+    if (is_wanted(l, r, false))
+        print(l, &row, r);
 }
 
-/* ---- reading -----------------------------------------------------------------------------------
- */
+/* done: when it was confirmed; empty: it is not. */
+static void print_one(struct ledger *l, const struct delivery *d, const char *done)
+{
+    struct row row = {.state = d->state,
+                      .attested = is_attested(l, d->seq) && !d->doubtful,
+                      .is_delivery = true,
+                      .attempts = d->attempts,
+                      .confirmed = d->confirmed,
+                      .done = done};
+
+    if (is_wanted(l, d->record, d->open))
+        print(l, &row, d->record);
+}
+
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static int add_recovered(struct ledger *l, struct record *take_r)
 {
@@ -151,10 +127,10 @@ static int take_delivery(struct ledger *l, struct record *take_r)
         return result;
     if (d->seq == number(r, "seq")) {
         d->record = TAKE(r);
-        if (!is_wanted(l, d->record))
+        if (!is_wanted(l, d->record, true)) /* it may be pending */
             deliveries_forget(&l->deliveries, d);
     } else if (d->confirmed != DELIVERY_NONE && is_attested(l, d->confirmed)) {
-        result = print_one(l, d);
+        print_one(l, d, text(r, "t"));
         deliveries_forget(&l->deliveries, d);
     }
     return result;
@@ -162,14 +138,11 @@ static int take_delivery(struct ledger *l, struct record *take_r)
 
 static int take_record(struct ledger *l, struct record *take_r)
 {
-    int r = TEKCTL_DONE;
-
     if (strcmp(record_event(take_r), "request.answered") != 0)
         return take_delivery(l, take_r);
-    if (is_wanted(l, take_r))
-        r = print_answer(l, take_r);
+    print_answer(l, take_r);
     record_free(take_r);
-    return r;
+    return TEKCTL_DONE;
 }
 
 typedef int take_fn(struct ledger *l, struct record *take_r);
@@ -249,13 +222,11 @@ static int read_log(struct ledger *l, struct session *s)
 
     if (r != TEKCTL_DONE)
         return r;
-    if (!s->json)
-        (void)printf("%-28s %-24s %-36s %-12s %-37s %s\n", "TIME", "BSA", "MESSAGE-ID", "STATE",
-                     "KEY-ID", "CONTENT-ID");
+    row_heading(l->form);
     r = read_records(l, s, NULL, take_record);
     for (size_t i = 0; i < l->deliveries.n && r == TEKCTL_DONE; i++) {
         if (!l->deliveries.list[i].forgotten)
-            r = print_one(l, &l->deliveries.list[i]);
+            print_one(l, &l->deliveries.list[i], "");
     }
     return r;
 }
@@ -268,19 +239,69 @@ static json_t *take_argument(struct session *s, const char *key)
     return value;
 }
 
-int ledger_run(struct session *s)
+/* What the options ask for; they are ours, and not the server's. */
+struct asked {
+    json_t *bsa, *content, *from, *until, *pending, *csv;
+};
+
+static void asked_take(struct session *s, struct asked *a)
 {
-    AUTO_JSON json_t *bsa = take_argument(s, "bsa"), *content = take_argument(s, "content");
-    struct ledger l = {.session = s, .bsa = bsa, .content = content};
+    *a = (struct asked){.bsa = take_argument(s, "bsa"),
+                        .content = take_argument(s, "content"),
+                        .from = take_argument(s, "from"),
+                        .until = take_argument(s, "until"),
+                        .pending = take_argument(s, "pending"),
+                        .csv = take_argument(s, "csv")};
+}
+
+static void asked_clear(struct asked *a)
+{
+    json_t *const all[] = {a->bsa, a->content, a->from, a->until, a->pending, a->csv};
+
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        json_decref(all[i]);
+}
+
+static bool time_ok(const char *option, const char *time)
+{
+    if (!time || ledger_time_ok(time))
+        return true;
+    complain("--%s: expected a time in UTC as 2026-11-22, 2026-11-22T13:15 or "
+             "2026-11-22T13:15:42Z, found \"%s\"",
+             option, time);
+    return false;
+}
+
+static int list(struct ledger *l, struct session *s)
+{
     int r;
 
+    if (!time_ok("from", l->wanted.from) || !time_ok("until", l->wanted.until))
+        return TEKCTL_USAGE;
     (void)json_object_set_new(s->request, "command", json_string("audit records"));
-    r = read_log(&l, s);
-    deliveries_clear(&l.deliveries);
-    free(l.recovered);
+    r = read_log(l, s);
     if (r != TEKCTL_DONE)
         return r;
-    if (s->json)
-        (void)puts(l.n == 0 ? "[]" : "\n]");
+    row_end(l->form, l->n > 0);
     return fflush(stdout) == 0 ? TEKCTL_DONE : TEKCTL_FAILED;
+}
+
+int ledger_run(struct session *s)
+{
+    struct ledger l = {.session = s};
+    struct asked a;
+    int r;
+
+    asked_take(s, &a);
+    l.wanted = (struct ledger_wanted){.bsa = json_string_value(a.bsa),
+                                      .content = json_string_value(a.content),
+                                      .from = json_string_value(a.from),
+                                      .until = json_string_value(a.until),
+                                      .pending = a.pending != NULL};
+    l.form = s->json ? ROW_JSON : a.csv ? ROW_CSV : ROW_TABLE;
+    r = list(&l, s);
+    deliveries_clear(&l.deliveries);
+    free(l.recovered);
+    asked_clear(&a);
+    return r;
 }

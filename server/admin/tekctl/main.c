@@ -36,8 +36,7 @@ static int usage_of(const struct command *c)
     return TEKCTL_USAGE;
 }
 
-/* ---- options to JSON ---------------------------------------------------------------------------
- */
+/* ---- options to JSON ------------------------------------------------------------------------- */
 
 /* The contents of a file as a JSON string; NULL with a complaint. */
 static json_t *file_json(const char *path)
@@ -187,8 +186,7 @@ static int read_options(struct session *s, int argc, char **argv)
     return read_positionals(s, argc - optind, argv + optind);
 }
 
-/* ---- running -----------------------------------------------------------------------------------
- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static int run_plain(struct session *s)
 {

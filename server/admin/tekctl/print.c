@@ -43,6 +43,27 @@ static void print_anchor(const json_t *a)
     row("", str(a, "file"));
 }
 
+static void print_publisher(const json_t *p)
+{
+    (void)printf("%-14s %s to %s: ", "published", str(p, "by"), str(p, "to"));
+    if (num(p, "size") > 0)
+        (void)printf("size %lld, %s\n", num(p, "size"), str(p, "published"));
+    else
+        (void)puts("nothing since the start");
+    if (yes(p, "failing"))
+        (void)printf("%-14s FAILING since %s, %lld times: %s\n", "", str(p, "failing_since"),
+                     num(p, "failures"), str(p, "reason"));
+}
+
+static void print_published(const json_t *list)
+{
+    size_t i;
+    json_t *p;
+
+    json_array_foreach (list, i, p)
+        print_publisher(p);
+}
+
 static void print_deliveries(const json_t *d)
 {
     const json_t *states = json_object_get(d, "states");
@@ -88,6 +109,7 @@ void print_status(const json_t *r)
                  str(store, "checkpoint_time"));
     print_signers(json_object_get(store, "signers"));
     print_anchor(json_object_get(store, "anchor"));
+    print_published(json_object_get(r, "published"));
     (void)printf("%-14s %lld BSAs, %lld contents, %lld TEKs, %lld messages\n", "store",
                  num(counts, "bsas"), num(counts, "contents"), num(counts, "teks"),
                  num(counts, "messages"));

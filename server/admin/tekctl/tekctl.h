@@ -27,8 +27,7 @@ static inline void tekctl_json_decref(json_t **j)
 }
 #define AUTO_JSON __attribute__((cleanup(tekctl_json_decref)))
 
-/* ---- commands.c --------------------------------------------------------------------------------
- */
+/* ---- commands.c ------------------------------------------------------------------------------ */
 
 /* How an option's argument becomes a value of the request. */
 enum option_kind {
@@ -69,8 +68,7 @@ struct command {
 const struct command *command_find(int argc, char **argv, int *ret_words);
 const struct command *command_at(size_t i);
 
-/* ---- client.c ----------------------------------------------------------------------------------
- */
+/* ---- client.c -------------------------------------------------------------------------------- */
 
 struct session {
     const char *socket;
@@ -92,8 +90,7 @@ void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Ends the connection, so that the session can make another request. */
 void session_end(struct session *s);
 
-/* ---- commands that do more than ask once -------------------------------------------------------
- */
+/* ---- commands that do more than ask once ----------------------------------------------------- */
 
 int list_run(struct session *s);   /* a list, page by page */
 int export_run(struct session *s); /* export.c, ledger.c: a stream */
@@ -104,8 +101,7 @@ int retry_run(struct session *s);
  */
 char *stream_line(FILE *f, size_t *ret_len);
 
-/* ---- deliveries.c ------------------------------------------------------------------------------
- */
+/* ---- deliveries.c ---------------------------------------------------------------------------- */
 
 #define DELIVERY_NONE UINT64_MAX /* a record that there is not */
 
@@ -138,8 +134,24 @@ int deliveries_take(struct deliveries *d, const struct record *r, struct deliver
 void deliveries_forget(struct deliveries *d, struct delivery *take_delivery);
 void deliveries_clear(struct deliveries *d);
 
-/* ---- print.c -----------------------------------------------------------------------------------
- */
+/* ---- row.c: a line of the ledger ------------------------------------------------------------- */
+
+enum row_form { ROW_TABLE, ROW_CSV, ROW_JSON };
+
+struct row {
+    const char *message_id, *bsa, *direction, *state, *content_id, *key_id, *kek_id;
+    const char *time; /* of the answer, or of the preparation */
+    const char *done; /* of the confirmation; empty: there is none */
+    bool attested, is_delivery;
+    uint32_t attempts;  /* of a delivery */
+    uint64_t confirmed; /* by which record; DELIVERY_NONE */
+};
+
+void row_heading(enum row_form form);
+void row_print(const struct row *r, enum row_form form, bool first);
+void row_end(enum row_form form, bool any);
+
+/* ---- print.c --------------------------------------------------------------------------------- */
 
 void print_status(const json_t *result);
 void print_hsm(const json_t *result);

@@ -8,6 +8,7 @@ between records, the life of each delivery, and that a key was sent only under a
 Anything it does not know it refuses.
 """
 
+import base64
 import json
 import os
 import re
@@ -130,6 +131,14 @@ def check_sums(folder):
         need(sha256(read(folder, name)).hexdigest() == digest, f"{name}: another SHA-256")
 
 
+def cosignature_time(line):
+    """Seconds since 1970 of a line of C2SP tlog-cosignature."""
+    found = re.fullmatch("\u2014 [^ +]+ ([A-Za-z0-9+/=]+)", line.decode())
+    octets = base64.b64decode(found[1], validate=True) if found else b""
+    need(len(octets) == 4 + 8 + 64, f"no cosignature: {line!r}")
+    return int.from_bytes(octets[4:12], "big")
+
+
 class Log:
     """A verified log: `records`, `checkpoint`, and what follows from them."""
 
@@ -152,12 +161,13 @@ class Log:
              "checkpoints.txt does not end with the checkpoint")
         need(self.checkpoint.size == len(lines),
              f"{len(lines)} records under a checkpoint of {self.checkpoint.size}")
-        for note in notes + ([since] if since else []):
+        anchors = self._read_anchors(folder)
+        for note in notes + anchors + ([since] if since else []):
             need(note.origin == self.checkpoint.origin, f"origin {note.origin}")
             note.verify(key)
         self.sizes = [n.size for n in notes]
         need(self.sizes == sorted(self.sizes), f"sizes {self.sizes}")
-        self._check_tree(lines, notes + ([since] if since else []))
+        self._check_tree(lines, notes + anchors + ([since] if since else []))
         self.records = []
         for seq, line in enumerate(lines):
             self.records.append(parse(line))
@@ -166,6 +176,28 @@ class Log:
         self._check_life()
         self._check_messages()
         self._check_deliveries()
+
+    def _read_anchors(self, folder):
+        """The notes; of time stamps, that they are over the hash of their note. The time that a
+        cosignature says is kept with its line; who made it is not looked at here."""
+        notes, self.stamps, self.cosigned = [], {}, {}
+        for name in sorted(os.listdir(os.path.join(folder, "anchors"))):
+            octets = read(folder, "anchors", name)
+            if name.endswith(".cosigned"):
+                *lines, line, end = octets.split(b"\n")
+                need(end == b"", f"{name}: the last line has no end")
+                notes.append(Note(b"\n".join(lines) + b"\n"))
+                self.cosigned[name] = notes[-1], cosignature_time(line), line
+                continue
+            if not name.endswith(".tsr"):
+                notes.append(Note(octets))
+                continue
+            note = read(folder, "anchors", name[:-4] + ".note")
+            # sha256, NULL; then the hash: messageImprint of RFC 3161 section 2.4.1
+            imprint = bytes.fromhex("0609608648016503040201" "0500" "0420") + sha256(note).digest()
+            need(imprint in octets, f"{name} is over another note")
+            self.stamps[name] = Note(note)
+        return notes
 
     @staticmethod
     def _check_tree(lines, notes):

@@ -67,8 +67,8 @@ log.heartbeat:
 log.signkey: key
 audit.gap: count kind
 clock.step: delta_us
-config.changed: actor detail
-admin.action: actor uid action detail
+config.changed: actor detail [config] [uid]
+admin.action: actor uid action detail [media] [form] [key_info] [url] [ca]
 tek.generated: keyid content bits kekid [period]
 tek.rewrapped: keyid kekid
 tek.destroyed: keyid actor
@@ -111,14 +111,14 @@ def read_event_table(text: str) -> dict[str, tuple[list[str], list[str]]]:
 EVENTS = read_event_table(EVENTS_TEXT)
 COMMON = ["v", "seq", "t", "inst", "ev"]
 INTEGERS = set("v seq bits period count heartbeat window from to uid period_s lead_s".split())
-BOOLEANS = {"imported", "late"}
+BOOLEANS = {"imported", "late", "key_info"}
 HASH = re.compile(r"[0-9a-f]{64}")
 HASHES = re.compile(r"([0-9a-f]{64}(,[0-9a-f]{64})*)?")
 REF = re.compile(r"([1-9][0-9]{0,15})/(0|[1-9][0-9]{0,15})")
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 SHAPES = {"ref": REF, "after": REF, "dir": re.compile("pull|push"),
           "delta_us": re.compile(r"-?[0-9]+"), "cert": HASH, "out": HASH, "req": HASH,
-          "key": HASH, "config": HASH, "fp": HASH}
+          "key": HASH, "config": HASH, "fp": HASH, "ca": HASH}
 EPOCH_START = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 PAIR = re.compile(
@@ -372,6 +372,93 @@ SUM_LINE = re.compile(rb"([0-9a-f]{64})  ([^\n\\\0]+)\n")
 KEY_NAME = re.compile(r"keys/[0-9a-f]{8}\.pem")
 ANCHOR_NAME = re.compile(r"anchors/(?!\.{1,2}\Z)[^/]+", re.DOTALL)
 FIXED_NAMES = ("audit.jsonl", "checkpoint", "checkpoints.txt", "pending.jsonl")
+
+
+def der(data: bytes) -> tuple[int, bytes, bytes]:
+    """The tag and the contents of the first element of DER, and what is behind it."""
+    if len(data) < 2:
+        raise ValueError("an element cut short")
+    tag, length, start = data[0], data[1], 2
+    if length >= 0x80:
+        start += length & 0x7F
+        length = int.from_bytes(data[2:start], "big")
+    if length > len(data) - start:
+        raise ValueError("an element cut short")
+    return tag, data[start:start + length], data[start + length:]
+
+
+def der_path(data: bytes, *steps: tuple[int, int]) -> bytes:
+    """The contents that a path leads to: each step is a tag, and how many elements are before it."""
+    contents = data
+    for tag, before in steps:
+        rest = contents
+        for _ in range(before):
+            _, _, rest = der(rest)
+        found, contents, _ = der(rest)
+        if found != tag:
+            raise ValueError(f"tag {found:#04x} where {tag:#04x} belongs")
+    return contents
+
+
+COSIGNATURE = re.compile("\u2014 ([^ +\n]+) ([A-Za-z0-9+/]+=*)\n".encode())
+LAST_SECOND = 253402300799  # of the year 9999
+
+
+def parse_cosignature(line: bytes) -> tuple[bytes, bytes, int, bytes]:
+    """Name, key id, time in seconds, signature of a line of C2SP tlog-cosignature."""
+    match = COSIGNATURE.fullmatch(line)
+    blob = strict_base64(match[2]) if match else None
+    if match is None or blob is None or len(blob) != 4 + 8 + 64:
+        raise ValueError("no cosignature line")
+    when = int.from_bytes(blob[4:12], "big")
+    if when > LAST_SECOND:
+        raise ValueError("a time behind the year 9999")
+    return match[1], blob[:4], when, blob[12:]
+
+
+class WitnessKey:
+    """A verifier key: NAME+HASH+BASE64."""
+
+    def __init__(self, text: str) -> None:
+        parts = text.split("+", 2)
+        data = strict_base64(parts[2].encode()) if len(parts) == 3 else None
+        if data is None or len(data) != 33 or data[0] != 4:
+            raise ValueError("no verifier key for cosignatures")
+        self.name = parts[0].encode()
+        self.key_id = hashlib.sha256(self.name + b"\n" + data).digest()[:4]
+        if self.key_id.hex() != parts[1]:
+            raise ValueError("the hash of another key")
+        self.public = ed25519.Ed25519PublicKey.from_public_bytes(data[1:])
+
+    def verifies(self, line: bytes, text: bytes) -> bool:
+        name, key_id, when, signature = parse_cosignature(line)
+        if (name, key_id) != (self.name, self.key_id):
+            return False
+        try:
+            self.public.verify(signature, b"cosignature/v1\ntime %d\n" % when + text)
+        except InvalidSignature:
+            return False
+        return True
+
+
+SHA256_OID = bytes.fromhex("608648016503040201")
+SEQUENCE, OCTETS, OID, INTEGER, EXPLICIT = 0x30, 0x04, 0x06, 0x02, 0xA0
+
+
+def stamped_hash(answer: bytes) -> bytes:
+    """The SHA-256 that a granted TimeStampResp (RFC 3161 section 2.4.2) is over."""
+    if der(answer)[2]:
+        raise ValueError("octets behind it")
+    status = der_path(answer, (SEQUENCE, 0), (SEQUENCE, 0), (INTEGER, 0))
+    if status not in (b"\0", b"\1"):
+        raise ValueError(f"status {status.hex()}")
+    # ContentInfo -> SignedData -> EncapsulatedContentInfo -> TSTInfo
+    info = der_path(answer, (SEQUENCE, 0), (SEQUENCE, 1), (EXPLICIT, 1), (SEQUENCE, 0),
+                    (SEQUENCE, 2), (EXPLICIT, 1), (OCTETS, 0))
+    imprint = der_path(info, (SEQUENCE, 0), (SEQUENCE, 2))
+    if der_path(imprint, (SEQUENCE, 0), (OID, 0)) != SHA256_OID:
+        raise ValueError("a hash that is not SHA-256")
+    return der_path(imprint, (OCTETS, 1))
 
 
 class Export:
@@ -854,12 +941,14 @@ class Summary:
     unattested: list[tuple[int, int]]
     pending: int
     unpromised: int
+    cosigned: int  # notes whose cosignature was verified
 
     def lines(self) -> Iterator[str]:
         yield f"{ascii(self.origin)[1:-1]}: {self.size} records, root {self.root}"
         yield f"notes: {self.notes}; trusted keys: {', '.join(self.trusted_keys)}"
         yield "events: " + ", ".join(f"{name} {n}" for name, n in sorted(self.events.items()))
         yield f"pending deliveries: {self.pending}; left without a promise: {self.unpromised}"
+        yield f"cosignatures verified: {self.cosigned}"
         for first, last in self.unattested:
             yield f"unattested: records {first} to {last}"
         for outage in self.outages:
@@ -870,7 +959,9 @@ class Summary:
 class Verification:
     """Steps 1 to 10 over one export."""
 
-    def __init__(self, folder: str, key: CheckpointKey, since: Optional[bytes]) -> None:
+    def __init__(self, folder: str, key: CheckpointKey, since: Optional[bytes],
+                 witness: Optional[WitnessKey]) -> None:
+        self.witness, self.cosigned = witness, 0
         self.export = Export(folder)
         self.export.check_sums()
         self.ring = KeyRing(key)
@@ -912,9 +1003,41 @@ class Verification:
 
     def _read_anchors(self) -> None:
         for name in self.export.names:
-            if name.startswith("anchors/"):
-                where = file_at(name)
+            if not name.startswith("anchors/"):
+                continue
+            where = file_at(name)
+            if name.endswith(".tsr"):
+                self._check_stamp(name, where)
+            elif name.endswith(".cosigned"):
+                self._expect_at_size(where, self._cosigned(name, where))
+            else:
                 self._expect_at_size(where, parse_note(self.export.small(name), "3", where))
+
+    def _cosigned(self, name: str, where: str) -> Note:
+        """A note and one cosignature, which is verified if there is a key to do it with."""
+        octets = self.export.small(name)
+        end = octets.rfind(b"\n", 0, max(len(octets) - 1, 0)) + 1
+        note, line = parse_note(octets[:end], "3", where), octets[end:]
+        try:
+            parse_cosignature(line)
+        except ValueError as error:
+            raise Refused("3", where, "a cosignature", str(error)) from None
+        if self.witness is not None:
+            require(self.witness.verifies(line, note.text), "3", where,
+                    f"a cosignature of {shown(self.witness.name.decode())}", line)
+            self.cosigned += 1
+        return note
+
+    def _check_stamp(self, name: str, where: str) -> None:
+        """A time stamp is over the note of its name; who signed it is not looked at here."""
+        note = name[:-len(".tsr")] + ".note"
+        require(note in self.export.names, "3", where, f"the note {shown(note)}", "none")
+        wanted = hashlib.sha256(self.export.small(note)).digest()
+        try:
+            found = stamped_hash(self.export.small(name))
+        except ValueError as error:
+            raise Refused("3", where, "a TimeStampResp", str(error)) from None
+        require(found == wanted, "3", where, f"a stamp over {wanted.hex()}", found.hex())
 
     def _read_keys(self) -> None:
         """Keys of the export are candidates only (step 4)."""
@@ -1030,15 +1153,18 @@ class Verification:
             origin, self.checkpoint.size, base64.b64encode(self.checkpoint.root).decode(),
             self.notes_seen, [k.key_id(origin).hex() for k in self.ring.trusted], self.events,
             self.life.outages, self.life.unattested,
-            sum(d.open for d in self.messages.deliveries.values()), self.messages.unpromised)
+            sum(d.open for d in self.messages.deliveries.values()), self.messages.unpromised,
+            self.cosigned)
 
 
-def verify(folder: str, trusted_pem: bytes, since: Optional[bytes] = None) -> Summary:
+def verify(folder: str, trusted_pem: bytes, since: Optional[bytes] = None,
+           witness: Optional[str] = None) -> Summary:
     """Verify the export in `folder`. Raises Refused for the first thing that is wrong, and
-    ValueError if `trusted_pem`, which the caller brings, is no key."""
+    ValueError if `trusted_pem` or `witness`, which the caller brings, is no key."""
     key = CheckpointKey(trusted_pem)
+    cosigner = WitnessKey(witness) if witness is not None else None
     try:
-        return Verification(folder, key, since).run()
+        return Verification(folder, key, since, cosigner).run()
     except OSError as error:
         raise Refused("1", "file " + shown(folder), "readable files", str(error)) from None
 

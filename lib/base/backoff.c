@@ -1,15 +1,9 @@
-#include "internal.h"
+#include "tekd/backoff.h"
 
 #include <sys/random.h>
 
-#include "tekd/clock.h"
-
+#define SECOND_US     INT64_C(1000000)
 #define DOUBLINGS_MAX 20 /* of a second: twelve days */
-
-struct moment moment_now(void)
-{
-    return (struct moment){.mono_us = clock_mono_us(), .utc_us = clock_utc_us()};
-}
 
 int64_t backoff_us(const struct backoff *b, uint32_t n, uint32_t random)
 {

@@ -5,7 +5,10 @@
 
 #include <cmocka.h>
 
-#include "internal.h"
+#include "tekd/auto.h"
+#include "tekd/backoff.h"
+
+#define SECOND_US INT64_C(1000000)
 
 static const struct backoff usual = {.initial_s = 1, .max_s = 60};
 
