@@ -54,7 +54,7 @@ struct push_options {
 /*
  * Turns deliveries that were in flight, and confirmations that no checkpoint covered, into unknown
  * ones (delivery.unknown), then starts.  Errors: TEKD_EINVAL (a file cannot be used; said in the
- * log), TEKD_ENOMEM, those of store_call().
+ * log), TEKD_EDENIED (others may read the key file; also said), TEKD_ENOMEM, those of store_call().
  */
 int push_start(const struct push_options *o, struct push **ret_push);
 /* Reads certificate, key, CA and CRL again; when one does not parse all stay as they were. */

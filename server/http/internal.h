@@ -27,7 +27,6 @@
 #define HTTP_METHOD_MAX   16 /* letters of a method */
 #define HTTP_LOOPS_MAX    16
 #define HTTP_HANDSHAKE_MS 10000 /* a client that does not finish its handshake is closed */
-#define HTTP_CHAIN_MAX    6     /* certificates of a client's chain */
 
 /* ---- tls.c: what certificates, keys, CA and CRL say at one moment ---------------------------- */
 
@@ -49,10 +48,8 @@ const char *tls_recheck(const struct tls *t, X509 *leaf, STACK_OF(X509) * chain)
 /* Why a handshake failed: a static token for logs and records. */
 const char *tls_cause(const SSL *ssl);
 
-/* ---- tls_key.c: the server key --------------------------------------------------------------- */
+/* ---- tls_key.c: the server key in the HSM ---------------------------------------------------- */
 
-/* A PEM file of mode 0600. */
-int tls_key_read(const char *path, EVP_PKEY **ret_key);
 /* A public key whose signatures the signer makes; signer outlives the key. */
 int tls_key_remote(const struct http_signer *signer, EVP_PKEY **ret_key);
 

@@ -1,22 +1,11 @@
 #include "internal.h"
 
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <time.h>
 
 #include "tekd/err.h"
-#include "tekd/log.h"
-
-static int fail(const char *event, const char *file)
-{
-    char text[256];
-
-    ERR_error_string_n(ERR_peek_last_error(), text, sizeof(text));
-    log_event(LOG_ERROR, "tls", event, LOG_STR("file", file), LOG_STR("error", text));
-    ERR_clear_error();
-    return TEKD_EINVAL;
-}
+#include "tekd/pem.h"
 
 static int64_t unix_time(const ASN1_TIME *t)
 {
@@ -30,12 +19,12 @@ static int64_t unix_time(const ASN1_TIME *t)
 static int use_key(SSL_CTX *ctx, const struct http *h)
 {
     EVP_PKEY *key = NULL;
-    int r = h->signer.spki ? tls_key_remote(&h->signer, &key) : tls_key_read(h->key_file, &key);
+    int r = h->signer.spki ? tls_key_remote(&h->signer, &key) : pem_read_key(h->key_file, &key);
 
     if (r < 0)
         return r;
     if (SSL_CTX_use_PrivateKey(ctx, key) != 1 || SSL_CTX_check_private_key(ctx) != 1)
-        r = fail("key-does-not-fit-certificate", h->certificate);
+        r = pem_fail("key-does-not-fit-certificate", h->certificate);
     EVP_PKEY_free(key);
     return r;
 }
@@ -47,23 +36,10 @@ static int use_ca(SSL_CTX *ctx, const char *path)
 
     if (!names || SSL_CTX_load_verify_file(ctx, path) != 1) {
         sk_X509_NAME_pop_free(names, X509_NAME_free);
-        return fail("client-ca-not-read", path);
+        return pem_fail("client-ca-not-read", path);
     }
     SSL_CTX_set_client_CA_list(ctx, names);
     return 0;
-}
-
-static int add_crls(X509_STORE *store, FILE *f)
-{
-    X509_CRL *crl;
-    int n = 0, ok = 1;
-
-    while (ok && (crl = PEM_read_X509_CRL(f, NULL, NULL, NULL))) {
-        ok = X509_STORE_add_crl(store, crl);
-        X509_CRL_free(crl);
-        n++;
-    }
-    return ok && n > 0 && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
 }
 
 /* Of several CRLs of one issuer OpenSSL takes one that has not expired; one without end never does,
@@ -104,34 +80,29 @@ static int64_t crls_good_until(X509_STORE *store)
 /* An expired CRL refuses every peer: that is OpenSSL's check at each handshake. */
 static int use_crl(struct tls *t, const char *path)
 {
-    FILE *f = fopen(path, "re");
-    int ok;
+    BIO *bio = BIO_new_file(path, "r");
+    STACK_OF(X509_CRL) *crls = pem_read_crls(bio);
+    int ok = crls ? 1 : 0;
 
-    if (!f)
-        return fail("crl-not-read", path);
-    ERR_clear_error();
-    ok = add_crls(t->store, f);
-    (void)fclose(f);
+    for (int i = 0; i < sk_X509_CRL_num(crls) && ok; i++)
+        ok = X509_STORE_add_crl(t->store, sk_X509_CRL_value(crls, i));
+    BIO_free(bio);
+    sk_X509_CRL_pop_free(crls, X509_CRL_free);
     if (!ok)
-        return fail("crl-not-read", path);
-    ERR_clear_error();
+        return pem_fail("crl-not-read", path);
     t->crl_next_update_s = crls_good_until(t->store);
     X509_STORE_set_flags(t->store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
     return 0;
 }
 
-/* No resumption: a resumed session would skip the checks of certificate and CRL. */
+/* Only clients with a certificate; no tickets either, which TLS 1.3 would send on its own. */
 static void set_rules(SSL_CTX *ctx)
 {
-    (void)SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
-    (void)SSL_CTX_set_cipher_list(ctx, "ECDHE+AESGCM:ECDHE+CHACHA20");
-    (void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    pem_set_rules(ctx);
     (void)SSL_CTX_set_num_tickets(ctx, 0);
-    (void)SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION |
-                                       SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE);
+    (void)SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE);
     (void)SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
-    SSL_CTX_set_verify_depth(ctx, HTTP_CHAIN_MAX);
     SSL_CTX_set_info_callback(ctx, handshake_info);
 }
 
@@ -141,7 +112,7 @@ static int fill(struct tls *t, const struct http *h)
 
     set_rules(t->ctx);
     if (SSL_CTX_use_certificate_chain_file(t->ctx, h->certificate) != 1)
-        return fail("certificate-not-read", h->certificate);
+        return pem_fail("certificate-not-read", h->certificate);
     t->certificate_not_after_s = unix_time(X509_get0_notAfter(SSL_CTX_get0_certificate(t->ctx)));
     r = use_key(t->ctx, h);
     if (r == 0)
@@ -255,7 +226,7 @@ const char *tls_recheck(const struct tls *t, X509 *leaf, STACK_OF(X509) * chain)
 
     if (ctx && X509_STORE_CTX_init(ctx, t->store, leaf, chain) == 1) {
         (void)X509_STORE_CTX_set_default(ctx, "ssl_client");
-        X509_STORE_CTX_set_depth(ctx, HTTP_CHAIN_MAX);
+        X509_STORE_CTX_set_depth(ctx, PEM_CHAIN_MAX);
         why = X509_verify_cert(ctx) == 1 ? NULL : verify_token(X509_STORE_CTX_get_error(ctx));
     }
     X509_STORE_CTX_free(ctx);

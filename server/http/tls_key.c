@@ -1,64 +1,18 @@
 /*
- * The server's private key: a file, or a key in the HSM behind an EC_KEY whose method asks a
- * callback to sign.  EC_KEY_METHOD is deprecated in OpenSSL 3 in favour of providers, which need
- * ten times the code for the one operation wanted here.
+ * The server's private key in the HSM, behind an EC_KEY whose method asks a callback to sign.
+ * EC_KEY_METHOD is deprecated in OpenSSL 3 in favour of providers, which need ten times the code
+ * for the one operation wanted here.
  */
 #define OPENSSL_SUPPRESS_DEPRECATED
 
 #include "internal.h"
 
-#include <fcntl.h>
 #include <openssl/ec.h>
-#include <openssl/pem.h>
-#include <sys/stat.h>
 
 #include "tekd/err.h"
 #include "tekd/log.h"
 
 #define SIGNATURE_MAX 144 /* DER of ECDSA P-384, with room */
-
-/* Nobody is there to be asked. */
-static int no_passphrase(char *buf, int size, int rwflag, void *arg)
-{
-    (void)buf;
-    (void)size;
-    (void)rwflag;
-    (void)arg;
-    return -1;
-}
-
-int tls_key_read(const char *path, EVP_PKEY **ret_key)
-{
-    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat st;
-    EVP_PKEY *key;
-    FILE *f;
-
-    if (fd < 0 || fstat(fd, &st) < 0) {
-        log_event(LOG_ERROR, "tls", "key-not-read", LOG_STR("file", path));
-        return TEKD_EINVAL;
-    }
-    if (st.st_mode & (S_IRWXG | S_IRWXO)) {
-        log_event(LOG_ERROR, "tls", "key-file-open-to-others", LOG_STR("file", path),
-                  LOG_STR("expected", "mode 0600"));
-        return TEKD_EDENIED;
-    }
-    f = fdopen(fd, "r");
-    if (!f)
-        return TEKD_ENOMEM;
-    (void)TAKE_FD(fd);
-    key = PEM_read_PrivateKey(f, NULL, no_passphrase, NULL);
-    (void)fclose(f);
-    if (!key) {
-        log_event(LOG_ERROR, "tls", "key-not-read", LOG_STR("file", path),
-                  LOG_STR("call", "PEM_read_PrivateKey"));
-        return TEKD_EINVAL;
-    }
-    *ret_key = key;
-    return 0;
-}
-
-/* ---- a key elsewhere ------------------------------------------------------------------------- */
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static EC_KEY_METHOD *method;

@@ -14,6 +14,7 @@
 #include "tekd/clock.h"
 #include "tekd/enc.h"
 #include "tekd/err.h"
+#include "tekd/pem.h"
 
 #define URL_OCTETS    2048
 #define POLL_MS       200    /* the clock is read again at least so often */

@@ -1,5 +1,6 @@
 #include <curl/curl.h>
 #include <errno.h>
+#include <openssl/x509_vfy.h>
 #include <stdio.h>
 #include <string.h>
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "tekd/err.h"
+#include "tekd/pem.h"
 
 #define QUERY_MAX 256
 

@@ -20,6 +20,7 @@
 
 #include "tekd/err.h"
 #include "tekd/https.h"
+#include "tekd/pem.h"
 
 /* ---- targets --------------------------------------------------------------------------------- */
 

@@ -10,8 +10,8 @@
 #include <string.h>
 
 #include "tekd/err.h"
-#include "tekd/https.h"
 #include "tekd/log.h"
+#include "tekd/pem.h"
 
 /* ---- files ----------------------------------------------------------------------------------- */
 

@@ -10,6 +10,7 @@ layers='0 lib/base          tekd/auto.h tekd/backoff.h tekd/buf.h tekd/clock.h t
 1 lib/audit         tekd/cosign.h tekd/ledger.h tekd/merkle.h tekd/note.h tekd/record.h tekd/timestamp.h
 2 pkcs11            tekd/hsm.h
 2 server/store      tekd/store.h
+2 server/tls        tekd/pem.h
 2 server/https      tekd/https.h
 2 server/config     tekd/config.h
 3 server/keys       tekd/keys.h

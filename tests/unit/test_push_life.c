@@ -126,12 +126,17 @@ static void push_stop__takes_a_service_twice(void **state)
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
-static void start_fails(const struct push_options *o)
+static void start_fails_with(int error, const struct push_options *o)
 {
     struct push *p = NULL;
 
-    assert_int_equal(push_start(o, &p), TEKD_EINVAL);
+    assert_int_equal(push_start(o, &p), error);
     assert_null(p);
+}
+
+static void start_fails(const struct push_options *o)
+{
+    start_fails_with(TEKD_EINVAL, o);
 }
 
 static void push_start__wants_files_that_can_be_used(void **state)
@@ -175,7 +180,7 @@ static void push_start__wants_a_key_file_of_nobody_else(void **state)
     (void)snprintf(command, sizeof(command), "cp %s %s && chmod 0644 %s", c->o.key_file, copy,
                    copy);
     assert_int_equal(system(command), 0);
-    start_fails(&o);
+    start_fails_with(TEKD_EDENIED, &o);
     assert_int_equal(unlink(copy), 0);
 }
 

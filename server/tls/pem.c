@@ -1,9 +1,10 @@
+#include "tekd/pem.h"
+
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 
 #include "tekd/err.h"
-#include "tekd/https.h"
 #include "tekd/log.h"
 #include "tekd/secret.h"
 
@@ -101,7 +102,7 @@ int pem_read_key(const char *file, EVP_PKEY **ret_key)
     if (r < 0) {
         log_event(LOG_ERROR, "tls", "key-not-read", LOG_STR("file", file),
                   LOG_STR("error", tekd_strerror(r)));
-        return r == TEKD_ENOMEM ? r : TEKD_EINVAL;
+        return r == TEKD_ENOMEM || r == TEKD_EDENIED ? r : TEKD_EINVAL;
     }
     bio = BIO_new_mem_buf(secret_peek(pem), (int)secret_len(pem));
     *ret_key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
