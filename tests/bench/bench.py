@@ -38,7 +38,7 @@ KNOWN = 10_000
 CONTENT_SEED, REPEAT_SEED = 11, 13
 # TEKs in the store of the full form.
 STORED = 1_000_000
-# Seconds of requests that make the log for --audit: some hundred thousand records.
+# Seconds of requests at a time that make the log for --audit, until it has a million records.
 FILL_S = 20
 WHAT = {
     "a": "(a) raw loop: generate, 2 wraps, destroy",
@@ -288,7 +288,9 @@ class Bench:
     def audit_alone(self):
         instance = self.make()
         self.warm_up(instance)
-        self.load(instance, "making a log", *self.MODES["c"], "--seconds", FILL_S)
+        while (records := audit.status(instance)["store"]["records"]) < audit.MILLION:
+            self.load(instance, f"making a log, {records:,} records so far", *self.MODES["c"],
+                      "--seconds", FILL_S)
         self.audit_part(instance, "small")
 
     # --- the full form: a million requests, a million TEKs ----------------------------------
