@@ -16,8 +16,6 @@
 #include "tekd/err.h"
 #include "tekd/log.h"
 
-enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_HSM = 3, EXIT_IO = 74 };
-
 static const char usage[] =
     "usage: tekd --config FILE [--check]\n"
     "       tekd --sample-config | --version | --help\n"
@@ -93,12 +91,6 @@ static int load_config(struct tekd *t, const char *path)
     return reload_hash_file(path, t->config_sha256);
 }
 
-/* Of an error of the store. */
-static int exit_status(int r)
-{
-    return r == TEKD_EIO || r == TEKD_ETAMPER || r == TEKD_EFULL ? EXIT_IO : EXIT_FAILED;
-}
-
 /* Signals are for the main thread, which waits for them; threads inherit the mask. */
 static void block_signals(sigset_t *ret_set)
 {
@@ -120,7 +112,7 @@ static int final_status(struct tekd *t, int status)
 
     if (error == 0)
         return status;
-    status = exit_status(error);
+    status = status_of(error);
     log_event(LOG_ERROR, "tekd", "ended", LOG_STR("error", tekd_errname(error)),
               LOG_INT("status", status));
     return status;
@@ -148,21 +140,6 @@ static int serve(struct tekd *t, const sigset_t *set)
     }
 }
 
-/*
- * Whether the HSM's workers failed by something that waiting does not mend: a token on which TEKs
- * can be stolen, a signing key that is missing, double or weak, a setting that cannot be right.
- */
-static bool is_refused(const struct hsm_status *s)
-{
-    static const int errors[] = {TEKD_EWEAK, TEKD_EINVAL, TEKD_ENOTFOUND, TEKD_EEXIST};
-
-    for (size_t i = 0; i < ARRAY_SIZE(errors); i++) {
-        if (s->state == HSM_DOWN && s->error == errors[i])
-            return true;
-    }
-    return false;
-}
-
 /* One that is away, or refused the PIN, is waited for while tekd serves 503s. */
 static int start_hsm(struct tekd *t)
 {
@@ -171,7 +148,7 @@ static int start_hsm(struct tekd *t)
     if (setup_hsm(t) < 0)
         return EXIT_FAILED;
     hsm_status_get(t->hsm, &s);
-    if (!is_refused(&s))
+    if (!status_hsm_refused(&s))
         return EXIT_OK;
     log_event(LOG_ERROR, "start", "hsm-refused", LOG_STR("error", tekd_errname(s.error)),
               LOG_STR("reason", s.reason));
@@ -189,10 +166,10 @@ static int start(struct tekd *t)
         return EXIT_FAILED;
     r = setup_store(t);
     if (r < 0)
-        return exit_status(r);
+        return status_of(r);
     for (size_t i = 0; i < ARRAY_SIZE(steps) && !setup_stop_asked(); i++) {
         if (steps[i](t) < 0)
-            return atomic_load(&t->fatal) ? exit_status(atomic_load(&t->fatal)) : EXIT_FAILED;
+            return atomic_load(&t->fatal) ? status_of(atomic_load(&t->fatal)) : EXIT_FAILED;
     }
     return EXIT_OK;
 }
@@ -234,44 +211,6 @@ static int run(struct tekd *t, const sigset_t *set)
     return status;
 }
 
-/* ---- checking -------------------------------------------------------------------------------- */
-
-static void say(const char *what, bool good, const char *detail)
-{
-    (void)printf("%-10s %-4s %s\n", what, good ? "ok" : "BAD", detail);
-}
-
-static int check(struct tekd *t)
-{
-    struct hsm_status hs;
-    struct store_status ss;
-    char text[HSM_TEXT_MAX * 5] = "";
-    int r = setup_hsm(t);
-
-    if (r < 0)
-        return EXIT_FAILED;
-    hsm_status_get(t->hsm, &hs);
-    (void)snprintf(text, sizeof(text), "%s (%s, serial %s) %s", hs.token_label, hs.token_model,
-                   hs.token_serial, hs.reason);
-    say("token", hs.state == HSM_READY, text);
-    if (hs.state == HSM_READY && !hs.prevents_wrap_out)
-        say("token", true, "note: " TEKD_WRAP_OUT);
-    r = setup_store(t);
-    if (r < 0) {
-        say("store", false, tekd_strerror(r));
-        return exit_status(r);
-    }
-    store_status_get(t->store, &ss);
-    (void)snprintf(text, sizeof(text), "%llu records, %llu under a signed checkpoint",
-                   (unsigned long long)ss.records, (unsigned long long)ss.signed_size);
-    say("store", true, text);
-    if (hs.state != HSM_READY)
-        return is_refused(&hs) ? EXIT_FAILED : EXIT_NO_HSM;
-    r = setup_keys(t);
-    say("keys", r == 0, r == 0 ? "the storage KEK and the BSAs' KEKs agree" : tekd_strerror(r));
-    return r < 0 ? EXIT_FAILED : EXIT_OK;
-}
-
 /* A dozen threads, of which some two work at a time, would keep half a megabyte each. */
 #define MALLOC_ARENAS 2
 
@@ -288,7 +227,7 @@ int main(int argc, char **argv)
     block_signals(&set);
     if (load_config(&t, args.config) < 0)
         return EXIT_FAILED;
-    status = args.check ? check(&t) : run(&t, &set);
+    status = args.check ? check_all(&t) : run(&t, &set);
     setup_undo(&t);
     /* A stop writes to the store, too: one that could not is no clean one. */
     return final_status(&t, status);

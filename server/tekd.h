@@ -31,6 +31,9 @@
 /* Files that SIGHUP reads again and the log names: certificate, client_ca, crl. */
 #define TEKD_TLS_FILES 3
 
+/* Exit statuses: see the usage in main.c. */
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_HSM = 3, EXIT_IO = 74 };
+
 struct tekd {
     struct config *config;
     uint8_t config_sha256[32];
@@ -68,6 +71,21 @@ int setup_admin(struct tekd *t);
 /* Whether a SIGTERM or SIGINT waits for the main thread, which blocks both. */
 bool setup_stop_asked(void);
 void setup_undo(struct tekd *t);
+
+/* ---- check.c: --check ------------------------------------------------------------------------ */
+
+/* Prints what it finds; the exit status. */
+int check_all(struct tekd *t);
+
+/* ---- status.c: exit statuses ----------------------------------------------------------------- */
+
+/* Of an error of the store. */
+int status_of(int error);
+/*
+ * Whether the HSM's workers failed by something that waiting does not mend: a token on which TEKs
+ * can be stolen, a signing key that is missing, double or weak, a setting that cannot be right.
+ */
+bool status_hsm_refused(const struct hsm_status *s);
 
 /* ---- probe.c: alive, and ready --------------------------------------------------------------- */
 
