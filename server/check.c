@@ -5,11 +5,41 @@
 
 #include <stdio.h>
 
+#include "tekd/clock.h"
+#include "tekd/enc.h"
 #include "tekd/err.h"
 
 static void say(const char *what, bool good, const char *detail)
 {
     (void)printf("%-10s %-4s %s\n", what, good ? "ok" : "BAD", detail);
+}
+
+/* One that ends before it is used: no BSA takes the certificate, or none is let in by the CRL. */
+static bool is_over(int64_t end_s)
+{
+    return end_s != 0 && end_s <= clock_utc_us() / 1000000;
+}
+
+static int check_tls(struct tekd *t)
+{
+    char text[HSM_TEXT_MAX], end[2][ENC_TIME_LEN + 1] = {"", ""};
+    struct http_ends e;
+    int r = setup_check_tls(t, &e);
+    bool good;
+
+    if (r < 0) {
+        say("tls", false, "see the log above");
+        return EXIT_FAILED;
+    }
+    enc_time(e.certificate_not_after_s * 1000000, end[0]);
+    if (e.crl_next_update_s != 0)
+        enc_time(e.crl_next_update_s * 1000000, end[1]);
+    good = !is_over(e.certificate_not_after_s) && !is_over(e.crl_next_update_s);
+    (void)snprintf(text, sizeof(text), "certificate until %s, %s%s", end[0],
+                   t->config->tls.crl ? "CRL until " : "no CRL",
+                   t->config->tls.crl && end[1][0] == 0 ? "replaced" : end[1]);
+    say("tls", good, text);
+    return good ? EXIT_OK : EXIT_FAILED;
 }
 
 static int check_hsm(struct tekd *t)
@@ -55,14 +85,15 @@ static int check_keys(struct tekd *t)
     return r < 0 ? EXIT_FAILED : EXIT_OK;
 }
 
+/* The log is verified without the token, too. */
 int check_all(struct tekd *t)
 {
-    int hsm = check_hsm(t), store;
+    int tls = check_tls(t), hsm = check_hsm(t), r;
 
     if (!t->hsm)
         return hsm;
-    store = check_store(t); /* verifies without the token, too */
-    if (store != EXIT_OK)
-        return store;
-    return hsm != EXIT_OK ? hsm : check_keys(t);
+    r = check_store(t);
+    if (r == EXIT_OK)
+        r = hsm != EXIT_OK ? hsm : check_keys(t);
+    return r == EXIT_OK ? tls : r;
 }

@@ -46,9 +46,9 @@ static int crl_ready(struct tekd *t, char reason[static HSM_TEXT_MAX])
     struct http_status s;
 
     http_status_get(t->http, &s);
-    if (s.crl_next_update_s == 0 || clock_utc_us() / 1000000 < s.crl_next_update_s)
+    if (s.ends.crl_next_update_s == 0 || clock_utc_us() / 1000000 < s.ends.crl_next_update_s)
         return 0;
-    enc_time(s.crl_next_update_s * 1000000, since);
+    enc_time(s.ends.crl_next_update_s * 1000000, since);
     (void)snprintf(reason, HSM_TEXT_MAX, "the CRL expired at %s and BSAs are refused: %.100s",
                    since, t->config->tls.crl);
     return TEKD_EINVAL;

@@ -323,18 +323,33 @@ static void on_tls_refused(void *arg, const char *cause, const char *addr)
     keys_tls_refused(((struct tekd *)arg)->keys, cause, addr);
 }
 
-static int start_http(struct tekd *t, const struct http_signer *signer)
+/* The signer's key is the one that the certificate names; it is to be freed. */
+static int tls_files(struct tekd *t, struct http_signer *signer, struct http_files *ret_files)
+{
+    const struct config_tls *c = &t->config->tls;
+    unsigned char *der = NULL;
+    int r = 0;
+
+    *signer = (struct http_signer){.sign = tls_sign, .arg = t};
+    *ret_files = (struct http_files){.certificate = c->certificate,
+                                     .key_file = c->key_in_hsm ? NULL : c->key,
+                                     .signer = c->key_in_hsm ? signer : NULL,
+                                     .client_ca = c->client_ca,
+                                     .crl = c->crl};
+    if (c->key_in_hsm)
+        r = certificate_spki(c->certificate, &der, &signer->spki_len);
+    signer->spki = der;
+    return r;
+}
+
+static int start_http(struct tekd *t, const struct http_files *files)
 {
     const struct config *c = t->config;
     struct http_listen listen[CONFIG_LISTEN_MAX];
     const struct http_options o = {
         .listen = listen,
         .n_listen = c->listen_count,
-        .certificate = c->tls.certificate,
-        .key_file = c->tls.key_in_hsm ? NULL : c->tls.key,
-        .signer = *signer,
-        .client_ca = c->tls.client_ca,
-        .crl = c->tls.crl,
+        .files = *files,
         .loops = c->limits.http_threads,
         .connections = c->limits.connections,
         .request_timeout_ms = (int)c->limits.request_timeout_ms,
@@ -353,19 +368,27 @@ static int start_http(struct tekd *t, const struct http_signer *signer)
 
 int setup_http(struct tekd *t)
 {
-    struct http_signer signer = {.sign = tls_sign, .arg = t};
-    unsigned char *der = NULL;
-    int r = 0;
+    struct http_signer signer;
+    struct http_files files;
+    int r = tls_files(t, &signer, &files);
 
-    if (t->config->tls.key_in_hsm) {
-        r = certificate_spki(t->config->tls.certificate, &der, &signer.spki_len);
-        signer.spki = der;
-    }
     reload_begin(t);
     if (r == 0)
-        r = start_http(t, &signer);
-    OPENSSL_free(der);
+        r = start_http(t, &files);
+    OPENSSL_free((void *)(uintptr_t)signer.spki);
     return r < 0 ? failed("http", r) : 0;
+}
+
+int setup_check_tls(struct tekd *t, struct http_ends *ret_ends)
+{
+    struct http_signer signer;
+    struct http_files files;
+    int r = tls_files(t, &signer, &files);
+
+    if (r == 0)
+        r = http_check(&files, ret_ends);
+    OPENSSL_free((void *)(uintptr_t)signer.spki);
+    return r;
 }
 
 int setup_probe(struct tekd *t)

@@ -66,6 +66,8 @@ int setup_push(struct tekd *t);
 int setup_publish(struct tekd *t);
 int setup_front(struct tekd *t);
 int setup_http(struct tekd *t);
+/* The files that setup_http() reads, and how long they are good for. */
+int setup_check_tls(struct tekd *t, struct http_ends *ret_ends);
 int setup_probe(struct tekd *t);
 int setup_admin(struct tekd *t);
 /* Whether a SIGTERM or SIGINT waits for the main thread, which blocks both. */

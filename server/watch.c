@@ -97,8 +97,8 @@ static void watch_certificates(struct tekd *t)
         return;
     t->certificates_next_us = clock_mono_us() + (int64_t)3600 * 1000000;
     http_status_get(t->http, &s);
-    warn_of_end("crl-expires", s.crl_next_update_s, within_s);
-    warn_of_end("certificate-expires", s.certificate_not_after_s, within_s);
+    warn_of_end("crl-expires", s.ends.crl_next_update_s, within_s);
+    warn_of_end("certificate-expires", s.ends.certificate_not_after_s, within_s);
 }
 
 void watch_tick(struct tekd *t)

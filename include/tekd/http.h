@@ -76,19 +76,24 @@ struct http_listen {
 struct http_signer {
     int (*sign)(void *arg, const uint8_t *digest, size_t len, uint8_t *out, size_t *inout_len);
     void *arg;
-    const uint8_t *spki; /* DER of the public key; NULL: the key is in key_file */
+    const uint8_t *spki; /* DER of the public key */
     size_t spki_len;
+};
+
+/* What TLS is made of. */
+struct http_files {
+    const char *certificate;          /* PEM chain */
+    const char *key_file;             /* PEM, mode 0600; NULL with a signer */
+    const struct http_signer *signer; /* NULL: the key is in key_file */
+    const char *client_ca;            /* PEM, one or more */
+    const char *crl;                  /* PEM; NULL: none is checked */
 };
 
 /* Everything is copied. */
 struct http_options {
     const struct http_listen *listen;
     size_t n_listen;
-    const char *certificate; /* PEM chain */
-    const char *key_file;    /* PEM, mode 0600; NULL with a signer */
-    struct http_signer signer;
-    const char *client_ca;   /* PEM, one or more */
-    const char *crl;         /* PEM; NULL: none is checked */
+    struct http_files files;
     unsigned loops;          /* h2o threads */
     unsigned connections;    /* over all loops; more are closed at accept */
     int request_timeout_ms;  /* to read one request, and idle between two */
@@ -104,6 +109,16 @@ struct http_options {
 /* Errors: TEKD_EINVAL (a file does not parse, key and certificate differ; said in the log),
  * TEKD_EIO (address in use…), TEKD_ENOMEM, TEKD_EDENIED (mode of the key file). */
 int http_start(const struct http_options *o, struct http **ret_http);
+
+/* Reads the files as http_start() does, and says how long they are good for; nothing else happens.
+ * Errors: TEKD_EINVAL, TEKD_ENOMEM, TEKD_EDENIED, as there. */
+struct http_ends {
+    int64_t certificate_not_after_s; /* Unix time */
+    /* From then on peers are refused because the CRL of their CA has expired; 0: never, or no CRL
+     * is checked. */
+    int64_t crl_next_update_s;
+};
+int http_check(const struct http_files *f, struct http_ends *ret_ends);
 uint16_t http_port(const struct http *h, size_t listen_index);
 
 /*
@@ -124,10 +139,7 @@ void http_stop(struct http *h);
 /* Numbers for status. */
 struct http_status {
     uint64_t connections, accepted, handshakes_failed, requests, replies, dropped, timed_out;
-    /* Unix time from which on peers are refused because the CRL of their CA has expired; 0: never,
-     * or no CRL is checked. */
-    int64_t crl_next_update_s;
-    int64_t certificate_not_after_s;
+    struct http_ends ends;
 };
 void http_status_get(struct http *h, struct http_status *ret_status);
 

@@ -134,8 +134,8 @@ static json_t *http_part(struct admin *a)
         "{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "connections", number(s.connections), "accepted",
         number(s.accepted), "handshakes_failed", number(s.handshakes_failed), "requests",
         number(s.requests), "replies", number(s.replies), "dropped", number(s.dropped), "timed_out",
-        number(s.timed_out), "crl_next_update", admin_time(s.crl_next_update_s * 1000000),
-        "certificate_not_after", admin_time(s.certificate_not_after_s * 1000000));
+        number(s.timed_out), "crl_next_update", admin_time(s.ends.crl_next_update_s * 1000000),
+        "certificate_not_after", admin_time(s.ends.certificate_not_after_s * 1000000));
 }
 
 static json_t *states_json(const uint64_t count[static STORE_DELIVERY_STATES])

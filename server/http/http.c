@@ -63,15 +63,38 @@ static int dup_if(const char *s, char **ret)
     return s && !*ret ? TEKD_ENOMEM : 0;
 }
 
-static int copy_paths(struct http *h, const struct http_options *o)
+static int copy_paths(struct http *h, const struct http_files *f)
 {
-    int r = dup_if(o->certificate, &h->certificate);
+    int r = dup_if(f->certificate, &h->certificate);
 
     if (r == 0)
-        r = dup_if(o->key_file, &h->key_file);
+        r = dup_if(f->key_file, &h->key_file);
     if (r == 0)
-        r = dup_if(o->client_ca, &h->client_ca);
-    return r < 0 ? r : dup_if(o->crl, &h->crl);
+        r = dup_if(f->client_ca, &h->client_ca);
+    return r < 0 ? r : dup_if(f->crl, &h->crl);
+}
+
+static int copy_signer(struct http *h, const struct http_signer *signer)
+{
+    h->spki = malloc(signer->spki_len);
+    if (!h->spki)
+        return TEKD_ENOMEM;
+    memcpy(h->spki, signer->spki, signer->spki_len);
+    h->signer = *signer;
+    h->signer.spki = h->spki;
+    return 0;
+}
+
+/* What was copied. */
+static int read_files(const struct http *h, uint64_t generation, struct tls **ret_tls)
+{
+    const struct http_files f = {.certificate = h->certificate,
+                                 .key_file = h->key_file,
+                                 .signer = h->spki ? &h->signer : NULL,
+                                 .client_ca = h->client_ca,
+                                 .crl = h->crl};
+
+    return tls_new(&f, generation, ret_tls);
 }
 
 /* Routes with equally long deadlines are of one class: their exchanges stand in one list. */
@@ -97,18 +120,12 @@ static void copy_routes(struct http *h, const struct http_options *o)
 
 static int copy_options(struct http *h, const struct http_options *o)
 {
-    int r = copy_paths(h, o);
+    int r = copy_paths(h, &o->files);
 
+    if (r == 0 && o->files.signer)
+        r = copy_signer(h, o->files.signer);
     if (r < 0)
         return r;
-    h->signer = o->signer;
-    if (o->signer.spki) {
-        h->spki = malloc(o->signer.spki_len);
-        if (!h->spki)
-            return TEKD_ENOMEM;
-        memcpy(h->spki, o->signer.spki, o->signer.spki_len);
-        h->signer.spki = h->spki;
-    }
     h->connections_max = o->connections;
     h->refused = o->refused;
     h->refused_arg = o->refused_arg;
@@ -136,7 +153,7 @@ static void configure(struct http *h, const struct http_options *o)
 
 static int start_loops(struct http *h, const int *fds, size_t n)
 {
-    bool apart = h->signer.spki != NULL; /* a signature blocks: handshakes have their own loop */
+    bool apart = h->spki != NULL; /* a signature blocks: handshakes have their own loop */
     int r = 0;
 
     for (size_t i = 0; i < h->n_loops && r == 0; i++)
@@ -158,6 +175,18 @@ static bool is_sane(const struct http_options *o)
            o->loops <= HTTP_LOOPS_MAX && o->n_routes <= HTTP_ROUTES_MAX;
 }
 
+int http_check(const struct http_files *f, struct http_ends *ret_ends)
+{
+    struct tls *t;
+    int r = tls_new(f, 1, &t);
+
+    if (r < 0)
+        return r;
+    *ret_ends = t->ends;
+    tls_unref(t);
+    return 0;
+}
+
 int http_start(const struct http_options *o, struct http **ret_http)
 {
     int fds[HTTP_LISTEN_MAX] = {0};
@@ -173,7 +202,7 @@ int http_start(const struct http_options *o, struct http **ret_http)
     h->generation = 1;
     r = copy_options(h, o);
     if (r == 0)
-        r = tls_new(h, h->generation, &h->tls);
+        r = read_files(h, h->generation, &h->tls);
     if (r == 0)
         r = open_all(h, o, fds);
     if (r < 0) {
@@ -214,7 +243,7 @@ struct http_loop *http_next_loop(struct http *h)
 int http_reload(struct http *h)
 {
     struct tls *fresh, *old;
-    int r = tls_new(h, atomic_load(&h->generation) + 1, &fresh);
+    int r = read_files(h, atomic_load(&h->generation) + 1, &fresh);
 
     if (r < 0) {
         log_event(LOG_ERROR, "tls", "reload-refused", LOG_STR("kept", "the old files"));
@@ -269,8 +298,7 @@ void http_status_get(struct http *h, struct http_status *ret_status)
         .replies = atomic_load(&h->replies),
         .dropped = atomic_load(&h->dropped),
         .timed_out = atomic_load(&h->timed_out),
-        .crl_next_update_s = t->crl_next_update_s,
-        .certificate_not_after_s = t->certificate_not_after_s,
+        .ends = t->ends,
     };
     tls_unref(t);
 }

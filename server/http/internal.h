@@ -35,12 +35,11 @@ struct tls {
     uint64_t generation;
     SSL_CTX *ctx;
     X509_STORE *store; /* borrowed from ctx: CA and CRL */
-    int64_t crl_next_update_s;
-    int64_t certificate_not_after_s;
+    struct http_ends ends;
 };
 
 /* Reads all files.  Errors: TEKD_EINVAL, TEKD_EDENIED, TEKD_ENOMEM; said in the log. */
-int tls_new(const struct http *h, uint64_t generation, struct tls **ret_tls);
+int tls_new(const struct http_files *f, uint64_t generation, struct tls **ret_tls);
 struct tls *tls_ref(struct tls *t);
 void tls_unref(struct tls *t);
 /* Whether this client would be accepted now; else a static token says why not. */

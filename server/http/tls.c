@@ -16,15 +16,15 @@ static int64_t unix_time(const ASN1_TIME *t)
 
 /* ---- the context ----------------------------------------------------------------------------- */
 
-static int use_key(SSL_CTX *ctx, const struct http *h)
+static int use_key(SSL_CTX *ctx, const struct http_files *f)
 {
     EVP_PKEY *key = NULL;
-    int r = h->signer.spki ? tls_key_remote(&h->signer, &key) : pem_read_key(h->key_file, &key);
+    int r = f->signer ? tls_key_remote(f->signer, &key) : pem_read_key(f->key_file, &key);
 
     if (r < 0)
         return r;
     if (SSL_CTX_use_PrivateKey(ctx, key) != 1 || SSL_CTX_check_private_key(ctx) != 1)
-        r = pem_fail("key-does-not-fit-certificate", h->certificate);
+        r = pem_fail("key-does-not-fit-certificate", f->certificate);
     EVP_PKEY_free(key);
     return r;
 }
@@ -90,7 +90,7 @@ static int use_crl(struct tls *t, const char *path)
     sk_X509_CRL_pop_free(crls, X509_CRL_free);
     if (!ok)
         return pem_fail("crl-not-read", path);
-    t->crl_next_update_s = crls_good_until(t->store);
+    t->ends.crl_next_update_s = crls_good_until(t->store);
     X509_STORE_set_flags(t->store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
     return 0;
 }
@@ -106,24 +106,25 @@ static void set_rules(SSL_CTX *ctx)
     SSL_CTX_set_info_callback(ctx, handshake_info);
 }
 
-static int fill(struct tls *t, const struct http *h)
+static int fill(struct tls *t, const struct http_files *f)
 {
     int r;
 
     set_rules(t->ctx);
-    if (SSL_CTX_use_certificate_chain_file(t->ctx, h->certificate) != 1)
-        return pem_fail("certificate-not-read", h->certificate);
-    t->certificate_not_after_s = unix_time(X509_get0_notAfter(SSL_CTX_get0_certificate(t->ctx)));
-    r = use_key(t->ctx, h);
+    if (SSL_CTX_use_certificate_chain_file(t->ctx, f->certificate) != 1)
+        return pem_fail("certificate-not-read", f->certificate);
+    t->ends.certificate_not_after_s =
+        unix_time(X509_get0_notAfter(SSL_CTX_get0_certificate(t->ctx)));
+    r = use_key(t->ctx, f);
     if (r == 0)
-        r = use_ca(t->ctx, h->client_ca);
+        r = use_ca(t->ctx, f->client_ca);
     t->store = SSL_CTX_get_cert_store(t->ctx);
-    if (r == 0 && h->crl)
-        r = use_crl(t, h->crl);
+    if (r == 0 && f->crl)
+        r = use_crl(t, f->crl);
     return r;
 }
 
-int tls_new(const struct http *h, uint64_t generation, struct tls **ret_tls)
+int tls_new(const struct http_files *f, uint64_t generation, struct tls **ret_tls)
 {
     struct tls *t = calloc(1, sizeof(*t));
     int r;
@@ -133,7 +134,7 @@ int tls_new(const struct http *h, uint64_t generation, struct tls **ret_tls)
     t->refs = 1;
     t->generation = generation;
     t->ctx = SSL_CTX_new(TLS_server_method());
-    r = t->ctx ? fill(t, h) : TEKD_ENOMEM;
+    r = t->ctx ? fill(t, f) : TEKD_ENOMEM;
     if (r < 0) {
         tls_unref(t);
         return r;

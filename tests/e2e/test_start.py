@@ -1,10 +1,12 @@
 """What ends a start, and what does not: faults that waiting mends and faults that it does not."""
 
 import os
+import re
+import shutil
 
 import pytest
 
-from harness import procs
+from harness import pki, procs
 from harness.procs import run, wait_until
 from harness.programs import program, softhsm, tool
 
@@ -19,6 +21,45 @@ def forget_key(tekd, label):
         run([tool("pkcs11-tool"), "--module", softhsm(), "--token-label", "tekd", "--login", "--pin",
              tekd.template.pin, "--delete-object", "--type", kind, "--label", label],
             env={**os.environ, "SOFTHSM2_CONF": tekd.path("softhsm2.conf")})
+
+
+def tls_line(done):
+    return re.search("^tls .*", done.stdout, re.M)[0]
+
+
+def test_check_says_how_long_certificate_and_crl_are_good_for(new_tekd):
+    done = check(new_tekd())
+    assert done.returncode == 0, done
+    time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
+    assert re.fullmatch(f"tls +ok +certificate until {time}, CRL until {time}", tls_line(done))
+    # The token, the store and the keys have a line each as well.
+    assert [line.split()[:2] for line in done.stdout.splitlines() if "note:" not in line] == [
+        ["tls", "ok"], ["token", "ok"], ["store", "ok"], ["keys", "ok"]]
+
+
+def test_check_reads_the_certificate_of_a_key_in_the_hsm(new_tekd):
+    done = check(new_tekd(tls={"certificate": "pki/tekd-tls.crt",
+                               "key": "pkcs11:object=tekd-tls"}))
+    assert done.returncode == 0 and tls_line(done).split()[1] == "ok", done
+
+
+@pytest.mark.parametrize("spoil, why", [
+    (lambda t: t.template.ca.write_crl(t.path("pki", "ca.crl"), -2 * pki.DAY, -pki.DAY),
+     "CRL until"),
+    (lambda t: os.chmod(t.path("pki", "tekd.key"), 0o640), "file-not-private"),
+    (lambda t: shutil.copy(t.path("pki", "bsa-1.key"), t.path("pki", "tekd.key")),
+     "key-does-not-fit-certificate"),
+    (lambda t: os.truncate(t.path("pki", "ca.crt"), 0), "client-ca-not-read"),
+    (lambda t: os.unlink(t.path("pki", "ca.crl")), "crl-not-read"),
+], ids=["expired-crl", "open-key", "other-key", "no-ca", "no-crl"])
+def test_check_finds_tls_files_that_will_not_do(new_tekd, spoil, why):
+    """The rest is looked at nevertheless."""
+    tekd = new_tekd()
+    spoil(tekd)
+    done = check(tekd)
+    assert done.returncode == 1, done
+    assert tls_line(done).split()[1] == "BAD" and why in done.stdout + done.stderr, done
+    assert re.search("^keys +ok", done.stdout, re.M), done
 
 
 @pytest.mark.parametrize("settings, why", [

@@ -23,7 +23,8 @@
 void http_status_get(struct http *h, struct http_status *ret_status)
 {
     assert_null(h);
-    *ret_status = (struct http_status){.connections = 3, .certificate_not_after_s = 1800000000};
+    *ret_status =
+        (struct http_status){.connections = 3, .ends.certificate_not_after_s = 1800000000};
 }
 
 int push_status_get(struct push *p, struct push_status *ret_status)

@@ -147,10 +147,10 @@ void fixture_setup(struct fixture *f, struct fixture_setup *ret_setup)
         .listen = {.address = "127.0.0.1"},
         .route = {post, post, post},
         .o = {.n_listen = 1,
-              .certificate = pki_path(p, "server.crt"),
-              .key_file = pki_path(p, "server.key"),
-              .client_ca = pki_path(p, "ca.crt"),
-              .crl = pki_path(p, "ca.crl"),
+              .files = {.certificate = pki_path(p, "server.crt"),
+                        .key_file = pki_path(p, "server.key"),
+                        .client_ca = pki_path(p, "ca.crt"),
+                        .crl = pki_path(p, "ca.crl")},
               .loops = 2,
               .connections = 64,
               .request_timeout_ms = 60000,
@@ -172,9 +172,10 @@ void fixture_use_signer(struct fixture *f, struct fixture_setup *s)
     int len = i2d_PUBKEY(f->pki->server.key, &s->spki);
 
     need(len > 0);
-    s->o.key_file = NULL;
-    s->o.signer =
+    s->signer =
         (struct http_signer){.sign = on_sign, .arg = f, .spki = s->spki, .spki_len = (size_t)len};
+    s->o.files.key_file = NULL;
+    s->o.files.signer = &s->signer;
 }
 
 int fixture_start(struct fixture *f, struct fixture_setup *s)

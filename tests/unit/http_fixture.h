@@ -42,6 +42,7 @@ struct fixture_setup {
     struct http_listen listen;
     struct http_route route[3]; /* POST; of the other path GET (65 s, gone), PUT (1 s) */
     unsigned char *spki;
+    struct http_signer signer;
 };
 void fixture_setup(struct fixture *f, struct fixture_setup *ret_setup);
 /* The server's key by a signer of the fixture instead of the file. */

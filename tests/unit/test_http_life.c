@@ -29,7 +29,7 @@ static int start_with(struct fixture *f, void (*change)(struct fixture *f, struc
 
 static void no_certificate(struct fixture *f, struct fixture_setup *s)
 {
-    s->o.certificate = pki_path(f->pki, "none.crt");
+    s->o.files.certificate = pki_path(f->pki, "none.crt");
 }
 
 static void other_key(struct fixture *f, struct fixture_setup *s)
@@ -60,12 +60,12 @@ static void locked_key(struct fixture *f, struct fixture_setup *s)
 static void no_ca(struct fixture *f, struct fixture_setup *s)
 {
     pki_renew_server(f->pki);
-    s->o.client_ca = pki_path(f->pki, "none.crt");
+    s->o.files.client_ca = pki_path(f->pki, "none.crt");
 }
 
 static void no_crl(struct fixture *f, struct fixture_setup *s)
 {
-    s->o.crl = pki_path(f->pki, "none.crl");
+    s->o.files.crl = pki_path(f->pki, "none.crl");
 }
 
 static void bad_address(struct fixture *f, struct fixture_setup *s)
@@ -93,6 +93,29 @@ static void http_start__refuses_what_cannot_serve(void **state)
     assert_int_equal(start_with(f, no_crl), TEKD_EINVAL);
     assert_int_equal(start_with(f, bad_address), TEKD_EINVAL);
     assert_int_equal(start_with(f, no_loops), TEKD_EINVAL);
+    fixture_free(f);
+}
+
+static void http_check__reads_what_the_start_would(void **state)
+{
+    struct fixture *f = fixture_new();
+    struct fixture_setup s;
+    struct http_ends e;
+
+    (void)state;
+    fixture_setup(f, &s);
+    assert_int_equal(http_check(&s.o.files, &e), 0);
+    assert_true(e.certificate_not_after_s > time(NULL));
+    assert_true(e.crl_next_update_s > time(NULL));
+    s.o.files.crl = NULL;
+    assert_int_equal(http_check(&s.o.files, &e), 0);
+    assert_int_equal(e.crl_next_update_s, 0);
+    open_key(f, &s);
+    fixture_setup(f, &s);
+    assert_int_equal(http_check(&s.o.files, &e), TEKD_EDENIED);
+    other_key(f, &s);
+    fixture_setup(f, &s);
+    assert_int_equal(http_check(&s.o.files, &e), TEKD_EINVAL);
     fixture_free(f);
 }
 
@@ -227,6 +250,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(http_start__refuses_what_cannot_serve),
+        cmocka_unit_test(http_check__reads_what_the_start_would),
         FIXTURE_TEST(http_start__refuses_a_port_in_use),
         FIXTURE_TEST(http_stop__lets_requests_under_way_end),
         FIXTURE_TEST(http_drain__leaves_polls_to_their_holder),

@@ -240,7 +240,7 @@ static void http_reload__an_expired_crl_refuses_everybody(void **state)
     assert_true(alert_of(fixture_connect(f)) >= 0);
     assert_string_equal(fixture_wait_cause(f, 2), "crl-expired");
     http_status_get(f->http, &s);
-    assert_true(s.crl_next_update_s < time(NULL));
+    assert_true(s.ends.crl_next_update_s < time(NULL));
 }
 
 static void http_reload__keeps_the_old_files_when_one_is_broken(void **state)
@@ -288,8 +288,9 @@ static void http_status__says_when_files_end(void **state)
     struct http_status s;
 
     http_status_get(f->http, &s);
-    assert_true(s.crl_next_update_s > time(NULL) && s.crl_next_update_s <= time(NULL) + 86400);
-    assert_true(s.certificate_not_after_s > time(NULL));
+    assert_true(s.ends.crl_next_update_s > time(NULL) &&
+                s.ends.crl_next_update_s <= time(NULL) + 86400);
+    assert_true(s.ends.certificate_not_after_s > time(NULL));
 }
 
 /* What the status says of the CRLs in the file, and whether a client is served. */
@@ -301,7 +302,7 @@ static void assert_crl(struct fixture *f, bool is_served, int64_t least, int64_t
 
     assert_int_equal(http_reload(f->http), 0);
     http_status_get(f->http, &s);
-    assert_in_range(s.crl_next_update_s, least, most);
+    assert_in_range(s.ends.crl_next_update_s, least, most);
     c = fixture_connect(f);
     if (!is_served) {
         assert_true(alert_of(c) >= 0);

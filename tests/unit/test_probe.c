@@ -95,7 +95,7 @@ static void probe_get__says_that_the_crl_has_expired(void **state)
 {
     (void)state;
     fake_clock_set_utc(NOW_S * 1000000);
-    parts.http.crl_next_update_s = NOW_S + 1;
+    parts.http.ends.crl_next_update_s = NOW_S + 1;
     assert_answer("/readyz", 200, "ready\n");
     fake_clock_advance(999999);
     assert_answer("/readyz", 200, "ready\n");
@@ -104,21 +104,21 @@ static void probe_get__says_that_the_crl_has_expired(void **state)
                   "not ready: the CRL expired at 2026-11-22T13:15:42.000000Z and BSAs are refused: "
                   "/etc/tekd/ca.crl\n");
     assert_answer("/healthz", 200, "alive\n");
-    parts.http.crl_next_update_s = NOW_S + 3600; /* after a reload */
+    parts.http.ends.crl_next_update_s = NOW_S + 3600; /* after a reload */
     assert_answer("/readyz", 200, "ready\n");
 }
 
 static void probe_get__without_a_crl_needs_none(void **state)
 {
     (void)state;
-    parts.http.crl_next_update_s = 0;
+    parts.http.ends.crl_next_update_s = 0;
     assert_answer("/readyz", 200, "ready\n");
 }
 
 static void probe_get__says_first_what_is_worse(void **state)
 {
     (void)state;
-    parts.http.crl_next_update_s = 1;
+    parts.http.ends.crl_next_update_s = 1;
     parts.keys.bound = false;
     parts.store_ready = TEKD_EFULL;
     parts.store_reason = "no space";
@@ -143,7 +143,7 @@ static void probe_ready__cuts_long_reasons(void **state)
     assert_int_equal(probe_ready(&t, reason), TEKD_EHSM);
     assert_memory_equal(reason, "the KEKs are not bound: xxxxxx", 30);
     parts.keys.bound = true;
-    parts.http.crl_next_update_s = 1;
+    parts.http.ends.crl_next_update_s = 1;
     memset(path, 'x', sizeof(path) - 1);
     path[sizeof(path) - 1] = '\0';
     assert_int_equal(probe_ready(&t, reason), TEKD_EINVAL);

@@ -166,15 +166,15 @@ static void watch_tick__warns_a_week_before_crl_and_certificate_end(void **state
 {
     struct tekd *t = *state;
 
-    parts.http.crl_next_update_s = NOW_S + 7 * DAY_S + 60;
-    parts.http.certificate_not_after_s = NOW_S + 30 * DAY_S;
+    parts.http.ends.crl_next_update_s = NOW_S + 7 * DAY_S + 60;
+    parts.http.ends.certificate_not_after_s = NOW_S + 30 * DAY_S;
     watch_tick(t);
     assert_false(parts_logged("event="));
     fake_clock_advance(HOUR_US);
     watch_tick(t);
     assert_true(parts_logged("warn tls event=crl-expires seconds_left=601260"));
     assert_false(parts_logged("certificate-expires"));
-    parts.http.certificate_not_after_s = NOW_S - 1;
+    parts.http.ends.certificate_not_after_s = NOW_S - 1;
     watch_tick(t);
     assert_false(parts_logged("certificate-expires")); /* once an hour */
     fake_clock_advance(HOUR_US);
