@@ -4,6 +4,7 @@
 #include "sqlite.h"
 
 #include <assert.h>
+#include <sys/stat.h>
 
 #include "tekd/err.h"
 #include "tekd/log.h"
@@ -88,22 +89,53 @@ static void rollback(struct db *db)
         (void)sqlite3_exec(sqlite_of(db)->handle, "ROLLBACK", NULL, NULL, NULL);
 }
 
-/* A file without a name can be written and synced, and is gone with this process. */
-static int check_place(struct sqlite *d)
+/* SQLite keeps no eye on this one, which it has from its first read until it closes. */
+static bool wal_has_moved(struct sqlite *d)
 {
-    int moved = 0;
+    struct stat st;
 
-    (void)sqlite3_file_control(d->handle, NULL, SQLITE_FCNTL_HAS_MOVED, &moved);
-    if (moved == 0)
-        return 0;
-    log_event(LOG_ERROR, "store", "database-gone", LOG_STR("path", d->path),
+    if (stat(d->wal_path, &st) < 0)
+        return true;
+    if (d->wal_inode == 0)
+        d->wal_inode = st.st_ino;
+    return st.st_ino != d->wal_inode;
+}
+
+static int gone(const char *path)
+{
+    log_event(LOG_ERROR, "store", "database-gone", LOG_STR("path", path),
               LOG_STR("what", "the file was deleted or moved, or another one stands in its place"));
     return TEKD_EIO;
 }
 
+/* What was committed is in the file that is open still: into the database with it. */
+static int save_wal(struct db *db)
+{
+    struct sqlite *d = sqlite_of(db);
+    int code;
+
+    rollback(db);
+    code = sqlite3_wal_checkpoint_v2(d->handle, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    if (code != SQLITE_OK)
+        (void)sqlite_failed(d->handle, "sqlite3_wal_checkpoint_v2", code);
+    return gone(d->wal_path);
+}
+
+/* A file without a name can be written and synced, and is gone with this process. */
+static int check_place(struct db *db)
+{
+    struct sqlite *d = sqlite_of(db);
+    int moved = 0;
+
+    (void)sqlite3_file_control(d->handle, NULL, SQLITE_FCNTL_HAS_MOVED, &moved);
+    if (moved != 0)
+        return gone(d->path);
+    return wal_has_moved(d) ? save_wal(db) : 0;
+}
+
 static int commit(struct db *db)
 {
-    int r = check_place(sqlite_of(db));
+    int r = check_place(db);
 
     if (r == 0)
         r = run(sqlite_of(db), sqlite_of(db)->commit);

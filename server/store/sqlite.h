@@ -5,6 +5,7 @@
 #define STORE_SQLITE_H
 
 #include <sqlite3.h>
+#include <sys/types.h>
 
 #include "driver.h"
 
@@ -13,6 +14,8 @@ struct sqlite {
     sqlite3 *handle;
     int wal_pages; /* in the WAL after the last commit */
     char *path;
+    char *wal_path;
+    ino_t wal_inode; /* of the file that is open; 0: not looked at yet */
     sqlite3_stmt *begin, *commit, *savepoint, *release, *to_savepoint;
     sqlite3_stmt *statement[DB_STATEMENT_COUNT]; /* prepared when first used */
 };

@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
-#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -167,7 +166,17 @@ void sqlite_close(struct db *db)
         (void)sqlite3_finalize(d->statement[i]);
     (void)sqlite3_close(d->handle);
     free(d->path);
+    free(d->wal_path);
     free(d);
+}
+
+static int name_files(struct sqlite *d, const char *path)
+{
+    d->path = strdup(path);
+    if (d->path != NULL && asprintf(&d->wal_path, "%s-wal", path) >= 0)
+        return 0;
+    d->wal_path = NULL; /* asprintf() leaves anything there */
+    return TEKD_ENOMEM;
 }
 
 int sqlite_open(const struct db_options *o, struct db **ret_db)
@@ -182,9 +191,9 @@ int sqlite_open(const struct db_options *o, struct db **ret_db)
     d->base.driver = &db_sqlite;
     db = (struct db *)(void *)d;
     (void)pthread_once(&once, configure_once);
-    d->path = strdup(o->path);
-    if (d->path == NULL)
-        return TEKD_ENOMEM;
+    r = name_files(d, o->path);
+    if (r < 0)
+        return r;
     r = make_file(o->path);
     if (r < 0)
         return r;
@@ -278,15 +287,13 @@ int sqlite_tidy(struct db *db, bool idle)
 
 uint64_t sqlite_octets(struct db *db)
 {
-    static const char *const suffixes[] = {"", "-wal"};
+    const char *const paths[] = {sqlite_of(db)->path, sqlite_of(db)->wal_path};
     uint64_t sum = 0;
 
-    for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
-        char path[PATH_MAX];
+    for (size_t i = 0; i < ARRAY_SIZE(paths); i++) {
         struct stat st;
-        int n = snprintf(path, sizeof(path), "%s%s", sqlite_of(db)->path, suffixes[i]);
 
-        if (n > 0 && (size_t)n < sizeof(path) && stat(path, &st) == 0)
+        if (stat(paths[i], &st) == 0)
             sum += (uint64_t)st.st_size;
     }
     return sum;

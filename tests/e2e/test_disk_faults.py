@@ -192,17 +192,32 @@ def replace(path):
     os.rename(path + ".copy", path)
 
 
+@pytest.mark.parametrize("file", ["tekd.db", "tekd.db-wal"])
 @pytest.mark.parametrize("take_away", [os.unlink, replace, lambda p: os.rename(p, p + ".moved")],
                          ids=["deleted", "replaced", "moved"])
-def test_a_database_that_is_taken_away_ends_the_server(stage, take_away):
+def test_a_database_that_is_taken_away_ends_the_server(stage, take_away, file):
     """What is written to a file without a name is gone with the process: no key is given for it."""
     tekd, script = stage.tekd, Script(stage)
     tekd.start()
     assert script.ask("before", "urn:x") == 200
-    take_away(tekd.path("tekd.db"))
+    take_away(tekd.path(file))
     assert script.ask("lost", "urn:lost") in (503, None)
     assert tekd.wait_end(END_S) == STORE_FAILED
-    assert_said(tekd, "error store event=database-gone path=.*tekd.db")
+    assert_said(tekd, f"error store event=database-gone path=.*{file} ")
+
+
+def test_what_was_in_a_log_that_is_deleted_is_saved(stage):
+    """SQLite's write-ahead log: what was committed was in no other file."""
+    tekd, script = stage.tekd, Script(stage)
+    tekd.start()
+    for i in range(20):
+        assert script.ask(f"before-{i}", f"urn:{i}") == 200
+    os.unlink(tekd.path("tekd.db-wal"))
+    assert script.ask("lost", "urn:lost") in (503, None)
+    assert tekd.wait_end(END_S) == STORE_FAILED
+    tekd.start()
+    script.check()
+    tekd.stop()
 
 
 def test_a_start_without_the_database_is_told_by_the_anchor(stage):
