@@ -34,6 +34,19 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {text}")
 
 
+# The files that take longest are begun first: given out by file (--dist loadfile), no process is
+# left alone with one of them at the end.
+LONGEST = ("test_push", "test_release", "test_admin", "test_epochs", "test_hsm_faults",
+           "test_disk_faults", "test_audit_reader", "test_periods", "test_tamper", "test_publish",
+           "test_collect", "test_power", "test_pull", "test_push_kill", "test_push_faults",
+           "test_secrets", "test_kill", "test_kek", "test_quickstart", "test_docs")
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 def pytest_configure(config):
     if not hasattr(config, "workerinput"):
         once.begin()
