@@ -18,7 +18,8 @@
 #include "tekd/note.h"
 
 #define PROGRESS_EVERY 20000 /* records between two progress lines */
-#define SIGNERS_MAX    16    /* keys of one epoch */
+#define SYNC_OCTETS    (4 * 1024 * 1024)
+#define SIGNERS_MAX    16 /* keys of one epoch */
 
 #define ANCHOR_OCTETS_MAX 65537 /* and a line end */
 #define ANCHOR_NAME_MAX   54    /* with anchors/ before it 62 */
@@ -28,6 +29,8 @@
 struct out {
     FILE *f;
     EVP_MD_CTX *md;
+    size_t unsynced; /* octets */
+    bool failed;     /* a sync */
     char name[64];
 };
 
@@ -60,10 +63,18 @@ static int out_open(struct export *x, const char *name, struct out *o)
     return TEKCTL_DONE;
 }
 
+/* What is written is synced now and then: at the end in one piece it would hold up the server's own
+ * syncs, for which its keys wait. */
 static void out_write(struct out *o, const void *data, size_t len)
 {
     (void)fwrite(data, 1, len, o->f);
     (void)EVP_DigestUpdate(o->md, data, len);
+    o->unsynced += len;
+    if (o->unsynced < SYNC_OCTETS)
+        return;
+    o->unsynced = 0;
+    if (fflush(o->f) != 0 || fdatasync(fileno(o->f)) < 0)
+        o->failed = true;
 }
 
 /* Durable, and its line in SHA256SUMS. */
@@ -71,7 +82,7 @@ static int out_close(struct export *x, struct out *o)
 {
     uint8_t digest[32];
     char hex[ENC_HEX_LEN(32) + 1];
-    int ok = o->f && !ferror(o->f) && fflush(o->f) == 0 && fsync(fileno(o->f)) == 0;
+    int ok = o->f && !o->failed && !ferror(o->f) && fflush(o->f) == 0 && fsync(fileno(o->f)) == 0;
 
     if (ok && EVP_DigestFinal_ex(o->md, digest, NULL) == 1) {
         enc_hex(digest, sizeof(digest), hex);
