@@ -18,7 +18,7 @@
 #include "tekd/note.h"
 
 #define PROGRESS_EVERY 20000 /* records between two progress lines */
-#define SYNC_OCTETS    (4 * 1024 * 1024)
+#define SYNC_OCTETS    4194304
 #define SIGNERS_MAX    16 /* keys of one epoch */
 
 #define ANCHOR_OCTETS_MAX 65537 /* and a line end */
