@@ -18,7 +18,7 @@ static const struct {
     ROW(TEKD_EPIN, "the PIN was refused"),
     ROW(TEKD_EFORMAT, "malformed input"),
     ROW(TEKD_EINVAL, "not acceptable"),
-    ROW(TEKD_ENOMEM, "out of memory"),
+    ROW(TEKD_ENOMEM, "out of memory, or of memory that can be locked"),
     ROW(TEKD_EIO, "reading or writing failed"),
     ROW(TEKD_EFULL, "no space left"),
     ROW(TEKD_ENOTFOUND, "not found"),
