@@ -6,6 +6,7 @@ Every export is looked at by tek-audit and by both verifiers of the tests, which
 
 import os
 import random
+import re
 import shutil
 import sqlite3
 import time
@@ -20,7 +21,7 @@ from harness.answers import checked, given
 from harness.hold import REPLY, Hold
 from harness.load import Load
 from harness.procs import run, wait_until
-from harness.programs import program, softhsm
+from harness.programs import TOP, program, softhsm
 from reader import verifier
 from test_audit_go import gocheck  # noqa: F401  pylint: disable=unused-import
 
@@ -263,6 +264,44 @@ def test_change_within_one_epoch(tekd):
     for since in (None, early, between):
         assert takes(folder, tekd.old, since=since)
         assert not takes(folder, tekd.new, since=since)
+    tekd.stop()
+
+
+def manual():
+    """Of the section that tells how: [(language, text)] of its blocks."""
+    with open(os.path.join(TOP, "docs", "operations.md"), encoding="utf-8") as f:
+        text = f.read()
+    section = text.split("\n### Replacing the key that signs the log\n")[1].split("\n## ")[0]
+    return re.findall(r"^```(\w+)\n(.*?)^```$", section, re.M | re.S)
+
+
+def shell(tekd, text):
+    path = ":".join([*{os.path.dirname(program(p)) for p in ("tekctl", "tek-audit",
+                                                             "tek-provision")},
+                     os.environ["PATH"]])
+    text = text.replace("/usr/lib/softhsm/libsofthsm2.so", softhsm())
+    return run(["bash", "-euo", "pipefail", "-c", text], cwd=tekd.folder, timeout=120,
+               env={**os.environ, "PATH": path, "SOFTHSM2_CONF": tekd.path("softhsm2.conf")}).stdout
+
+
+def test_steps_of_the_manual(new_tekd):
+    """Its commands and its settings, as they stand there."""
+    (_, make), (language, settings), (_, verify) = manual()
+    assert language == "yaml"
+    tekd = new_tekd().start()
+    ask(tekd, "m-1")
+    said = shell(tekd, make)
+    new = tekd.path(f"{NEW}.pem".replace("tekd-", ""))
+    assert fingerprint(new) in said
+    named_there = dict(re.findall(r"^  (\w+): (\S+)$", settings, re.M))
+    assert named_there == {k: v for k, v in OVERLAP.items() if v}
+    tekd.restart(hsm=named_there)
+    ask(tekd, "m-2")
+    assert fingerprint(new) in shell(tekd, verify)
+    tekd.restart(hsm={"checkpoint_key_before": None})
+    tekd.ctl("audit", "close-epoch")
+    ask(tekd, "m-3")
+    assert takes(tekd.export(), new)
     tekd.stop()
 
 
