@@ -253,18 +253,20 @@ static void signkey__goes_back_to_a_key_that_was_replaced(void **state)
 /* ---- when the token comes later ---------------------------------------------------------------
  */
 
+/* The signer thread has asked once, and does not again before its back-off has passed. */
 static void open_without_token(struct fixture *f)
 {
     store_signer_hide_key(f->signer, TEKD_EHSM);
     fixture_open(f);
+    while (!fixture_logged("event=checkpoint-failed", "error="))
+        ;
     fixture_turn(f);
 }
 
-/* The signer thread asks again after its back-off. */
 static void token_comes(struct fixture *f)
 {
     store_signer_hide_key(f->signer, 0);
-    fake_clock_advance(INT64_C(60000000));
+    fake_clock_advance(60000);
     fixture_turn(f);
 }
 
@@ -289,6 +291,26 @@ static void signkey__waits_for_the_token(void **state)
     assert_true(fixture_check_log(f, "log.signkey").seq > started.seq + 3);
     fixture_close(f);
     assert_int_equal(fixture_try_open(f), 0);
+}
+
+/* It has said its keys and does not sign: the record is there for when it does. */
+static void signkey__is_recorded_before_the_token_signs(void **state)
+{
+    struct fixture *f = *state;
+
+    make_log(f);
+    replace(f, MAIN);
+    open_without_token(f);
+    store_signer_fail(f->signer, TEKD_EHSM);
+    token_comes(f);
+    while (fixture_check_log(f, "log.signkey").count == 0)
+        fixture_turn(f);
+    assert_false(is_taken(f, MAIN));
+    store_signer_fail(f->signer, 0);
+    fake_clock_advance(200000); /* it failed twice */
+    while (!is_taken(f, MAIN))
+        fixture_turn(f);
+    assert_int_equal(fixture_check_log(f, "log.signkey").count, 1);
 }
 
 /* A stop just when it has come: log.stopped is the last record. */
@@ -380,6 +402,24 @@ static void signkey__is_of_one_epoch(void **state)
     }
 }
 
+/* When the token comes the epoch is about to be closed: the record stands before its end. */
+static void signkey__is_of_the_epoch_that_is_being_closed(void **state)
+{
+    struct fixture *f = *state;
+
+    make_log(f);
+    replace(f, MAIN);
+    open_without_token(f);
+    store_close_epoch(f->store, 1);
+    fixture_turn(f);
+    token_comes(f);
+    while (epoch_of(f) == 1)
+        fixture_turn(f);
+    assert_int_equal(fixture_check_epoch(f, 1, "log.signkey").count, 1);
+    assert_int_equal(fixture_check_epoch(f, 2, "log.signkey").count, 0);
+    assert_true(is_taken(f, MAIN));
+}
+
 /* A crash left log.closed unsigned. */
 static void close_without_signer(struct fixture *f)
 {
@@ -440,6 +480,35 @@ static void signkey__is_repeated_after_a_crash(void **state)
         assert_int_equal(retired(f), 1);
         fixture_close(f);
     }
+}
+
+static void leave_long_tail(struct fixture *f)
+{
+    fixture_open(f);
+    sign(f);
+    wait_signed(f);
+    store_signer_hold(f->signer);
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(probe_run(f, STORE_DURABLE, NULL, 60), 0);
+}
+
+/* A tail that takes several notes: the first of them is not over the record. */
+static void signkey__is_done_with_the_note_over_it(void **state)
+{
+    struct fixture *f = *state;
+
+    fixture_crash(f, leave_long_tail);
+    replace(f, MAIN);
+    store_signer_hold(f->signer);
+    fixture_open(f);
+    store_signer_wait_entered(f->signer, 1);
+    store_signer_pass(f->signer);
+    store_signer_wait_entered(f->signer, 2); /* the first note is committed */
+    assert_int_equal(fixture_check_log(f, "log.signkey").count, 1);
+    assert_false(is_taken(f, MAIN));
+    store_signer_release(f->signer);
+    sign(f);
+    assert_true(is_taken(f, MAIN));
 }
 
 static void signkey__the_key_before_is_needed_until_it_is_done(void **state)
@@ -796,11 +865,14 @@ int main(void)
         TEST(signkey__of_an_added_kind_is_recorded_once),
         TEST(signkey__goes_back_to_a_key_that_was_replaced),
         TEST(signkey__waits_for_the_token),
+        TEST(signkey__is_recorded_before_the_token_signs),
         TEST(signkey__is_no_record_behind_the_stop),
         TEST(signkey__latches_when_the_token_has_another_key),
         TEST(signkey__is_of_one_epoch),
+        TEST(signkey__is_of_the_epoch_that_is_being_closed),
         TEST(signkey__comes_with_the_epoch_that_the_start_opens),
         TEST(signkey__is_repeated_after_a_crash),
+        TEST(signkey__is_done_with_the_note_over_it),
         TEST(signkey__the_key_before_is_needed_until_it_is_done),
         TEST(signkey__is_completed_after_any_io_error),
         TEST(signkey__is_completed_after_any_power_cut),
