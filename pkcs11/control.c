@@ -6,9 +6,9 @@
  *   6  ...   body of the kind
  *
  *   CONFIGURE  text module, text token, text profile, text checkpoint key, text Ed25519 key,
- *              text TLS key, u8 PIN source, u8 PIN given, text PIN's path or name, text latch file,
- *              u8 log format, u8 log level, u32 start timeout in ms,
- *              u8 n (0..CONTROL_ENV_MAX), n texts NAME=value
+ *              text checkpoint key before, text Ed25519 key before, text TLS key, u8 PIN source,
+ *              u8 PIN given, text PIN's path or name, text latch file, u8 log format, u8 log level,
+ *              u32 start timeout in ms, u8 n (0..CONTROL_ENV_MAX), n texts NAME=value
  *   SPAWN      u8 role; carries the worker's socket
  *   KILL       u32 what the worker has to end by itself, in ms
  *   RETRY      u8 PIN given; carries the pipe with the PIN if so
@@ -92,6 +92,8 @@ static void put_configure(struct buf *b, const struct control_message *m)
     put_text(b, c->profile);
     put_text(b, c->checkpoint_key);
     put_text(b, c->ed25519_key);
+    put_text(b, c->checkpoint_key_before);
+    put_text(b, c->ed25519_key_before);
     put_text(b, c->tls_key);
     (void)buf_put_u8(b, (uint8_t)c->pin_source);
     (void)buf_put_u8(b, c->pin_given ? 1 : 0);
@@ -112,6 +114,7 @@ static int get_configure(struct view *v, struct control_message *m)
 
     if (get_text(v, &c->module) < 0 || get_text(v, &c->token) < 0 || get_text(v, &c->profile) < 0 ||
         get_text(v, &c->checkpoint_key) < 0 || get_text(v, &c->ed25519_key) < 0 ||
+        get_text(v, &c->checkpoint_key_before) < 0 || get_text(v, &c->ed25519_key_before) < 0 ||
         get_text(v, &c->tls_key) < 0)
         return TEKD_EFORMAT;
     source = view_u8(v);

@@ -57,7 +57,9 @@ struct control_configure {
     const char *token;
     const char *profile;
     const char *checkpoint_key;
-    const char *ed25519_key; /* signs checkpoints beside it; empty: none does */
+    const char *ed25519_key;           /* signs checkpoints beside it; empty: none does */
+    const char *checkpoint_key_before; /* signed until now, and still does; empty: none ... */
+    const char *ed25519_key_before;    /* ... likewise */
     const char *tls_key;
     enum hsm_pin_source pin_source;
     bool pin_given; /* HSM_PIN_FD: the datagram carries the descriptor */

@@ -15,7 +15,8 @@
  *   sign_tls         u8 length (1..HSM_DIGEST_MAX), digest
  *   health           kek or none
  *   describe         u8 use, u8 wrap, string label (1..HSM_LABEL_MAX)
- *   public_key       u8 key: 0 what the worker's role signs with, 1 the audit worker's Ed25519 key
+ *   public_key       u8 key: 0 what the worker's role signs with; of the audit worker also 1 the
+ *                    Ed25519 key, 2 the key before that of 0, 3 the one before that of 1
  *
  * Reply
  *   0  u8    PROTOCOL_VERSION

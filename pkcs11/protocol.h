@@ -79,8 +79,16 @@ struct protocol_describe {
     enum hsm_wrap wrap;
 };
 
-/* Which of a worker's signing keys. */
-enum protocol_key { PROTOCOL_KEY_MAIN, PROTOCOL_KEY_ED25519, PROTOCOL_KEYS };
+/* Which of a worker's signing keys: MAIN of any role, the others of the audit worker.  This is the
+ * order of their lines in a note. */
+enum protocol_key {
+    PROTOCOL_KEY_MAIN,
+    PROTOCOL_KEY_ED25519,
+    PROTOCOL_KEY_BEFORE, /* that MAIN has replaced */
+    PROTOCOL_KEY_ED25519_BEFORE,
+    PROTOCOL_KEYS
+};
+_Static_assert(PROTOCOL_KEYS <= NOTE_SIGS_MAX, "each of them signs a note");
 
 struct protocol_request {
     uint8_t verb;

@@ -96,6 +96,8 @@ static int start_hsm(struct tekd *t, const char *const *env, const char *latch)
         .tls_worker = t->config->tls.key_in_hsm,
         .checkpoint_key = c->checkpoint_key,
         .ed25519_key = c->checkpoint_ed25519_key,
+        .checkpoint_key_before = c->checkpoint_key_before,
+        .ed25519_key_before = c->checkpoint_ed25519_key_before,
         .tls_key = t->config->tls.key_in_hsm ? t->config->tls.key : NULL,
         .timeout_ms = (int)c->timeout_ms,
         .recycle_after = c->recycle_after,
@@ -136,6 +138,8 @@ static int sign_public_key(void *arg, enum store_key which, int64_t deadline_us,
     static const enum hsm_public names[STORE_KEYS] = {
         [STORE_KEY_MAIN] = HSM_PUBLIC_CHECKPOINT,
         [STORE_KEY_ED25519] = HSM_PUBLIC_ED25519,
+        [STORE_KEY_BEFORE] = HSM_PUBLIC_CHECKPOINT_BEFORE,
+        [STORE_KEY_ED25519_BEFORE] = HSM_PUBLIC_ED25519_BEFORE,
     };
 
     return hsm_public_key(arg, names[which], deadline_us, ret_spki);
@@ -145,6 +149,14 @@ static int sign_checkpoint(void *arg, const struct hsm_checkpoint *in, int64_t d
                            struct note *ret_note)
 {
     return hsm_sign_checkpoint(arg, in, deadline_us, ret_note);
+}
+
+/* The keys that sign besides the first. */
+static unsigned signing_keys(const struct config_hsm *c)
+{
+    return (c->checkpoint_ed25519_key ? 1U << STORE_KEY_ED25519 : 0) |
+           (c->checkpoint_key_before ? 1U << STORE_KEY_BEFORE : 0) |
+           (c->checkpoint_ed25519_key_before ? 1U << STORE_KEY_ED25519_BEFORE : 0);
 }
 
 static void on_fatal(void *arg, int error)
@@ -176,7 +188,7 @@ int setup_store(struct tekd *t)
         .free_stop = (uint64_t)c->limits.free_stop_mb * MEGABYTE,
         .message_window_us = (int64_t)c->policy.message_window_s * 1000000,
         .signer = {.arg = t->hsm,
-                   .ed25519 = c->hsm.checkpoint_ed25519_key != NULL,
+                   .keys = signing_keys(&c->hsm),
                    .public_key = sign_public_key,
                    .sign = sign_checkpoint},
         .fatal = on_fatal,

@@ -82,6 +82,8 @@ struct config_hsm {
     char *storage_kek;            /* CKA_LABEL of the KEK of stored TEKs */
     char *checkpoint_key;         /* CKA_LABEL of the key that signs checkpoints */
     char *checkpoint_ed25519_key; /* ... and of one that signs them too; NULL: none */
+    char *checkpoint_key_before; /* that these two have replaced, and that still sign; NULL: none */
+    char *checkpoint_ed25519_key_before;
 };
 
 struct config_store {

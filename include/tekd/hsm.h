@@ -86,10 +86,12 @@ struct hsm_options {
     bool tls_worker;        /* whether the TLS key is in the token */
     const char *checkpoint_key; /* label; of the audit worker; NULL: there is none */
     const char *ed25519_key; /* label; signs checkpoints too, a second line; NULL: there is none */
-    const char *tls_key;     /* RFC 7512 URI or label; NULL without tls_worker */
-    int timeout_ms;          /* of one call, 50..60000 */
-    unsigned recycle_after;  /* calls of a worker before it is replaced; 0: never */
-    unsigned max_waiting;    /* calls that may wait for a free key worker; more get TEKD_EAGAIN */
+    const char *checkpoint_key_before; /* labels of those that signed until now, ... */
+    const char *ed25519_key_before;    /* ... and go on to beside their successors; NULL: none */
+    const char *tls_key;               /* RFC 7512 URI or label; NULL without tls_worker */
+    int timeout_ms;                    /* of one call, 50..60000 */
+    unsigned recycle_after;            /* calls of a worker before it is replaced; 0: never */
+    unsigned max_waiting; /* calls that may wait for a free key worker; more get TEKD_EAGAIN */
 
     /* 0 stands for the default in each of these. */
     int audit_timeout_ms;       /* of a checkpoint signature; default: timeout_ms */
@@ -180,10 +182,16 @@ int hsm_describe_kek(struct hsm *h, const char *label, enum hsm_kek_use use, enu
                      int64_t deadline_us, struct hsm_kek_report *ret_report);
 
 /*
- * The SubjectPublicKeyInfo (DER) of the checkpoint key, of the TLS key, or of the Ed25519 key that
- * signs checkpoints too (TEKD_EINVAL without one).
+ * The SubjectPublicKeyInfo (DER) of the checkpoint key, of the TLS key, of the Ed25519 key that
+ * signs checkpoints too, or of the key before one of these (TEKD_EINVAL without one).
  */
-enum hsm_public { HSM_PUBLIC_CHECKPOINT = 1, HSM_PUBLIC_TLS = 2, HSM_PUBLIC_ED25519 = 3 };
+enum hsm_public {
+    HSM_PUBLIC_CHECKPOINT = 1,
+    HSM_PUBLIC_TLS = 2,
+    HSM_PUBLIC_ED25519 = 3,
+    HSM_PUBLIC_CHECKPOINT_BEFORE = 4,
+    HSM_PUBLIC_ED25519_BEFORE = 5,
+};
 struct hsm_spki {
     uint16_t len;
     uint8_t der[HSM_SPKI_MAX];
@@ -193,12 +201,14 @@ int hsm_public_key(struct hsm *h, enum hsm_public which, int64_t deadline_us,
 
 /*
  * Extends the log that last describes by leaves and signs the new tree head, with each of its keys:
- * the checkpoint key first, then the Ed25519 key if there is one.  The worker checks its own
- * signatures on last (an Ed25519 one may be missing: the key may be new) and the range against
- * last's root, and refuses a size that it has passed or a root that contradicts one it signed
- * (TEKD_ETAMPER).  For the first checkpoint of an origin last has size 0, the empty root and no
- * signature; an origin is <log>/<epoch>, and once an epoch is signed none before it is, and none
- * begins but the one behind it (TEKD_ETAMPER).  n may be 0 (same size signed again).
+ * the checkpoint key first, then the Ed25519 key, the checkpoint key before and the Ed25519 key
+ * before, as far as there are such.  The worker checks its own signatures on last and the range
+ * against last's root, and refuses a size that it has passed or a root that contradicts one it
+ * signed (TEKD_ETAMPER).  There is one of the checkpoint key or of the one before it; others may be
+ * missing (the key may be new), none may be wrong.  For the first checkpoint of an origin last has
+ * size 0, the empty root and no signature; an origin is <log>/<epoch>, and once an epoch is signed
+ * none before it is, and none begins but the one behind it (TEKD_ETAMPER).  n may be 0 (same size
+ * signed again).
  */
 struct hsm_checkpoint {
     const struct note *last;

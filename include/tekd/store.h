@@ -93,13 +93,16 @@ struct store_item {
 /* How checkpoints get signed; called on the signer thread (public_key() in store_open() as well),
  * one call at a time, may block until the deadline. */
 enum store_key {
-    STORE_KEY_MAIN,    /* EC P-256: signs every checkpoint */
-    STORE_KEY_ED25519, /* signs them too, if it is set */
+    STORE_KEY_MAIN,           /* EC P-256: signs every checkpoint */
+    STORE_KEY_ED25519,        /* signs them too, if it is set ... */
+    STORE_KEY_BEFORE,         /* ... as does the key that MAIN has replaced or is to replace ... */
+    STORE_KEY_ED25519_BEFORE, /* ... and the one that ED25519 has */
     STORE_KEYS
 };
 struct store_signer {
     void *arg;
-    bool ed25519; /* there is such a key: every note that is made has a line of it */
+    unsigned keys; /* bits, 1 << STORE_KEY_...: those that are set besides MAIN.  Every note that is
+                    * made has a line of each, in this order. */
     int (*public_key)(void *arg, enum store_key which, int64_t deadline_us,
                       struct hsm_spki *ret_spki);
     int (*sign)(void *arg, const struct hsm_checkpoint *in, int64_t deadline_us,
@@ -139,8 +142,10 @@ struct store_options {
 
 /*
  * Opens, checks and recovers (docs/audit.md, "Start"), then starts the thread.  A new database gets
- * its schema and log.opened.  The public key is taken from the token when it answers, else the one
- * in the database serves until it does, and must then be the same.
+ * its schema and log.opened.  The public keys are taken from the token when it answers, else those
+ * in the database serve until it does.  They must be the same, or replace one that is set as
+ * STORE_KEY_BEFORE or STORE_KEY_ED25519_BEFORE: then log.signkey is recorded, and when a checkpoint
+ * covers it the new one is the key of the log.
  * Errors: TEKD_EIO, TEKD_EFULL, TEKD_ETAMPER (said in the log: record, check, expected, found),
  * TEKD_EEXIST (another process has it open), TEKD_EINVAL (another bsm_id, newer schema).
  */
@@ -181,7 +186,8 @@ struct store_status {
     int64_t checkpoint_utc_us;
     size_t n_signers; /* lines of the newest checkpoint, and whose they are */
     uint8_t signer[NOTE_SIGS_MAX][4];
-    uint64_t batches, items, losers; /* since the start */
+    enum store_key signer_key[NOTE_SIGS_MAX]; /* STORE_KEYS: an earlier run's, it is not known */
+    uint64_t batches, items, losers;          /* since the start */
     uint64_t db_octets, free_octets;
     uint64_t rehashed; /* leaves of the background check so far, of all epochs */
     bool latched, full;
@@ -195,9 +201,11 @@ struct store_status {
 };
 void store_status_get(struct store *s, struct store_status *ret_status);
 
-/* A key that the log's checkpoints verify with, also one that is not set any more.
- * Errors: TEKD_ENOTFOUND (none was seen yet). */
+/* The key, MAIN or ED25519, that the log's checkpoints verify with, also one that is not set any
+ * more.  Errors: TEKD_ENOTFOUND (none was seen yet). */
 int store_public_key(struct store *s, enum store_key which, struct hsm_spki *ret_spki);
+/* Those that they verified with before, from n = 0 on.  Errors: TEKD_ENOTFOUND (no more). */
+int store_retired_key(struct store *s, size_t n, struct hsm_spki *ret_spki);
 
 /* ---- inside apply ---------------------------------------------------------------------------- */
 

@@ -171,15 +171,26 @@ int hsm_describe_kek(struct hsm *h, const char *label, enum hsm_kek_use use, enu
 int hsm_public_key(struct hsm *h, enum hsm_public which, int64_t deadline_us,
                    struct hsm_spki *ret_spki)
 {
-    enum protocol_role role = which == HSM_PUBLIC_TLS ? PROTOCOL_ROLE_TLS : PROTOCOL_ROLE_AUDIT;
-    bool second = which == HSM_PUBLIC_ED25519;
-    struct pool_call c = {.request = {.verb = PROTOCOL_PUBLIC_KEY,
-                                      .key = second ? PROTOCOL_KEY_ED25519 : PROTOCOL_KEY_MAIN}};
+    const struct {
+        enum protocol_role role;
+        enum protocol_key key;
+        const char *label; /* NULL: there is none */
+    } keys[] = {
+        [HSM_PUBLIC_CHECKPOINT] = {PROTOCOL_ROLE_AUDIT, PROTOCOL_KEY_MAIN, h->set.checkpoint_key},
+        [HSM_PUBLIC_TLS] = {PROTOCOL_ROLE_TLS, PROTOCOL_KEY_MAIN, h->set.tls_key},
+        [HSM_PUBLIC_ED25519] = {PROTOCOL_ROLE_AUDIT, PROTOCOL_KEY_ED25519, h->set.ed25519_key},
+        [HSM_PUBLIC_CHECKPOINT_BEFORE] = {PROTOCOL_ROLE_AUDIT, PROTOCOL_KEY_BEFORE,
+                                          h->set.checkpoint_key_before},
+        [HSM_PUBLIC_ED25519_BEFORE] = {PROTOCOL_ROLE_AUDIT, PROTOCOL_KEY_ED25519_BEFORE,
+                                       h->set.ed25519_key_before},
+    };
+    struct pool_call c = {.request = {.verb = PROTOCOL_PUBLIC_KEY}};
     int r;
 
-    if (h->line[role].slots == 0 || (second && h->set.ed25519_key == NULL))
+    if (which < HSM_PUBLIC_CHECKPOINT || which >= ARRAY_SIZE(keys) || keys[which].label == NULL)
         return TEKD_EINVAL;
-    r = pool_call(h, role, &c, deadline_us);
+    c.request.key = keys[which].key;
+    r = pool_call(h, keys[which].role, &c, deadline_us);
     if (r < 0)
         return r;
     *ret_spki = c.reply.spki;
@@ -371,6 +382,8 @@ static int copy_strings(const struct hsm_options *o, struct settings *s)
                    {o->profile, &s->profile},
                    {o->checkpoint_key, &s->checkpoint_key},
                    {o->ed25519_key, &s->ed25519_key},
+                   {o->checkpoint_key_before, &s->checkpoint_key_before},
+                   {o->ed25519_key_before, &s->ed25519_key_before},
                    {o->tls_worker ? o->tls_key : NULL, &s->tls_key},
                    {o->pin, &s->pin},
                    {o->latch_file, &s->latch_file}};
@@ -437,7 +450,9 @@ static int check(const struct hsm_options *o)
 
     if (o->module == NULL || o->token == NULL || (pin_named && o->pin == NULL) ||
         (o->pin_source == HSM_PIN_FD && o->pin_fd < 0) || (o->tls_worker && o->tls_key == NULL) ||
-        (o->ed25519_key != NULL && o->checkpoint_key == NULL))
+        (o->ed25519_key != NULL && o->checkpoint_key == NULL) ||
+        (o->checkpoint_key_before != NULL && o->checkpoint_key == NULL) ||
+        (o->ed25519_key_before != NULL && o->ed25519_key == NULL))
         return TEKD_EINVAL;
     if (o->workers < 1 || o->workers > HSM_WORKERS_MAX || o->max_waiting > POOL_WAITING_MAX ||
         o->tls_waiting > POOL_WAITING_MAX)
@@ -457,6 +472,8 @@ static void settings_free(struct settings *s)
     free(s->profile);
     free(s->checkpoint_key);
     free(s->ed25519_key);
+    free(s->checkpoint_key_before);
+    free(s->ed25519_key_before);
     free(s->tls_key);
     free(s->pin);
     free(s->latch_file);

@@ -111,6 +111,8 @@ struct settings {
     char *profile;
     char *checkpoint_key;
     char *ed25519_key;
+    char *checkpoint_key_before;
+    char *ed25519_key_before;
     char *tls_key;
     char *pin;
     char *latch_file;

@@ -117,6 +117,8 @@ static int configure(struct hsm *h)
                                     .profile = s->profile,
                                     .checkpoint_key = s->checkpoint_key,
                                     .ed25519_key = s->ed25519_key,
+                                    .checkpoint_key_before = s->checkpoint_key_before,
+                                    .ed25519_key_before = s->ed25519_key_before,
                                     .tls_key = s->tls_key,
                                     .pin_source = s->pin_source,
                                     .pin_given = h->pin_fd >= 0,

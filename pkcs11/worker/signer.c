@@ -2,8 +2,9 @@
  * Checkpoints.  A worker never signs what it is told to: it is shown the last checkpoint and the
  * leaves that came since, and signs only what follows from both.
  *
- *   1. last bears a valid signature of our key; or it is the empty log's, which has none.  A line
- * of our Ed25519 key, if it has one, verifies too: the note may be of before that key was set.
+ *   1. last bears a valid signature of the main key or of the one before it; or it is the empty
+ *      log's, which has none.  Lines of our other keys may be missing, for the note may be of
+ *      before such a key was set; none may be wrong.
  *   2. The compact range given for last has last's size and root.
  *   3. The range is extended leaf by leaf.  Where it passes the size that this worker signed last
  *      for the same origin it must have the root that was signed; and it must pass it.
@@ -30,8 +31,7 @@
 #define SIZE_MAX_SIGNED (UINT64_C(1) << 53)
 
 struct signer {
-    struct token_signing *key;    /* borrowed, as the second */
-    struct token_signing *second; /* signs too; NULL: there is none */
+    struct token_signing *key[PROTOCOL_KEYS]; /* borrowed; those but the first may be NULL */
     EVP_MD *sha256;
     struct buf *text;
     size_t n;
@@ -49,15 +49,14 @@ int signer_spki(EVP_PKEY *key, struct hsm_spki *ret_spki)
     return 0;
 }
 
-int signer_new(struct token_signing *key, struct token_signing *second, struct signer **ret_signer)
+int signer_new(struct token_signing *const key[static PROTOCOL_KEYS], struct signer **ret_signer)
 {
     AUTO(signer) struct signer *s = calloc(1, sizeof(*s));
     int r;
 
     if (s == NULL)
         return TEKD_ENOMEM;
-    s->key = key;
-    s->second = second;
+    memcpy(s->key, key, sizeof(s->key));
     s->sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
     if (s->sha256 == NULL)
         return TEKD_ECRYPTO;
@@ -164,21 +163,29 @@ static bool is_ours(const struct note *last, const struct note *mine)
     return true;
 }
 
+/* Whether a line of this key proves that the log is the one that we sign. */
+static bool vouches(size_t key)
+{
+    return key == PROTOCOL_KEY_MAIN || key == PROTOCOL_KEY_BEFORE;
+}
+
 static int check_last(struct signer *s, const struct note *last, const struct note *mine)
 {
+    bool vouched = false;
+
     if (last->size == 0 && last->n_signatures == 0)
         return 0; /* the empty log; its root is checked with the range */
     if (is_ours(last, mine))
         return 0;
-    if (note_verify(last, token_signing_public(s->key)) < 0)
-        return refuse("the last checkpoint has no valid signature of this key", last);
-    if (s->second != NULL) {
-        int r = note_verify(last, token_signing_public(s->second));
+    for (size_t k = 0; k < PROTOCOL_KEYS; k++) {
+        int r =
+            s->key[k] == NULL ? TEKD_ENOTFOUND : note_verify(last, token_signing_public(s->key[k]));
 
         if (r < 0 && r != TEKD_ENOTFOUND)
-            return refuse("the last checkpoint has a wrong signature of the Ed25519 key", last);
+            return refuse("the last checkpoint has a wrong signature of one of our keys", last);
+        vouched = vouched || (r == 0 && vouches(k));
     }
-    return 0;
+    return vouched ? 0 : refuse("the last checkpoint has no signature of the checkpoint key", last);
 }
 
 static int check_range(const struct note *last, const struct merkle_range *range)
@@ -248,6 +255,11 @@ static int add_line(struct token_signing *key, const void *data, size_t len, str
     return r < 0 ? r : check_own(n, public);
 }
 
+static bool is_ed25519(size_t key)
+{
+    return key == PROTOCOL_KEY_ED25519 || key == PROTOCOL_KEY_ED25519_BEFORE;
+}
+
 static int sign_note(struct signer *s, struct note *n)
 {
     uint8_t digest[SHA256_LEN];
@@ -259,9 +271,12 @@ static int sign_note(struct signer *s, struct note *n)
         return r;
     if (EVP_Digest(buf_data(s->text), buf_len(s->text), digest, NULL, s->sha256, NULL) != 1)
         return TEKD_ECRYPTO;
-    r = add_line(s->key, digest, sizeof(digest), n);
-    if (r == 0 && s->second != NULL)
-        r = add_line(s->second, buf_data(s->text), buf_len(s->text), n);
+    for (size_t k = 0; r == 0 && k < PROTOCOL_KEYS; k++) {
+        if (s->key[k] == NULL)
+            continue;
+        r = is_ed25519(k) ? add_line(s->key[k], buf_data(s->text), buf_len(s->text), n)
+                          : add_line(s->key[k], digest, sizeof(digest), n);
+    }
     return r;
 }
 
@@ -270,7 +285,7 @@ int signer_checkpoint(struct signer *s, const struct protocol_checkpoint *in, st
     struct note *newest = remembered(s, in->last.origin);
     const struct note *mine = newest;
     struct note n = {.n_signatures = 0};
-    struct merkle_range range;
+    struct merkle_range range = {.size = 0};
     int r = 0;
 
     if (!origin_ok(in->last.origin) || in->last.size >= SIZE_MAX_SIGNED)

@@ -29,10 +29,11 @@
 struct worker {
     const struct worker_options *o;
     struct token *token;
-    struct keks *keks;            /* of key workers */
-    struct token_signing *key;    /* of the others */
-    struct token_signing *second; /* of the audit worker; NULL: checkpoints have one signature */
-    struct signer *signer;        /* of the audit worker */
+    struct keks *keks; /* of key workers */
+    /* Of the others, by enum protocol_key.  NULL: there is no such key; those but the first are of
+     * the audit worker alone. */
+    struct token_signing *key[PROTOCOL_KEYS];
+    struct signer *signer; /* of the audit worker */
     bool prevents_wrap_out;
     struct token_tek held; /* unwrapped for one export, and what the next one needs too */
     struct buf *out;
@@ -170,13 +171,14 @@ static int do_checkpoint(struct worker *w, const struct protocol_request *rq,
 static int do_sign_tls(struct worker *w, const struct protocol_request *rq,
                        struct protocol_reply *reply)
 {
-    return token_signing_sign(w->key, rq->digest.octets, rq->digest.len, &reply->signature);
+    return token_signing_sign(w->key[PROTOCOL_KEY_MAIN], rq->digest.octets, rq->digest.len,
+                              &reply->signature);
 }
 
 static int do_public_key(struct worker *w, const struct protocol_request *rq,
                          struct protocol_reply *reply)
 {
-    struct token_signing *key = rq->key == PROTOCOL_KEY_MAIN ? w->key : w->second;
+    struct token_signing *key = w->key[rq->key];
 
     return key == NULL ? TEKD_EINVAL : signer_spki(token_signing_public(key), &reply->spki);
 }
@@ -320,11 +322,22 @@ static int play_attacks(struct worker *w)
 static int prepare_signer(struct worker *w)
 {
     const struct control_configure *c = w->o->configure;
-    int r = token_sign_key(w->token, TOKEN_SIGN_CHECKPOINT, c->checkpoint_key, &w->key);
+    const struct {
+        enum token_signer kind;
+        const char *label; /* empty: there is none */
+    } keys[PROTOCOL_KEYS] = {
+        [PROTOCOL_KEY_MAIN] = {TOKEN_SIGN_CHECKPOINT, c->checkpoint_key},
+        [PROTOCOL_KEY_ED25519] = {TOKEN_SIGN_ED25519, c->ed25519_key},
+        [PROTOCOL_KEY_BEFORE] = {TOKEN_SIGN_CHECKPOINT, c->checkpoint_key_before},
+        [PROTOCOL_KEY_ED25519_BEFORE] = {TOKEN_SIGN_ED25519, c->ed25519_key_before},
+    };
+    int r = 0;
 
-    if (r == 0 && c->ed25519_key[0] != 0)
-        r = token_sign_key(w->token, TOKEN_SIGN_ED25519, c->ed25519_key, &w->second);
-    return r < 0 ? r : signer_new(w->key, w->second, &w->signer);
+    for (size_t k = 0; r == 0 && k < PROTOCOL_KEYS; k++) {
+        if (k == PROTOCOL_KEY_MAIN || keys[k].label[0] != 0)
+            r = token_sign_key(w->token, keys[k].kind, keys[k].label, &w->key[k]);
+    }
+    return r < 0 ? r : signer_new(w->key, &w->signer);
 }
 
 static int prepare_role(struct worker *w)
@@ -339,7 +352,7 @@ static int prepare_role(struct worker *w)
     case PROTOCOL_ROLE_AUDIT:
         return prepare_signer(w);
     case PROTOCOL_ROLE_TLS:
-        return token_sign_key(w->token, TOKEN_SIGN_TLS, c->tls_key, &w->key);
+        return token_sign_key(w->token, TOKEN_SIGN_TLS, c->tls_key, &w->key[PROTOCOL_KEY_MAIN]);
     default:
         return TEKD_EINVAL;
     }
@@ -393,8 +406,8 @@ static void finalise(struct worker *w)
     (void)alarm(FINALISE_S);
     keks_free(w->keks);
     signer_free(w->signer);
-    token_signing_free(w->second);
-    token_signing_free(w->key);
+    for (size_t k = PROTOCOL_KEYS; k > 0; k--)
+        token_signing_free(w->key[k - 1]);
     token_free(w->token);
     buf_free(w->out);
 }

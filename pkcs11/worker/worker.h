@@ -118,17 +118,18 @@ int keks_get(struct keks *k, const struct hsm_kek *want, const struct token_kek 
 #define SIGNER_LOGS_MAX 16
 
 struct signer;
-/* Both sign in the token and are borrowed; second may be NULL.  Errors: TEKD_ECRYPTO, TEKD_ENOMEM.
- */
-int signer_new(struct token_signing *key, struct token_signing *second, struct signer **ret_signer);
+/* By enum protocol_key: all of them sign in the token and are borrowed; those but the first may be
+ * NULL.  Errors: TEKD_ECRYPTO, TEKD_ENOMEM. */
+int signer_new(struct token_signing *const key[static PROTOCOL_KEYS], struct signer **ret_signer);
 void signer_free(struct signer *s);
 AUTO_DEFINE(signer)
 
 /*
- * Extends the log and signs its head, with each key.  Errors: TEKD_ETAMPER (last is not signed by
- * us, or has a line of ours that does not verify, the range is not that of last, the new head
- * contradicts one signed before, the epoch is one before the newest that was signed, or begins anew
- * and does not follow it), TEKD_EFORMAT (the origin), TEKD_EINVAL (too many logs), TEKD_EHSM.
+ * Extends the log and signs its head, with each key.  Errors: TEKD_ETAMPER (last has no line of the
+ * main key nor of the one before it, or one of any of ours that does not verify, the range is not
+ * that of last, the new head contradicts one signed before, the epoch is one before the newest that
+ * was signed, or begins anew and does not follow it), TEKD_EFORMAT (the origin), TEKD_EINVAL (too
+ * many logs), TEKD_EHSM.
  */
 int signer_checkpoint(struct signer *s, const struct protocol_checkpoint *in,
                       struct note *ret_note);

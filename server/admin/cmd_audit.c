@@ -312,24 +312,38 @@ static int send_pages(struct stream *s, int (*read)(void *arg, struct store_tx *
     return 0;
 }
 
+static int add_key(json_t *keys, const struct hsm_spki *spki)
+{
+    char hex[ENC_HEX_LEN(HSM_SPKI_MAX) + 1];
+
+    enc_hex(spki->der, spki->len, hex);
+    return json_array_append_new(keys, json_string(hex)) < 0 ? TEKD_ENOMEM : 0;
+}
+
 /* All that the log was ever signed with: SubjectPublicKeyInfo in hex. */
 static int add_keys(struct admin_call *call, json_t **ret_keys)
 {
     AUTO_JSON json_t *keys = json_array();
-    char hex[ENC_HEX_LEN(HSM_SPKI_MAX) + 1];
+    struct store *store = call->admin->o.store;
     struct hsm_spki spki;
+    int r = store_public_key(store, STORE_KEY_MAIN, &spki);
 
-    for (enum store_key k = 0; k < STORE_KEYS; k++) {
-        int r = store_public_key(call->admin->o.store, k, &spki);
-
-        if (r == TEKD_ENOTFOUND && k != STORE_KEY_MAIN)
-            continue;
-        if (r < 0)
-            return r;
-        enc_hex(spki.der, spki.len, hex);
-        if (json_array_append_new(keys, json_string(hex)) < 0)
-            return TEKD_ENOMEM;
+    if (r == 0)
+        r = add_key(keys, &spki);
+    if (r < 0)
+        return r;
+    r = store_public_key(store, STORE_KEY_ED25519, &spki);
+    if (r == 0)
+        r = add_key(keys, &spki);
+    if (r == TEKD_ENOTFOUND) /* it never had one */
+        r = 0;
+    for (size_t n = 0; r == 0; n++) {
+        r = store_retired_key(store, n, &spki);
+        if (r == 0)
+            r = add_key(keys, &spki);
     }
+    if (r != TEKD_ENOTFOUND)
+        return r;
     *ret_keys = TAKE(keys);
     return 0;
 }

@@ -66,18 +66,40 @@ static json_t *signers_part(const struct store_status *s)
     return ids;
 }
 
+/* Those of them that sign only until a setting is taken out: key id and setting. */
+static json_t *signers_before_part(const struct store_status *s)
+{
+    static const char *const settings[STORE_KEYS + 1] = {
+        [STORE_KEY_BEFORE] = "hsm.checkpoint_key_before",
+        [STORE_KEY_ED25519_BEFORE] = "hsm.checkpoint_ed25519_key_before",
+    };
+    json_t *keys = json_array();
+    char hex[ENC_HEX_LEN(sizeof(s->signer[0])) + 1];
+
+    for (size_t i = 0; i < s->n_signers; i++) {
+        const char *setting = settings[s->signer_key[i]];
+
+        if (!setting)
+            continue;
+        enc_hex(s->signer[i], sizeof(s->signer[i]), hex);
+        (void)json_array_append_new(keys, json_pack("{s:s,s:s}", "key", hex, "setting", setting));
+    }
+    return keys;
+}
+
 static json_t *store_part(struct admin *a)
 {
     struct store_status s;
 
     store_status_get(a->o.store, &s);
-    return json_pack(
-        "{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "epoch", number(s.epoch),
-        "signers", signers_part(&s), "epoch_began", admin_time(s.epoch_utc_us), "records",
-        number(s.records), "signed", number(s.signed_size), "checkpoint_time",
-        admin_time(s.checkpoint_utc_us), "anchor", anchor_part(&s), "batches", number(s.batches),
-        "losers", number(s.losers), "rehashed", number(s.rehashed), "database_octets",
-        number(s.db_octets), "free_octets", number(s.free_octets), "reason", any_text(s.reason));
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "epoch",
+                     number(s.epoch), "signers", signers_part(&s), "signers_before",
+                     signers_before_part(&s), "epoch_began", admin_time(s.epoch_utc_us), "records",
+                     number(s.records), "signed", number(s.signed_size), "checkpoint_time",
+                     admin_time(s.checkpoint_utc_us), "anchor", anchor_part(&s), "batches",
+                     number(s.batches), "losers", number(s.losers), "rehashed", number(s.rehashed),
+                     "database_octets", number(s.db_octets), "free_octets", number(s.free_octets),
+                     "reason", any_text(s.reason));
 }
 
 /* One of each publisher that is configured. */

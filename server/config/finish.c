@@ -315,6 +315,34 @@ static int finish_witness(struct reader *r, const struct config *c)
                           c->audit.witness.certificate != NULL ? "certificate" : "private_key");
 }
 
+/* A key that was replaced needs one that replaced it, and another one. */
+static int finish_before(struct reader *r, const struct config *c)
+{
+    const struct {
+        const char *key, *successor, *key_label, *successor_label;
+    } keys[] = {
+        {"checkpoint_key_before", "checkpoint_key", c->hsm.checkpoint_key_before,
+         c->hsm.checkpoint_key},
+        {"checkpoint_ed25519_key_before", "checkpoint_ed25519_key",
+         c->hsm.checkpoint_ed25519_key_before, c->hsm.checkpoint_ed25519_key},
+    };
+    const struct where hsm = {.key = "hsm"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+        const struct where where = {.up = &hsm, .key = keys[i].key};
+
+        if (keys[i].key_label == NULL)
+            continue;
+        if (keys[i].successor_label == NULL)
+            return tree_refuse_at(r, &where, "expected %s as well, the key that replaces it",
+                                  keys[i].successor);
+        if (strcmp(keys[i].key_label, keys[i].successor_label) == 0)
+            return tree_refuse_at(r, &where, "expected another label than that of %s",
+                                  keys[i].successor);
+    }
+    return 0;
+}
+
 /* The records' "inst" is the host's name unless the file has one. */
 static int finish_instance(struct reader *r, struct config *c)
 {
@@ -364,6 +392,8 @@ int finish_config(struct reader *r, struct config *c)
         e = finish_published(r, c);
     if (e == 0)
         e = finish_witness(r, c);
+    if (e == 0)
+        e = finish_before(r, c);
     if (e == 0)
         e = finish_endpoint(r, c);
     return e;

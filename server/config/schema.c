@@ -164,6 +164,13 @@ static const struct setting hsm_settings[] = {
          .sample = "tekd-checkpoint-ed25519",
          .meaning = "CKA_LABEL of an Ed25519 key that signs them too, a second signature line in "
                     "each. The HSM must have CKM_EDDSA."),
+    TEXT(hsm, checkpoint_key_before, .max = LABEL_OCTETS, .flags = SETTING_OFF,
+         .sample = "tekd-checkpoint-2026",
+         .meaning = "CKA_LABEL of the key that signed until now, when checkpoint_key is its "
+                    "successor. Both sign as long as this is set."),
+    TEXT(hsm, checkpoint_ed25519_key_before, .max = LABEL_OCTETS, .flags = SETTING_OFF,
+         .sample = "tekd-checkpoint-ed25519-2026",
+         .meaning = "The same of checkpoint_ed25519_key."),
     END,
 };
 

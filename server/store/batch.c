@@ -206,11 +206,13 @@ static int put_gap(struct store *s, int64_t utc_us)
 
 int batch_put_own(struct store *s, int64_t utc_us)
 {
-    int r = 0;
+    /* log.stopped, if it is among them, is the last; and log.started the first. */
+    int r = s->announced ? signkey_put_records(s, utc_us) : 0;
 
-    /* log.started, if it is among them, is the first. */
     for (s->own_written = 0; r == 0 && s->own_written < s->n_own; s->own_written++)
         r = audit_append(s, s->own[s->own_written], utc_us);
+    if (r == 0 && !s->announced)
+        r = signkey_put_records(s, utc_us);
     return r < 0 ? r : put_gap(s, utc_us);
 }
 
@@ -225,12 +227,8 @@ static int put_marks(struct store *s, int64_t utc_us)
         r = rows_meta_put(s->db, "config", s->o.config_sha256, sizeof(s->o.config_sha256));
     if (r == 0 && s->mark_open && s->unattested_from < s->unattested_to)
         r = rows_delivery_reopen(s->db, store_place_pack(s->tree.epoch, s->unattested_from));
-    for (enum store_key k = 0; r == 0 && k < STORE_KEYS; k++) {
-        const struct hsm_spki *spki = &s->signer.key[k].spki;
-
-        if ((s->store_keys & 1U << k) != 0)
-            r = rows_meta_put(s->db, signer_meta[k], spki->der, spki->len);
-    }
+    if (r == 0)
+        r = signkey_put_first(s);
     /* A probe has to write something to find out. */
     if (r == 0 && s->full)
         r = rows_meta_put_int(s->db, "probe", utc_us);
@@ -261,6 +259,8 @@ static int put_checkpoint(struct store *s)
     if (r == 0 && !t->note_committed)
         r = rows_delivery_forget(s->db, store_place_pack(t->epoch, t->signed_size),
                                  store_place_pack(t->epoch, t->note.size));
+    if (r == 0 && !t->note_committed)
+        r = signkey_put_covered(s);
     if (r == 0 && s->stopping && t->note.size == t->next)
         r = rows_meta_put_int(s->db, "clean", 1);
     return r;
@@ -310,8 +310,8 @@ static void committed(struct store *s, int64_t utc_us)
         t->unsigned_since_us = clock_mono_us();
     forget_own(s);
     epoch_committed(s);
+    signkey_committed(s);
     s->mark_open = false;
-    s->store_keys = 0;
     s->messages += s->batch_messages;
     s->lazy_since_us = s->pending.n > 0 ? clock_mono_us() : 0;
     if (s->full)
@@ -336,6 +336,7 @@ static void failed(struct store *s, int r)
     if (s->items_from > 0)
         audit_gap(s, t->next - s->items_from);
     epoch_failed(s);
+    signkey_failed(s);
     t->next = t->size;
     if (r == TEKD_EFULL || r == TEKD_EAGAIN || r == TEKD_ENOMEM) {
         if (!s->full)

@@ -1,5 +1,5 @@
 /*
- * Copies of what the store hands out, and the key of the log for those who ask.
+ * Copies of what the store hands out, and the keys of the log for those who ask.
  */
 #include "internal.h"
 
@@ -43,26 +43,33 @@ int store_bsa_dup(const struct store_bsa *b, struct store_bsa **ret_bsa)
 }
 
 struct wanted_key {
-    enum store_key which;
+    size_t n;
     struct hsm_spki spki;
 };
 
 static int read_key(void *arg, struct store_tx *tx)
 {
     struct wanted_key *k = arg;
-    size_t len = 0;
-    int r = rows_meta_get(tx->db, signer_meta[k->which], k->spki.der, sizeof(k->spki.der), &len);
 
-    k->spki.len = (uint16_t)len;
-    return r;
+    return signkey_get(tx->db, k->n, &k->spki);
 }
 
-int store_public_key(struct store *s, enum store_key which, struct hsm_spki *ret_spki)
+static int ask(struct store *s, size_t n, struct hsm_spki *ret_spki)
 {
-    struct wanted_key k = {.which = which};
+    struct wanted_key k = {.n = n};
     int r = store_call(s, STORE_READ, read_key, &k);
 
     if (r == 0)
         *ret_spki = k.spki;
     return r;
+}
+
+int store_public_key(struct store *s, enum store_key which, struct hsm_spki *ret_spki)
+{
+    return which < SIGN_KINDS ? ask(s, which, ret_spki) : TEKD_EINVAL;
+}
+
+int store_retired_key(struct store *s, size_t n, struct hsm_spki *ret_spki)
+{
+    return n < RETIRED_MAX ? ask(s, SIGN_KINDS + n, ret_spki) : TEKD_ENOTFOUND;
 }

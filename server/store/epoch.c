@@ -272,13 +272,14 @@ static int open_next(struct store *s, int64_t utc_us)
     return r < 0 ? r : rows_meta_put_int(s->db, "opened", (int64_t)t->opened_size);
 }
 
-/* What explains the time of log.closed, a step of the clock, has to stand before it. */
+/* What explains the time of log.closed, a step of the clock, has to stand before it; and what
+ * introduces a key, so that this epoch's notes with lines of it are understood. */
 int epoch_put(struct store *s, int64_t utc_us)
 {
     if (s->epoch.state == EPOCH_CLOSED)
         return open_next(s, utc_us);
     tick_clock(s, clock_mono_us());
-    if (s->n_own > 0)
+    if (s->n_own > 0 || signkey_due(s))
         return batch_put_own(s, utc_us);
     s->epoch.moved = true;
     return put_closed(s, utc_us);

@@ -92,15 +92,7 @@ struct sign_job {
     int result;
     struct note note; /* checked: its signature verifies, its root is that of new_range */
     struct merkle_range new_range;
-    unsigned
-        new_keys; /* bits: the token said these keys for the first time, they are to be stored */
-};
-
-/* A key as the signer thread knows it. */
-struct sign_key {
-    EVP_PKEY *key;        /* NULL: never known */
-    bool confirmed;       /* the token said it in this run */
-    struct hsm_spki spki; /* of key */
+    bool learnt; /* the token has said the last of its keys: signkey_learnt() */
 };
 
 struct signer {
@@ -111,31 +103,89 @@ struct signer {
     enum { SIGNER_IDLE, SIGNER_BUSY, SIGNER_DONE } state;
     bool quit;
     struct sign_job job;
-    /* The signer thread's own once it runs. */
-    struct sign_key key[STORE_KEYS];
 };
-/* Names in the table meta. */
-extern const char *const signer_meta[STORE_KEYS];
 void signer_init(struct store *s);
 void signer_destroy(struct store *s);
 int signer_start(struct store *s);
 void signer_stop(struct store *s);
-/* Asks the token for the keys that it did not confirm yet, and compares; new ones are added to the
- * bits.  Errors: TEKD_ETAMPER, those of public_key(). */
-int signer_learn_keys(struct store *s, int64_t deadline_us, unsigned *new_keys);
-/* A key as it is in the database.  Errors: TEKD_ETAMPER. */
-int signer_set_key(struct store *s, enum store_key which, const void *der, size_t len);
-/*
- * Whether a note of ours is well signed: by the main key, and by the Ed25519 key if it has a line
- * of it; it may be of a time without that key.  Errors: of note_verify(), TEKD_ENOTFOUND as well
- * when the main key is not known.
- */
-int signer_verify(const struct store *s, const struct note *n);
 /* Gives the signer the leaves behind the newest note; it must be idle.  Errors: of the database. */
 int signer_begin(struct store *s, int64_t now);
 /* Whether there is a result: it stands in the job then and the signer is idle again.  until, of
  * CLOCK_MONOTONIC: waits for it; NULL: does not. */
 bool signer_collect(struct store *s, const struct timespec *until);
+
+/* ---- signkey.c: which keys the log is signed with ----------------------------------------------
+ */
+
+#define SIGN_KINDS       2 /* STORE_KEY_MAIN, STORE_KEY_ED25519; the key before is this much behind */
+#define RETIRED_MAX      64 /* keys that signed the log once: one a year */
+#define SIGNKEY_LEN      32 /* of a fingerprint, SHA-256 of the SubjectPublicKeyInfo */
+#define SIGNKEY_NAME_MAX 40
+#define SIGNKEY_HINT_MAX 200
+
+struct sign_key {
+    EVP_PKEY *key; /* NULL: there is none */
+    struct hsm_spki spki;
+};
+
+enum key_change_state { CHANGE_NONE, CHANGE_FIRST, CHANGE_WANTED, CHANGE_RECORDED };
+
+/* Of who asks the token, the opening thread and then the signer thread, until it is learnt; from
+ * then on the store thread's, but for token, which is constant and read by both. */
+struct sign_keys {
+    struct sign_key token[STORE_KEYS];
+    bool learnt;                              /* all that are set, and judged */
+    enum key_change_state judged[SIGN_KINDS]; /* what came of that */
+    struct sign_key log[SIGN_KINDS];          /* of the database */
+    struct sign_key retired[RETIRED_MAX];
+    size_t n_retired;
+    /* What the log.signkey of an unsigned tail name. */
+    uint8_t tail[SIGN_KINDS + 1][SIGNKEY_LEN];
+    size_t n_tail;
+};
+/* Of a kind, on its way into the database. */
+struct key_change {
+    enum key_change_state state;
+    struct store_place at; /* RECORDED: of log.signkey */
+    bool moved;            /* the open transaction makes the next step */
+};
+void signkey_free(struct store *s);
+/* The keys of the database.  Errors: TEKD_ETAMPER. */
+int signkey_read(struct store *s);
+/* The n-th key of the database, those of the kinds first, then those retired. */
+int signkey_get(struct db *db, size_t n, struct hsm_spki *ret_spki);
+/*
+ * Asks the token for the keys that it has not said yet, and when it has said all, judges them;
+ * *ret_learnt becomes true in the call that did.  Errors: TEKD_ETAMPER, those of public_key().
+ */
+int signkey_learn(struct store *s, int64_t deadline_us, bool *ret_learnt);
+/* What was judged is to be done. */
+void signkey_learnt(struct store *s);
+/* Whether the keys that are set include this one. */
+bool signkey_is_set(const struct store *s, enum store_key which);
+/*
+ * Whether a note of ours is well signed: by the main key or one that was it once, and by each other
+ * key of the log that it has a line of.  The newest one, by the main key: a retired key may have
+ * been stolen since.  Errors: of note_verify().
+ */
+int signkey_verify(const struct store *s, const struct note *n);
+int signkey_verify_newest(const struct store *s, const struct note *n);
+/*
+ * An unsigned tail names this key.  Whoever can write to the database could name his own, and once
+ * that is signed introduce it: such a tail is not signed unless the key is one of the token.
+ * The check does nothing before the token has said its keys.  Errors: TEKD_ETAMPER.
+ */
+void signkey_tail(struct store *s, const uint8_t key[static SIGNKEY_LEN]);
+int signkey_check_tail(const struct store *s);
+/* Whether log.signkey waits for a batch; into the open transaction. */
+bool signkey_due(const struct store *s);
+int signkey_put_records(struct store *s, int64_t utc_us);
+/* Keys of a new log; those that the newest note, which is about to be committed, completes. */
+int signkey_put_first(struct store *s);
+int signkey_put_covered(struct store *s);
+/* After the commit, and when there was none. */
+void signkey_committed(struct store *s);
+void signkey_failed(struct store *s);
 
 /* ---- audit.c: the log ------------------------------------------------------------------------ */
 
@@ -154,6 +204,7 @@ struct tree {
     struct note note;          /* the newest signature */
     struct merkle_range range; /* of note */
     bool note_committed;
+    bool note_made;       /* by this run: its lines are those of the keys that are set */
     uint64_t signed_size; /* of the newest committed checkpoint */
     int64_t checkpoint_utc_us;
     int64_t unsigned_since_us; /* about when the oldest leaf beyond note was committed; 0: none */
@@ -319,6 +370,8 @@ struct store {
     struct tree tree;
     struct epoch epoch;
     struct signer signer;
+    struct sign_keys keys;
+    struct key_change key_change[SIGN_KINDS];
     struct anchor anchor;
     struct idle idle;
     struct public_state public;
@@ -336,7 +389,6 @@ struct store {
     size_t n_own, own_written;
     bool own_urgent;
     bool announced;            /* log.started of this run is written */
-    unsigned store_keys;       /* bits of keys that the next commit stores */
     uint64_t gap, gap_written; /* records that could not be written; those a record tells of */
     uint64_t items_from;       /* seq of the open batch's first record of an item; 0: none yet */
 

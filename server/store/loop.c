@@ -33,6 +33,22 @@ void loop_latch(struct store *s, int error, const char *why)
         s->o.fatal(s->o.fatal_arg, error);
 }
 
+/* Whose the lines of the newest note are: in the order of the keys, if it was made with them. */
+static void tell_signers(const struct store *s, struct store_status *st)
+{
+    const struct note *n = &s->tree.note;
+
+    st->n_signers = n->n_signatures;
+    for (size_t i = 0; i < st->n_signers; i++) {
+        memcpy(st->signer[i], n->signature[i].key_id, sizeof(st->signer[i]));
+        st->signer_key[i] = STORE_KEYS;
+    }
+    for (enum store_key k = 0, i = 0; s->tree.note_made && k < STORE_KEYS; k++) {
+        if (signkey_is_set(s, k) && i < st->n_signers)
+            st->signer_key[i++] = k;
+    }
+}
+
 /* What store_ready() says: the code, and the reason for people. */
 static int readiness(const struct store *s, const char **ret_reason)
 {
@@ -72,9 +88,7 @@ void loop_publish(struct store *s)
     st->closed_records = s->epoch.last.size;
     st->signed_size = s->tree.signed_size;
     st->checkpoint_utc_us = s->tree.checkpoint_utc_us;
-    st->n_signers = s->tree.note.n_signatures;
-    for (size_t i = 0; i < st->n_signers; i++)
-        memcpy(st->signer[i], s->tree.note.signature[i].key_id, sizeof(st->signer[i]));
+    tell_signers(s, st);
     st->batches = s->batches;
     st->items = s->items;
     st->losers = s->losers;
@@ -154,7 +168,8 @@ void loop_signed(struct store *s, int64_t now)
     struct sign_job *job = &s->signer.job;
     struct tree *t = &s->tree;
 
-    s->store_keys |= job->new_keys;
+    if (job->learnt)
+        signkey_learnt(s);
     if (job->result == TEKD_ETAMPER) {
         loop_latch(s, TEKD_ETAMPER, "the signer contradicts the log");
     } else if (job->result < 0) {
@@ -164,6 +179,7 @@ void loop_signed(struct store *s, int64_t now)
         t->note = job->note;
         t->range = job->new_range;
         t->note_committed = false;
+        t->note_made = true;
         /* What is left was committed while the job was under way. */
         t->unsigned_since_us = t->size > t->note.size ? s->job_since_us : 0;
         if (s->failing_since_us != 0)
@@ -214,7 +230,7 @@ static bool batch_due(const struct store *s, int64_t now)
         return now >= s->probe_us;
     if (s->epoch.state != EPOCH_OPEN)
         return !s->tree.note_committed || epoch_step_due(s);
-    if (!s->tree.note_committed || s->own_urgent)
+    if (!s->tree.note_committed || s->own_urgent || signkey_due(s))
         return true;
     /* With the signature its checkpoint and these items share one sync. */
     if (s->pending_signed > 0 && gather_more(s, now) == 0)

@@ -7,6 +7,8 @@
  * not rise costs a random page a row.
  *
  *     meta        schema, bsm_id, epoch, key (SubjectPublicKeyInfo of the checkpoint key),
+ *                 key-ed25519 (of the one that signs beside it), key-retired-1 ... (of those that
+ *                 signed before, of either kind, oldest first),
  *                 clean (1: the log ended with log.stopped under a committed checkpoint),
  *                 purge (1: there may be exports of retired KEKs, which are to be removed)
  *     leaf        the audit records: the octets that are hashed, by seq

@@ -9,117 +9,10 @@
 #include "internal.h"
 
 #include <assert.h>
-#include <openssl/evp.h>
-#include <openssl/x509.h>
 
 #include "tekd/clock.h"
-#include "tekd/enc.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
-
-static void evp_pkey_freep(EVP_PKEY **key)
-{
-    EVP_PKEY_free(*key);
-}
-#define AUTO_PKEY __attribute__((cleanup(evp_pkey_freep)))
-
-/* ---- the key --------------------------------------------------------------------------------- */
-
-static int read_key(const uint8_t *der, size_t len, EVP_PKEY **ret_key)
-{
-    const uint8_t *p = der;
-    AUTO_PKEY EVP_PKEY *key = d2i_PUBKEY(NULL, &p, (long)len);
-
-    if (key == NULL || p != der + len) {
-        log_event(LOG_ERROR, "store", "checkpoint-key-unreadable", LOG_INT("octets", len));
-        return TEKD_ECRYPTO;
-    }
-    *ret_key = TAKE(key);
-    return 0;
-}
-
-const char *const signer_meta[STORE_KEYS] = {"key", "key-ed25519"};
-static const char *const check_name[STORE_KEYS] = {"checkpoint-key", "checkpoint-ed25519-key"};
-
-static bool is_wanted(const struct store *s, enum store_key which)
-{
-    return which == STORE_KEY_MAIN || s->o.signer.ed25519;
-}
-
-int signer_set_key(struct store *s, enum store_key which, const void *der, size_t len)
-{
-    struct sign_key *k = &s->signer.key[which];
-    int r;
-
-    assert(k->key == NULL);
-    if (len > sizeof(k->spki.der))
-        return TEKD_ETAMPER;
-    r = read_key(der, len, &k->key);
-    if (r < 0)
-        return TEKD_ETAMPER;
-    memcpy(k->spki.der, der, len);
-    k->spki.len = (uint16_t)len;
-    return 0;
-}
-
-static void say_other_key(enum store_key which, const struct hsm_spki *expected,
-                          const struct hsm_spki *found)
-{
-    char hex[2][ENC_HEX_LEN(32) + 1];
-    uint8_t digest[32];
-
-    (void)EVP_Digest(expected->der, expected->len, digest, NULL, EVP_sha256(), NULL);
-    enc_hex(digest, sizeof(digest), hex[0]);
-    (void)EVP_Digest(found->der, found->len, digest, NULL, EVP_sha256(), NULL);
-    enc_hex(digest, sizeof(digest), hex[1]);
-    log_event(LOG_ERROR, "store", "tamper", LOG_STR("check", check_name[which]),
-              LOG_STR("record", ""), LOG_STR("expected", hex[0]), LOG_STR("found", hex[1]));
-}
-
-static int learn_key(struct store *s, enum store_key which, int64_t deadline_us, unsigned *new_keys)
-{
-    struct sign_key *k = &s->signer.key[which];
-    struct hsm_spki spki = {0};
-    int r = s->o.signer.public_key(s->o.signer.arg, which, deadline_us, &spki);
-
-    if (r < 0)
-        return r;
-    if (k->key == NULL) {
-        r = read_key(spki.der, spki.len, &k->key);
-        if (r < 0)
-            return r;
-        k->spki = spki;
-        *new_keys |= 1U << which;
-    } else if (spki.len != k->spki.len || memcmp(spki.der, k->spki.der, spki.len) != 0) {
-        say_other_key(which, &k->spki, &spki);
-        return TEKD_ETAMPER;
-    }
-    k->confirmed = true;
-    return 0;
-}
-
-int signer_learn_keys(struct store *s, int64_t deadline_us, unsigned *new_keys)
-{
-    int r = 0;
-
-    for (enum store_key k = 0; r == 0 && k < STORE_KEYS; k++) {
-        if (is_wanted(s, k) && !s->signer.key[k].confirmed)
-            r = learn_key(s, k, deadline_us, new_keys);
-    }
-    return r;
-}
-
-int signer_verify(const struct store *s, const struct note *n)
-{
-    const struct sign_key *main = &s->signer.key[STORE_KEY_MAIN];
-    const struct sign_key *second = &s->signer.key[STORE_KEY_ED25519];
-    int r = main->key != NULL ? note_verify(n, main->key) : TEKD_ENOTFOUND;
-
-    if (r < 0 || second->key == NULL)
-        return r;
-    r = note_verify(n, second->key);
-    return r == TEKD_ENOTFOUND ? 0 : r;
-}
 
 /* ---- the thread ------------------------------------------------------------------------------ */
 
@@ -130,10 +23,10 @@ static int check_lines(const struct store *s, const struct note *n)
     int r = 0;
 
     for (enum store_key k = 0; r == 0 && k < STORE_KEYS; k++) {
-        if (!is_wanted(s, k))
+        if (!signkey_is_set(s, k))
             continue;
         wanted++;
-        r = note_verify(n, s->signer.key[k].key);
+        r = note_verify(n, s->keys.token[k].key);
     }
     return r == 0 && n->n_signatures != wanted ? TEKD_ECRYPTO : r;
 }
@@ -167,7 +60,7 @@ static int do_job(struct store *s, struct sign_job *job)
 {
     struct hsm_checkpoint in = {
         .last = &job->last, .range = &job->range, .leaves = job->leaves, .n = job->n};
-    int r = signer_learn_keys(s, job->deadline_us, &job->new_keys);
+    int r = signkey_learn(s, job->deadline_us, &job->learnt);
 
     if (r == 0)
         r = s->o.signer.sign(s->o.signer.arg, &in, job->deadline_us, &job->note);
@@ -225,8 +118,6 @@ void signer_init(struct store *s)
 
 void signer_destroy(struct store *s)
 {
-    for (enum store_key k = 0; k < STORE_KEYS; k++)
-        EVP_PKEY_free(s->signer.key[k].key);
     (void)pthread_cond_destroy(&s->signer.changed);
     (void)pthread_mutex_destroy(&s->signer.lock);
 }
@@ -270,7 +161,7 @@ int signer_begin(struct store *s, int64_t now)
     job->last = t->note;
     job->range = t->range;
     job->deadline_us = now + SIGN_US;
-    job->new_keys = 0;
+    job->learnt = false;
     r = audit_leaves(s, t->note.size, job->leaves, job->n);
     if (r < 0)
         return r;

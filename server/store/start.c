@@ -3,17 +3,15 @@
  *
  *     schema, bsm_id      are ours
  *     structure           the whole file, unless the log ended clean
- *     key                 the token's, when it answers, is the one in the database
- *     epoch               nothing is of a later one
- *     newest checkpoint   signature, range against its root, not beyond the leaves
- *     epoch before        ended with its newest checkpoint, over log.closed
- *     anchor file         not beyond the newest checkpoint, the same root at its size
- *     leaves              hashed from before the anchor up to the newest checkpoint; the rest later
- *                         (idle.c)
- *     tail                leaves beyond the newest checkpoint: whole records, nothing after
- *                         log.stopped but a start, none at all if the log ended clean, log.closed
- *                         only as all of it
- *     record 0            log.opened, with the newest checkpoint of the epoch before
+ *     keys                the token's, when it answers, are those in the database, or replace them
+ * as the settings say (signkey.c) epoch               nothing is of a later one newest checkpoint
+ * signature, range against its root, not beyond the leaves epoch before        ended with its
+ * newest checkpoint, over log.closed anchor file         not beyond the newest checkpoint, the same
+ * root at its size leaves              hashed from before the anchor up to the newest checkpoint;
+ * the rest later (idle.c) tail                leaves beyond the newest checkpoint: whole records,
+ * nothing after log.stopped but a start, none at all if the log ended clean, log.closed only as all
+ * of it, log.signkey only of keys of the token record 0            log.opened, with the newest
+ * checkpoint of the epoch before
  *
  * A tail is adopted: log.recovered says which records were under no signature; log.closed is signed
  * as it is, and this run begins with the next epoch (epoch.c).  Tables of an older
@@ -184,30 +182,19 @@ static int check_file(struct start *st)
     return db_driver(s->db)->check(s->db);
 }
 
-static int read_key(struct store *s, enum store_key which)
-{
-    uint8_t der[HSM_SPKI_MAX];
-    size_t len = 0;
-    int r = rows_meta_get(s->db, signer_meta[which], der, sizeof(der), &len);
-
-    if (r < 0)
-        return r == TEKD_ENOTFOUND ? 0 : r;
-    r = signer_set_key(s, which, der, len);
-    return r < 0 ? start_tamper("checkpoint-key", 0, "a public key", "something else") : 0;
-}
-
 static int check_keys(struct start *st)
 {
     struct store *s = st->s;
-    int r = 0;
+    bool learnt = false;
+    int r = signkey_read(s);
 
-    for (enum store_key k = 0; r == 0 && k < STORE_KEYS; k++)
-        r = read_key(s, k);
     if (r < 0)
         return r;
-    r = signer_learn_keys(s, clock_mono_us() + START_KEY_US, &s->store_keys);
+    r = signkey_learn(s, clock_mono_us() + START_KEY_US, &learnt);
     if (r == TEKD_ETAMPER)
         return r;
+    if (learnt)
+        signkey_learnt(s);
     if (r < 0)
         log_event(LOG_WARN, "store", "token-not-asked", LOG_STR("error", tekd_errname(r)));
     return 0;
@@ -226,9 +213,9 @@ int start_check_checkpoint(struct start *st, uint64_t epoch, const struct rows_c
         return r;
     if (strcmp(c->note.origin, origin) != 0)
         return start_tamper("checkpoint-origin", c->note.size, origin, c->note.origin);
-    if (s->signer.key[STORE_KEY_MAIN].key == NULL)
+    if (s->keys.log[STORE_KEY_MAIN].key == NULL)
         return start_tamper("checkpoint-key", c->note.size, "the key of the checkpoints", "none");
-    if (signer_verify(s, &c->note) < 0)
+    if (signkey_verify(s, &c->note) < 0)
         return start_tamper("checkpoint-signature", c->note.size, "one of the checkpoint key",
                             "none that verifies");
     merkle_range_root(&c->range, &root);
@@ -274,6 +261,9 @@ static int check_newest(struct start *st)
         r = start_check_checkpoint(st, last.epoch, &st->newest);
     if (r < 0)
         return r;
+    if (signkey_verify_newest(s, &st->newest.note) < 0)
+        return start_tamper("checkpoint-signature", st->newest.note.size,
+                            "one of the checkpoint key", "none but of keys that it replaced");
     if (st->newest.note.size > st->leaves)
         return start_tamper_size("records", st->leaves, st->newest.note.size, st->leaves);
     return 0;
@@ -324,7 +314,7 @@ static int check_anchor_note(struct start *st)
     st->anchor_epoch = epoch_of(s, st->anchor.origin);
     if (st->anchor_epoch == 0)
         return start_tamper("anchor-origin", size, s->tree.origin, st->anchor.origin);
-    if (signer_verify(s, &st->anchor) < 0)
+    if (signkey_verify(s, &st->anchor) < 0)
         return start_tamper("anchor-signature", size, "one of the checkpoint key",
                             "none that verifies");
     if (st->anchor_epoch > s->tree.epoch)

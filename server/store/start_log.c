@@ -174,6 +174,23 @@ static int check_plain_close(struct start *st, uint64_t seq, const void *octets,
     return r;
 }
 
+/* One that was not signed is of a crash while a key was being replaced, or of somebody else. */
+static int take_signkey(struct start *st, const void *octets, size_t len)
+{
+    AUTO(record) struct record *rec = NULL;
+    uint8_t key[SIGNKEY_LEN];
+    const char *what = NULL, *hex;
+    int r = record_parse(octets, len, &rec, &what);
+
+    if (r < 0 || strcmp(record_event(rec), "log.signkey") != 0)
+        return r;
+    hex = record_get_str(rec, "key");
+    if (hex == NULL || enc_hex_read(hex, strlen(hex), key, sizeof(key)) < 0)
+        return start_tamper("record-form", st->s->tree.next - 1, "a fingerprint", "something else");
+    signkey_tail(st->s, key);
+    return 0;
+}
+
 static int adopt(void *arg, uint64_t seq, const void *octets, size_t len)
 {
     struct start *st = arg;
@@ -186,6 +203,8 @@ static int adopt(void *arg, uint64_t seq, const void *octets, size_t len)
     merkle_leaf(octets, len, &leaf);
     audit_adopt(t, &leaf);
     r = look_at_event(st, seq, octets, len);
+    if (r == 0)
+        r = take_signkey(st, octets, len);
     return r == 0 && st->closed ? check_plain_close(st, seq, octets, len) : r;
 }
 
@@ -221,7 +240,7 @@ int start_check_tail(struct start *st)
         return start_tamper("clean-stop", size, "log.stopped", "another record");
     if (t->size > size)
         t->unsigned_since_us = clock_mono_us();
-    return 0;
+    return signkey_check_tail(s);
 }
 
 /* ---- record 0 -------------------------------------------------------------------------------- */

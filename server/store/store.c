@@ -84,6 +84,7 @@ static void free_store(struct store *s)
     for (size_t i = 0; i < ARRAY_SIZE(s->strings); i++)
         free(s->strings[i]);
     signer_destroy(s);
+    signkey_free(s);
     (void)pthread_cond_destroy(&s->anchor.changed);
     (void)pthread_mutex_destroy(&s->anchor.lock);
     (void)pthread_mutex_destroy(&s->public.lock);

@@ -69,7 +69,7 @@ class Signer:
         return hashlib.sha256(self.der).hexdigest()
 
 
-A, B, STRANGER = Signer("ecdsa"), Signer("ed25519"), Signer("ecdsa")
+A, B, C, STRANGER = Signer("ecdsa"), Signer("ecdsa"), Signer("ed25519"), Signer("ecdsa")
 
 
 def mth(leaves: list[bytes]) -> bytes:
@@ -108,7 +108,7 @@ class Scenario:
         self.origin = f"{LOG}/tekd/audit/{epoch}"
         self.items: list[dict[str, Any]] = []
         self.octets: dict[str, Callable[[bytes], bytes]] = {}
-        self.keys: list[Signer] = [A, B]
+        self.keys: list[Signer] = [A, B, C]
         self.anchors: dict[str, bytes] = {}
         self.shown_size: Optional[int] = None
 
@@ -388,11 +388,11 @@ def test_control_epoch_2(tmp_path: Path) -> None:
 
 
 def test_control_ed25519_only(tmp_path: Path) -> None:
-    s = Scenario(signers=[B])
+    s = Scenario(signers=[C])
     s.add("opened", "log.opened", origin=s.origin)
     s.add("start", "log.started", **START)
     s.note()
-    assert verify(s.write(tmp_path / "e"), B.pem).size == 2
+    assert verify(s.write(tmp_path / "e"), C.pem).size == 2
 
 
 def test_control_durable_is_counted(tmp_path: Path) -> None:
@@ -834,6 +834,61 @@ def test_new_key_not_in_keys(tmp_path: Path) -> None:
     s = standard()
     s.keys = [A]
     assert refused(s.write(tmp_path / "e")).step == "3"
+
+
+def test_key_named_twice(tmp_path: Path) -> None:
+    """As after a crash between the record and the note over it."""
+    s = standard()
+    s.add("signkey again", "log.signkey", at=s.index("signkey") + 1, key=B.fingerprint)
+    fix_recovered(s)
+    assert len(verify(s.write(tmp_path / "e"), A.pem).trusted_keys) == 2
+    s.items[s.index("signkey again") + 1]["note"] = [A]
+    assert refused(s.write(tmp_path / "f")).step == "3"
+
+
+def with_ed25519(*later: Signer) -> Scenario:
+    """A key of another kind is introduced with the new one; one note behind that is by `later`."""
+    s = standard()
+    s.add("signkey2", "log.signkey", at=s.index("signkey"), key=C.fingerprint)
+    fix_recovered(s)
+    for item in s.items[s.index("signkey"):]:
+        if "note" in item:
+            item["note"] = [*item["note"], C]
+    s.items[s.index("stop1") + 1]["note"] = list(later)
+    return s
+
+
+def test_key_of_another_kind_signs_beside(tmp_path: Path) -> None:
+    summary = verify(with_ed25519(B, C).write(tmp_path / "e"), A.pem)
+    assert len(summary.trusted_keys) == 3
+    assert len(verify(with_ed25519(B).write(tmp_path / "f"), A.pem).trusted_keys) == 3
+
+
+def test_key_of_another_kind_takes_no_place(tmp_path: Path) -> None:
+    assert refused(with_ed25519(C).write(tmp_path / "e")).step == "3"
+    assert refused(with_ed25519(STRANGER, C).write(tmp_path / "f")).step == "3"
+
+
+def test_wrong_line_of_an_introduced_key(tmp_path: Path) -> None:
+    s = with_ed25519(B, C)
+    folder = s.write(tmp_path / "e")
+    lines, notes = s.build()
+    for signer in (B, C):
+        other = make_note(lines[:-1], [signer], s.origin).splitlines(True)[-1]
+        whole = make_note(lines, [x for x in (B, C) if x is not signer], s.origin)
+        edit(folder, "checkpoint", lambda d: whole + other)
+        assert refused(folder).where == "file checkpoint"
+
+
+def test_key_that_is_named_and_never_signs(tmp_path: Path) -> None:
+    s = standard()
+    s.set("signkey", key=STRANGER.fingerprint)
+    s.keys = [A, STRANGER]
+    for item in s.items:
+        item.update({"note": [A]} if "note" in item else {})
+    assert len(verify(s.write(tmp_path / "e"), A.pem).trusted_keys) == 1
+    s.items[s.index("stop1") + 1]["note"] = [STRANGER]
+    assert refused(s.write(tmp_path / "f")).step == "3"
 
 
 def test_wrong_key_brought(tmp_path: Path) -> None:

@@ -68,6 +68,8 @@ ELSEWHERE = {
     **{f"docker.md shell {n}": "tests/docker/run" for n in range(1, 12)},
     "tek-bsa.md console 2": "test_listen_of_the_manual",
     "tek-bsa.md console 3": "test_collect_of_the_manual",
+    "operations.md shell 5": "test_steps_of_the_manual",
+    "operations.md shell 6": "test_steps_of_the_manual",
     "audit.md shell 1": "test_notes_in_syslog_are_those_of_the_log",
     "audit.md shell 2": "tests/unit/test_audit_docs.c",
     "audit.md shell 3": "test_time_stamps_are_verified_kept_and_exported",

@@ -58,6 +58,8 @@ static int make_keys(struct token *t)
     if (r == 0)
         r = make_key(t, TOKEN_SIGNING_ED25519, FIXTURE_ED25519);
     if (r == 0)
+        r = make_key(t, TOKEN_SIGNING_ED25519, FIXTURE_ED25519_2);
+    if (r == 0)
         r = make_key(t, TOKEN_SIGNING_KEY, "tls-1");
     return r;
 }

@@ -18,9 +18,10 @@
 #define FIXTURE_TOKEN "pkcs11:token=tekd-test"
 
 /* Its clear value is FIXTURE_BSA_KEK, so that a test can unwrap what is wrapped for it. */
-#define FIXTURE_BSA     "bsa-1"
-#define FIXTURE_ED25519 "checkpoint-ed25519" /* signs beside checkpoint-1 */
-#define FIXTURE_STORAGE "storage-1"
+#define FIXTURE_BSA       "bsa-1"
+#define FIXTURE_ED25519   "checkpoint-ed25519"   /* signs beside checkpoint-1 */
+#define FIXTURE_ED25519_2 "checkpoint-ed25519-2" /* replaces that one */
+#define FIXTURE_STORAGE   "storage-1"
 extern const uint8_t fixture_bsa_kek[32];
 
 struct fixture {

@@ -603,6 +603,127 @@ static void hsm_sign_checkpoint__refuses_a_wrong_second_signature(void **state)
     assert_int_equal(chain_sign(f, &c, 0, 5), TEKD_EHSM);
 }
 
+/* ---------------------------------------------------------------- replaced keys ---- */
+
+/* Labels; NULL: there is no such key. */
+struct labels {
+    const char *main, *ed25519, *before, *ed25519_before;
+};
+static const struct labels old_keys = {"checkpoint-1", FIXTURE_ED25519, NULL, NULL};
+static const struct labels overlap = {"tls-1", FIXTURE_ED25519_2, "checkpoint-1", FIXTURE_ED25519};
+static const struct labels new_keys = {"tls-1", FIXTURE_ED25519_2, NULL, NULL};
+
+static void start_with(struct fixture *f, const struct labels *l)
+{
+    fixture_stop(f);
+    f->options.checkpoint_key = l->main;
+    f->options.ed25519_key = l->ed25519;
+    f->options.checkpoint_key_before = l->before;
+    f->options.ed25519_key_before = l->ed25519_before;
+    fixture_start(f);
+}
+
+static void hsm_sign_checkpoint__signs_with_the_keys_before_too(void **state)
+{
+    static const enum hsm_public order[] = {HSM_PUBLIC_CHECKPOINT, HSM_PUBLIC_ED25519,
+                                            HSM_PUBLIC_CHECKPOINT_BEFORE,
+                                            HSM_PUBLIC_ED25519_BEFORE};
+    struct fixture *f = *state;
+    struct hsm_spki spki;
+    struct chain c;
+    EVP_PKEY *old;
+
+    start_with(f, &old_keys);
+    old = public_key(f, HSM_PUBLIC_CHECKPOINT);
+    for (size_t i = 2; i < 4; i++)
+        assert_int_equal(hsm_public_key(f->hsm, order[i], fixture_in(10), &spki), TEKD_EINVAL);
+    start_with(f, &overlap);
+    chain_init(&c);
+    assert_int_equal(chain_sign(f, &c, 0, 5), 0);
+    assert_int_equal(c.last.n_signatures, 4);
+    for (size_t i = 0; i < 4; i++) {
+        EVP_PKEY *key = public_key(f, order[i]);
+        uint8_t id[4];
+
+        assert_int_equal(note_key_id(c.last.origin, key, id), 0);
+        assert_memory_equal(c.last.signature[i].key_id, id, sizeof(id));
+        assert_int_equal(note_verify(&c.last, key), 0);
+        EVP_PKEY_free(key);
+    }
+    assert_int_equal(note_verify(&c.last, old), 0);
+    EVP_PKEY_free(old);
+}
+
+/* From a note of the old keys to one of the new keys alone; by the new ones alone it is none. */
+static void hsm_sign_checkpoint__goes_over_to_the_new_keys(void **state)
+{
+    struct fixture *f = *state;
+    struct chain c;
+
+    start_with(f, &old_keys);
+    chain_init(&c);
+    assert_int_equal(chain_sign(f, &c, 0, 5), 0);
+    start_with(f, &new_keys);
+    assert_int_equal(chain_sign(f, &c, 5, 1), TEKD_ETAMPER);
+    start_with(f, &overlap);
+    assert_int_equal(chain_sign(f, &c, 5, 1), 0);
+    assert_int_equal(chain_sign(f, &c, 6, 1), 0);
+    assert_int_equal(c.last.n_signatures, 4);
+    start_with(f, &new_keys);
+    assert_int_equal(chain_sign(f, &c, 7, 1), 0);
+    assert_int_equal(c.last.n_signatures, 2);
+    /* Nor is there a way back without the overlap. */
+    start_with(f, &old_keys);
+    assert_int_equal(chain_sign(f, &c, 8, 1), TEKD_ETAMPER);
+    start_with(f, &(struct labels){"checkpoint-1", NULL, "tls-1", NULL});
+    assert_int_equal(chain_sign(f, &c, 8, 1), 0);
+    assert_int_equal(c.last.n_signatures, 2);
+}
+
+/* Which lines of a note with four make it one of ours. */
+static void hsm_sign_checkpoint__checks_the_lines_of_replaced_keys(void **state)
+{
+    static const struct {
+        unsigned lines; /* bits of those that are left */
+        int wrong;      /* the damaged one; -1: none */
+        int expected;
+    } cases[] = {
+        {0xf, -1, 0},
+        {0x1, -1, 0},
+        {0x4, -1, 0},
+        {0x2, -1, TEKD_ETAMPER},
+        {0x8, -1, TEKD_ETAMPER},
+        {0xa, -1, TEKD_ETAMPER},
+        {0xf, 0, TEKD_ETAMPER},
+        {0xf, 1, TEKD_ETAMPER},
+        {0xf, 2, TEKD_ETAMPER},
+        {0xf, 3, TEKD_ETAMPER},
+        {0x5, 2, TEKD_ETAMPER},
+        {0x4, 2, TEKD_ETAMPER},
+    };
+    struct fixture *f = *state;
+    struct chain c;
+
+    start_with(f, &overlap);
+    chain_init(&c);
+    assert_int_equal(chain_sign(f, &c, 0, 5), 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct chain changed = c;
+
+        changed.last.n_signatures = 0;
+        for (int k = 0; k < 4; k++) {
+            struct note_signature *s = &changed.last.signature[changed.last.n_signatures];
+
+            if ((cases[i].lines & 1U << k) == 0)
+                continue;
+            *s = c.last.signature[k];
+            s->octets[20] ^= k == cases[i].wrong;
+            changed.last.n_signatures++;
+        }
+        assert_int_equal(chain_sign(f, &changed, 5, 0), cases[i].expected);
+    }
+}
+
 /* ---------------------------------------------------------------- status ----------- */
 
 static void hsm_status_get__shows_token_and_workers(void **state)
@@ -670,6 +791,9 @@ int main(void)
         TEST(hsm_sign_checkpoint__goes_on_when_the_second_key_comes_and_goes),
         TEST(hsm_sign_checkpoint__checks_its_second_signature),
         TEST(hsm_sign_checkpoint__refuses_a_wrong_second_signature),
+        TEST(hsm_sign_checkpoint__signs_with_the_keys_before_too),
+        TEST(hsm_sign_checkpoint__goes_over_to_the_new_keys),
+        TEST(hsm_sign_checkpoint__checks_the_lines_of_replaced_keys),
         TEST(hsm_status_get__shows_token_and_workers),
         TEST(hsm_status_get__shows_a_token_that_keeps_teks_in),
     };

@@ -288,6 +288,24 @@ static void hsm_new__reports_a_token_without_ed25519(void **state)
     assert_non_null(strstr(st.reason, "CKM_EDDSA"));
 }
 
+static void hsm_new__reports_a_key_before_that_is_not_there(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_status st;
+    struct hsm *none = NULL;
+
+    f->options.checkpoint_key_before = "of-last-year";
+    assert_int_equal(fixture_start_any(f), HSM_DOWN);
+    hsm_status_get(f->hsm, &st);
+    assert_int_equal(st.error, TEKD_ENOTFOUND);
+    assert_non_null(strstr(st.reason, "of-last-year"));
+    fixture_stop(f);
+    f->options.checkpoint_key_before = NULL;
+    f->options.ed25519_key_before = FIXTURE_ED25519; /* of nothing */
+    assert_int_equal(hsm_new(&f->options, &none), TEKD_EINVAL);
+    f->options.ed25519_key_before = NULL;
+}
+
 /* ---------------------------------------------------------------- by hand ---------- */
 
 static int run_by_hand(const char *argument)
@@ -575,6 +593,7 @@ int main(void)
         TEST(hsm_new__reports_what_is_no_module),
         TEST(hsm_new__reports_a_missing_signing_key),
         TEST(hsm_new__reports_a_token_without_ed25519),
+        TEST(hsm_new__reports_a_key_before_that_is_not_there),
         cmocka_unit_test(tekd_hsm__refuses_to_be_started_by_hand),
         TEST(supervisor__waits_for_no_worker_that_has_ended),
         TEST(supervisor__kills_a_start_that_hangs_and_then_starts_the_next),

@@ -372,7 +372,7 @@ static int check_note(void *arg, uint64_t place, const void *octets, size_t len)
         c->broken = "a note that is none of these leaves";
     else if (strcmp(n.origin, origin) != 0)
         c->broken = "another origin";
-    else if (note_verify(&n, store_signer_key(c->f->signer)) < 0)
+    else if (store_signer_verify(c->f->signer, &n) < 0)
         c->broken = "a note whose signature does not verify";
     if (c->broken != NULL)
         return 1;

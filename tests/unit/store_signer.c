@@ -12,11 +12,13 @@
 
 #include "tekd/err.h"
 
+#define OLD_MAX 8
+
 struct store_test_signer {
-    EVP_PKEY *key;
-    struct hsm_spki spki, second_spki;
-    EVP_PKEY *second;
-    bool second_on;
+    EVP_PKEY *key[STORE_KEYS];
+    unsigned on;            /* bits of those that sign */
+    EVP_PKEY *old[OLD_MAX]; /* P-256 keys that were replaced */
+    size_t n_old;
     unsigned delay_us;    /* set before the store opens */
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t changed;
@@ -48,8 +50,8 @@ static struct store_test_signer *new_signer(EVP_PKEY *take_key)
     struct store_test_signer *t = calloc(1, sizeof(*t));
 
     assert(t != NULL && take_key != NULL);
-    t->key = take_key;
-    fill_spki(t->key, &t->spki);
+    t->key[STORE_KEY_MAIN] = take_key;
+    t->on = 1U << STORE_KEY_MAIN;
     (void)pthread_mutex_init(&t->lock, NULL);
     (void)pthread_cond_init(&t->changed, NULL);
     return t;
@@ -79,8 +81,10 @@ struct store_test_signer *store_signer_load(const char *path)
 
 void store_signer_free(struct store_test_signer *t)
 {
-    EVP_PKEY_free(t->key);
-    EVP_PKEY_free(t->second);
+    for (size_t k = 0; k < STORE_KEYS; k++)
+        EVP_PKEY_free(t->key[k]);
+    for (size_t i = 0; i < t->n_old; i++)
+        EVP_PKEY_free(t->old[i]);
     (void)pthread_cond_destroy(&t->changed);
     (void)pthread_mutex_destroy(&t->lock);
     free(t);
@@ -97,7 +101,7 @@ static int public_key(void *arg, enum store_key which, int64_t deadline_us,
     r = t->key_error;
     pthread_mutex_unlock(&t->lock);
     if (r == 0)
-        *ret_spki = which == STORE_KEY_ED25519 ? t->second_spki : t->spki;
+        fill_spki(t->key[which], ret_spki);
     return r;
 }
 
@@ -116,6 +120,21 @@ static int check_origin(struct store_test_signer *t, const struct note *last)
     return 0;
 }
 
+/* As the real one: lines may be missing, but of the main key and the one before not both. */
+static bool is_own(struct store_test_signer *t, const struct note *last)
+{
+    bool vouched = false;
+
+    for (size_t k = 0; k < STORE_KEYS; k++) {
+        int r = (t->on & 1U << k) != 0 ? note_verify(last, t->key[k]) : TEKD_ENOTFOUND;
+
+        if (r == TEKD_ECRYPTO)
+            return false;
+        vouched = vouched || (r == 0 && (k == STORE_KEY_MAIN || k == STORE_KEY_BEFORE));
+    }
+    return vouched;
+}
+
 /* What the real signer refuses. */
 static int check_request(struct store_test_signer *t, const struct hsm_checkpoint *in,
                          const struct note *n)
@@ -127,9 +146,7 @@ static int check_request(struct store_test_signer *t, const struct hsm_checkpoin
     merkle_range_root(in->range, &root);
     if (in->range->size != in->last->size || memcmp(&root, &in->last->root, sizeof(root)) != 0)
         return TEKD_ETAMPER;
-    if (in->last->size > 0 && note_verify(in->last, t->key) < 0)
-        return TEKD_ETAMPER;
-    if (t->second_on && in->last->size > 0 && note_verify(in->last, t->second) == TEKD_ECRYPTO)
+    if (in->last->size > 0 && !is_own(t, in->last))
         return TEKD_ETAMPER;
     if (n->size < t->size ||
         (n->size == t->size && memcmp(&n->root, &t->root, sizeof(root)) != 0) ||
@@ -139,8 +156,9 @@ static int check_request(struct store_test_signer *t, const struct hsm_checkpoin
     return 0;
 }
 
-static void sign_text(EVP_PKEY *key, const EVP_MD *md, struct note *n)
+static void sign_text(EVP_PKEY *key, struct note *n)
 {
+    const EVP_MD *md = EVP_PKEY_is_a(key, "EC") ? EVP_sha256() : NULL;
     AUTO(buf) struct buf *text = NULL;
     uint8_t sig[NOTE_SIG_MAX], id[4];
     size_t sig_len = sizeof(sig);
@@ -237,9 +255,10 @@ static int sign(void *arg, const struct hsm_checkpoint *in, int64_t deadline_us,
         return r;
     if (damage == DAMAGE_ROOT)
         n.root.octets[0] ^= 1;
-    sign_text(t->key, EVP_sha256(), &n);
-    if (t->second_on)
-        sign_text(t->second, NULL, &n);
+    for (size_t k = 0; k < STORE_KEYS; k++) {
+        if ((t->on & 1U << k) != 0)
+            sign_text(t->key[k], &n);
+    }
     damage_lines(damage, &n);
     if (damage == DAMAGE_SIGNATURE)
         n.root.octets[0] ^= 1; /* what was signed is not what it says */
@@ -247,30 +266,67 @@ static int sign(void *arg, const struct hsm_checkpoint *in, int64_t deadline_us,
     return 0;
 }
 
-void store_signer_second(struct store_test_signer *t, bool on)
+static EVP_PKEY *make_key(enum store_key kind)
 {
-    if (on && t->second == NULL) {
-        t->second = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
-        assert(t->second != NULL);
-        fill_spki(t->second, &t->second_spki);
-    }
-    t->second_on = on;
+    EVP_PKEY *key =
+        kind == STORE_KEY_MAIN ? EVP_EC_gen("P-256") : EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
+
+    assert(key != NULL);
+    return key;
 }
 
-EVP_PKEY *store_signer_second_key(struct store_test_signer *t)
+void store_signer_second(struct store_test_signer *t, bool on)
 {
-    return t->second;
+    if (t->key[STORE_KEY_ED25519] == NULL)
+        t->key[STORE_KEY_ED25519] = make_key(STORE_KEY_ED25519);
+    store_signer_set(t, STORE_KEY_ED25519, on);
+}
+
+void store_signer_set(struct store_test_signer *t, enum store_key which, bool on)
+{
+    t->on = on ? t->on | 1U << which : t->on & ~(1U << which);
+}
+
+void store_signer_replace(struct store_test_signer *t, enum store_key kind)
+{
+    enum store_key before = kind == STORE_KEY_MAIN ? STORE_KEY_BEFORE : STORE_KEY_ED25519_BEFORE;
+
+    store_signer_give(t, before, t->key[kind]);
+    store_signer_set(t, before, true);
+    if (kind == STORE_KEY_MAIN) {
+        assert(t->n_old < OLD_MAX);
+        t->old[t->n_old++] = t->key[kind];
+    } else {
+        EVP_PKEY_free(t->key[kind]);
+    }
+    t->key[kind] = make_key(kind);
+}
+
+void store_signer_give(struct store_test_signer *t, enum store_key which, EVP_PKEY *key)
+{
+    (void)EVP_PKEY_up_ref(key);
+    EVP_PKEY_free(t->key[which]);
+    t->key[which] = key;
 }
 
 struct store_signer store_signer_of(struct store_test_signer *t)
 {
     return (struct store_signer){
-        .arg = t, .ed25519 = t->second_on, .public_key = public_key, .sign = sign};
+        .arg = t, .keys = t->on & ~(1U << STORE_KEY_MAIN), .public_key = public_key, .sign = sign};
 }
 
-EVP_PKEY *store_signer_key(struct store_test_signer *t)
+EVP_PKEY *store_signer_key(struct store_test_signer *t, enum store_key which)
 {
-    return t->key;
+    return t->key[which];
+}
+
+int store_signer_verify(const struct store_test_signer *t, const struct note *n)
+{
+    int r = note_verify(n, t->key[STORE_KEY_MAIN]);
+
+    for (size_t i = 0; r == TEKD_ENOTFOUND && i < t->n_old; i++)
+        r = note_verify(n, t->old[i]);
+    return r;
 }
 
 void store_signer_restart(struct store_test_signer *t)

@@ -1,7 +1,7 @@
 /*
- * A signer for tests of the store: a P-256 key in this process, strict as the real one is (it
- * checks its own signature on the last note and the range, and never signs what contradicts a note
- * it made), whose reply a test can hold back or turn into an error.
+ * A signer for tests of the store: a P-256 key in this process, and others if a test wants them,
+ * strict as the real one is (it checks its own signatures on the last note and the range, and never
+ * signs what contradicts a note it made), whose reply a test can hold back or turn into an error.
  */
 #ifndef TEST_STORE_SIGNER_H
 #define TEST_STORE_SIGNER_H
@@ -20,11 +20,21 @@ void store_signer_free(struct store_test_signer *t);
 /* From now on an Ed25519 key, made at the first call, signs too, as after a change of the setting;
  * false: it does no more.  Before store_signer_of(). */
 void store_signer_second(struct store_test_signer *t, bool on);
-EVP_PKEY *store_signer_second_key(struct store_test_signer *t);
+
+/* A new key of this kind, MAIN or ED25519, is made, and the one that was it signs as the key before
+ * it.  Before store_signer_of(), as the two that follow. */
+void store_signer_replace(struct store_test_signer *t, enum store_key kind);
+/* Whether this key, which is there, signs. */
+void store_signer_set(struct store_test_signer *t, enum store_key which, bool on);
+/* This is that key from now on; a reference is taken. */
+void store_signer_give(struct store_test_signer *t, enum store_key which, EVP_PKEY *key);
 
 /* What store_options want. */
 struct store_signer store_signer_of(struct store_test_signer *t);
-EVP_PKEY *store_signer_key(struct store_test_signer *t);
+/* NULL: there was none yet. */
+EVP_PKEY *store_signer_key(struct store_test_signer *t, enum store_key which);
+/* Whether a note has a line of the main key, or of one that was it. */
+int store_signer_verify(const struct store_test_signer *t, const struct note *n);
 
 /* Forgets what it signed, as a worker that was restarted. */
 void store_signer_restart(struct store_test_signer *t);

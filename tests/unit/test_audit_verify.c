@@ -1021,6 +1021,103 @@ static void verify__a_new_key_takes_the_place_of_its_kind(void **state)
     export_free(x);
 }
 
+/* One of another kind is introduced: its lines count for nothing but to be right. */
+static void verify__a_new_key_takes_no_place_of_another_kind(void **state)
+{
+    static const struct {
+        const char *name;
+        bool main, other, flip; /* the lines of the last note, the second one damaged */
+        const char *text;       /* NULL: verified */
+    } cases[] = {
+        {"both", true, true, false, NULL},
+        {"the old one alone", true, false, false, NULL},
+        {"the new one alone", false, true, false, MISSING},
+        {"the new one wrong", true, true, true, WRONG},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct fixture *x = signed_twice();
+        AUTO_MEM char *field = fingerprint_field(x->other);
+        struct note *n;
+        struct audit *a;
+
+        export_insert(x, export_at(x, "tek.generated", 0),
+                      (struct step){"log.signkey", field, 1, NULL});
+        x->other_from = 1;
+        export_make_lines(x);
+        export_make_notes(x);
+        n = &x->note[x->n_notes - 1];
+        if (!cases[i].main)
+            drop_first(n);
+        if (!cases[i].other)
+            drop_second(n);
+        if (cases[i].flip)
+            flip_second(n);
+        export_make_files(x);
+        export_make_sums(x);
+        export_write(x);
+        a = look(x);
+        if (cases[i].text)
+            assert_refused(a, cases[i].name, "signature", cases[i].text);
+        else
+            assert_verified(a);
+        assert_int_equal(a->n_trusted, 2);
+        audit_free(a);
+        export_free(x);
+    }
+}
+
+/* A crash may leave a log.signkey that no note covers, and the next start adds another. */
+static void verify__takes_a_key_that_was_named_twice(void **state)
+{
+    struct fixture *x = export_new();
+    AUTO_MEM char *field = fingerprint_field(x->other);
+    struct audit *a;
+
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        export_insert(x, export_at(x, "tek.generated", 0),
+                      (struct step){"log.signkey", field, 1, NULL});
+    export_insert(x, export_at(x, "answer.sent", 1), (struct step){"log.signkey", field, 1, NULL});
+    x->other_from = 1;
+    x->only_other_from = 2;
+    export_make(x);
+    a = look(x);
+    assert_verified(a);
+    assert_int_equal(a->n_trusted, 2);
+    audit_free(a);
+    export_free(x);
+}
+
+static void verify__leaves_a_named_key_alone_that_never_signs(void **state)
+{
+    struct fixture *x = export_new();
+    AUTO_MEM char *field = fingerprint_field(x->other);
+
+    (void)state;
+    export_insert(x, export_at(x, "tek.generated", 0),
+                  (struct step){"log.signkey", field, 1, NULL});
+    for (size_t i = 0; i < 2; i++) { /* i 1: it signs the last note, alone */
+        struct audit *a;
+
+        export_make_lines(x);
+        x->only_other_from = i == 0 ? NOTES_MAX : x->n_notes - 1;
+        export_make_notes(x);
+        export_make_files(x);
+        export_make_sums(x);
+        export_write(x);
+        a = look(x);
+        if (i == 0)
+            assert_verified(a);
+        else
+            assert_refused(a, "alone", "signature", MISSING);
+        assert_int_equal(a->n_trusted, 1);
+        audit_free(a);
+    }
+    export_free(x);
+}
+
 /* ---- epochs ---- */
 
 #define ORIGIN_2 "bsm.example.net/tekd/audit/2"
@@ -1281,6 +1378,9 @@ int main(void)
         cmocka_unit_test(verify__finds_a_line_that_a_trusted_key_demands),
         cmocka_unit_test(verify__says_who_signed_before_the_second_key),
         cmocka_unit_test(verify__a_new_key_takes_the_place_of_its_kind),
+        cmocka_unit_test(verify__a_new_key_takes_no_place_of_another_kind),
+        cmocka_unit_test(verify__takes_a_key_that_was_named_twice),
+        cmocka_unit_test(verify__leaves_a_named_key_alone_that_never_signs),
         cmocka_unit_test(verify__links_an_epoch_to_the_one_before),
         cmocka_unit_test(verify__holds_an_epoch_to_what_its_first_record_says),
         cmocka_unit_test(verify__lets_a_carried_delivery_have_left_before),

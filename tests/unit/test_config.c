@@ -312,6 +312,18 @@ static const struct bad {
      "15:9: audit.witness: expected certificate and private_key, found only certificate"},
     {END_OF_BASE, END_OF_BASE "audit: {witness: {url: 'http://w/', key: x, private_key: y}}\n",
      "15:9: audit.witness: expected certificate and private_key, found only private_key"},
+    /* keys that are replaced */
+    {"pin_file: hsm.pin", "pin_file: hsm.pin\n  checkpoint_key_before: tekd-checkpoint",
+     "13:26: hsm.checkpoint_key_before: expected another label than that of checkpoint_key"},
+    {"pin_file: hsm.pin", "pin_file: hsm.pin\n  checkpoint_key: new\n  checkpoint_key_before: new",
+     "14:26: hsm.checkpoint_key_before: expected another label than that of checkpoint_key"},
+    {"pin_file: hsm.pin", "pin_file: hsm.pin\n  checkpoint_ed25519_key_before: old",
+     "13:34: hsm.checkpoint_ed25519_key_before: expected checkpoint_ed25519_key as well, the key "
+     "that replaces it"},
+    {"pin_file: hsm.pin",
+     "pin_file: hsm.pin\n  checkpoint_ed25519_key_before: a\n  checkpoint_ed25519_key: a",
+     "13:34: hsm.checkpoint_ed25519_key_before: expected another label than that of "
+     "checkpoint_ed25519_key"},
     {"    port: 8443\n", "  - {address: \"::1\"}\n  - {address: 127.0.0.1, port: 8443}\n",
      "5:5: listen[2]: expected another address or port than listen[0]"},
     /* parts of YAML that are not taken, and what is not YAML */
@@ -516,6 +528,22 @@ static void config_load__takes_the_key_of_a_witness_or_its_file(void **state)
     assert_true(asprintf(&path, "%s/w.vkey", p->dir) > 0);
     assert_string_equal(d->audit.witness.key, path);
     assert_non_null(strstr(d->audit.witness.private_key, "/w.key"));
+}
+
+static void config_load__takes_keys_that_are_replaced(void **state)
+{
+    struct place *p = *state;
+    struct config_error error;
+    AUTO(config) struct config *c = NULL;
+    AUTO_MEM char *text = edit("pin_file: hsm.pin", "pin_file: hsm.pin\n"
+                                                    "  checkpoint_key_before: tekd-checkpoint\n"
+                                                    "  checkpoint_key: new\n"
+                                                    "  checkpoint_ed25519_key: e-2\n"
+                                                    "  checkpoint_ed25519_key_before: e-1");
+
+    assert_int_equal(load(p, text, &c, &error), 0);
+    assert_string_equal(c->hsm.checkpoint_key_before, "tekd-checkpoint");
+    assert_string_equal(c->hsm.checkpoint_ed25519_key_before, "e-1");
 }
 
 static void config_load__takes_each_source_of_the_pin(void **state)
@@ -779,14 +807,15 @@ static void config_print_sample__has_comments_that_load(void **state)
     for (char *at = sample; (at = strchr(at, '#')) != NULL; at++) {
         AUTO(config) struct config *c = NULL;
         AUTO_MEM char *text = NULL;
-        /* A second source: refused by name. */
-        bool source_of_pin = strncmp(at, "#pin_", 5) == 0;
+        /* A second source, or a key that replaces none: refused by name. */
+        bool alone =
+            strncmp(at, "#pin_", 5) == 0 || strncmp(at, "#checkpoint_ed25519_key_before:", 31) == 0;
 
         if (at[1] == ' ' || at[1] == '\n')
             continue;
         seen++;
         assert_true(asprintf(&text, "%.*s%s", (int)(at - sample), sample, at + 1) > 0);
-        assert_int_equal(load(p, text, &c, &error), source_of_pin ? TEKD_EINVAL : 0);
+        assert_int_equal(load(p, text, &c, &error), alone ? TEKD_EINVAL : 0);
     }
     assert_true(seen >= 9);
 }
@@ -833,6 +862,7 @@ int main(void)
         TEST(config_load__reads_every_kind),
         TEST(config_load__reads_where_checkpoints_go),
         TEST(config_load__takes_the_key_of_a_witness_or_its_file),
+        TEST(config_load__takes_keys_that_are_replaced),
         TEST(config_load__takes_each_source_of_the_pin),
         TEST(config_load__makes_paths_absolute),
         TEST(config_load__gives_the_module_its_environment),

@@ -43,11 +43,12 @@ static void fill_note(struct note *n)
 }
 
 /* One of each verb, and the forms with something left out. */
-static size_t requests(struct protocol_request r[static 12])
+#define REQUESTS_MAX 16
+static size_t requests(struct protocol_request r[static REQUESTS_MAX])
 {
     size_t n = 0;
 
-    memset(r, 0, 12 * sizeof(*r));
+    memset(r, 0, REQUESTS_MAX * sizeof(*r));
     r[n++] = (struct protocol_request){.verb = PROTOCOL_ISSUE, .issue = {128, storage, bsa}};
     r[n++] = (struct protocol_request){.verb = PROTOCOL_ISSUE,
                                        .issue = {.bits = 256, .storage = storage}};
@@ -67,7 +68,8 @@ static size_t requests(struct protocol_request r[static 12])
     r[n++] = (struct protocol_request){.verb = PROTOCOL_DESCRIBE,
                                        .describe = {"bsa-1", HSM_KEK_BSA, HSM_WRAP_AES_KWP}};
     r[n++] = (struct protocol_request){.verb = PROTOCOL_PUBLIC_KEY};
-    r[n++] = (struct protocol_request){.verb = PROTOCOL_PUBLIC_KEY, .key = PROTOCOL_KEY_ED25519};
+    for (enum protocol_key k = PROTOCOL_KEY_ED25519; k < PROTOCOL_KEYS; k++)
+        r[n++] = (struct protocol_request){.verb = PROTOCOL_PUBLIC_KEY, .key = k};
     for (size_t i = 0; i < n; i++)
         r[i].id = UINT64_C(0x1122334455667788) + i;
     return n;
@@ -130,7 +132,7 @@ static uint8_t *exactly(const struct buf *b, size_t len)
 
 static void protocol_request__reads_what_it_writes(void **state)
 {
-    struct protocol_request r[12];
+    struct protocol_request r[REQUESTS_MAX];
     struct buf *b = *state;
     AUTO(buf) struct buf *again = NULL;
     size_t n = requests(r);
@@ -151,7 +153,7 @@ static void protocol_request__reads_what_it_writes(void **state)
 
 static void protocol_request__keeps_every_field(void **state)
 {
-    struct protocol_request r[12], got;
+    struct protocol_request r[REQUESTS_MAX], got;
     struct buf *b = *state;
 
     (void)requests(r);
@@ -205,7 +207,7 @@ static void protocol_reply__reads_what_it_writes(void **state)
 
 static void protocol_next__reads_several_one_by_one(void **state)
 {
-    struct protocol_request rq[12], got;
+    struct protocol_request rq[REQUESTS_MAX], got;
     struct protocol_reply reply[12], answer;
     struct buf *b = *state;
     size_t n_rq = requests(rq), n_reply = replies(reply);
@@ -276,7 +278,7 @@ static void protocol_request__fits_the_largest_checkpoint(void **state)
 
 static void protocol_put_request__refuses_what_has_no_form(void **state)
 {
-    struct protocol_request r[12], bad;
+    struct protocol_request r[REQUESTS_MAX], bad;
     struct buf *b = *state;
 
     (void)requests(r);
@@ -302,7 +304,7 @@ static void protocol_put_request__refuses_what_has_no_form(void **state)
 
 static void protocol_get_request__refuses_every_other_length(void **state)
 {
-    struct protocol_request r[12], got;
+    struct protocol_request r[REQUESTS_MAX], got;
     struct buf *b = *state;
     size_t n = requests(r);
 
@@ -339,7 +341,7 @@ static void protocol_get_reply__refuses_every_other_length(void **state)
 /* No octet of a header may be another, and no single changed octet reads past the end. */
 static void protocol_get_request__refuses_a_wrong_header(void **state)
 {
-    struct protocol_request r[12], got;
+    struct protocol_request r[REQUESTS_MAX], got;
     struct buf *b = *state;
     size_t n = requests(r);
 
@@ -391,7 +393,7 @@ static void protocol_get_reply__refuses_a_wrong_header(void **state)
 
 static void protocol_get_request__refuses_values_out_of_range(void **state)
 {
-    struct protocol_request r[12], got;
+    struct protocol_request r[REQUESTS_MAX], got;
     struct buf *b = *state;
     uint8_t p[512];
 
@@ -452,6 +454,8 @@ static const struct control_message messages[] = {
                    .token = "pkcs11:token=t",
                    .checkpoint_key = "c",
                    .ed25519_key = "e",
+                   .checkpoint_key_before = "c-0",
+                   .ed25519_key_before = "e-0",
                    .pin_source = HSM_PIN_CREDENTIAL,
                    .pin = "pin",
                    .log_format = 1,

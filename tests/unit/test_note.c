@@ -283,6 +283,101 @@ static void note_verify__refuses_a_line_under_a_stolen_id(void **state)
     assert_int_equal(note_verify(&n, k->p256), TEKD_ECRYPTO);
 }
 
+/* Its key id is of the origin too, so under another one there is no line of it at all. */
+static void note_verify__refuses_what_ed25519_has_not_signed(void **state)
+{
+    const struct keys *k = *state;
+    struct note n = plain();
+
+    sign(&n, k->ed25519);
+    assert_int_equal(n.signature[0].len, 64);
+    assert_int_equal(note_verify(&n, k->ed25519), 0);
+    assert_int_equal(note_verify(&n, k->p256), TEKD_ENOTFOUND);
+    n.size++;
+    assert_int_equal(note_verify(&n, k->ed25519), TEKD_ECRYPTO);
+    n.size--;
+    n.root.octets[31] ^= 1;
+    assert_int_equal(note_verify(&n, k->ed25519), TEKD_ECRYPTO);
+    n.root.octets[31] ^= 1;
+    n.origin[0] = 'c';
+    assert_int_equal(note_verify(&n, k->ed25519), TEKD_ENOTFOUND);
+    assert_int_equal(note_key_id(n.origin, k->ed25519, n.signature[0].key_id), 0);
+    assert_int_equal(note_verify(&n, k->ed25519), TEKD_ECRYPTO);
+    n.origin[0] = 'b';
+    assert_int_equal(note_key_id(n.origin, k->ed25519, n.signature[0].key_id), 0);
+    for (size_t i = 0; i < 64; i += 21) {
+        n.signature[0].octets[i] ^= 1;
+        assert_int_equal(note_verify(&n, k->ed25519), TEKD_ECRYPTO);
+        n.signature[0].octets[i] ^= 1;
+    }
+    assert_int_equal(note_verify(&n, k->ed25519), 0);
+    n.signature[0].len = 63;
+    assert_int_equal(note_verify(&n, k->ed25519), TEKD_ECRYPTO);
+    n.signature[0].len = 65;
+    assert_int_equal(note_verify(&n, k->ed25519), TEKD_ECRYPTO);
+}
+
+/* A line of each kind, with the id of the other; and one twice, wrong the second time. */
+static void note_verify__refuses_lines_of_the_other_kind(void **state)
+{
+    const struct keys *k = *state;
+    struct note n = plain();
+    uint8_t id[4];
+
+    sign(&n, k->p256);
+    sign(&n, k->ed25519);
+    memcpy(id, n.signature[0].key_id, sizeof id);
+    memcpy(n.signature[0].key_id, n.signature[1].key_id, sizeof id);
+    memcpy(n.signature[1].key_id, id, sizeof id);
+    assert_int_equal(note_verify(&n, k->p256), TEKD_ECRYPTO);
+    assert_int_equal(note_verify(&n, k->ed25519), TEKD_ECRYPTO);
+    n = plain();
+    sign(&n, k->ed25519);
+    sign(&n, k->ed25519);
+    assert_int_equal(note_verify(&n, k->ed25519), 0);
+    n.signature[1].octets[0] ^= 1;
+    assert_int_equal(note_verify(&n, k->ed25519), TEKD_ECRYPTO);
+}
+
+/* A line that is wrong spoils the note for its own key, and for no other. */
+static void note_verify__looks_at_the_lines_of_one_key(void **state)
+{
+    const struct keys *k = *state;
+    EVP_PKEY *second = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
+    EVP_PKEY *const all[NOTE_SIGS_MAX] = {k->p256, k->ed25519, k->other, second};
+    struct note n = plain();
+
+    for (size_t i = 0; i < NOTE_SIGS_MAX; i++)
+        sign(&n, all[i]);
+    for (size_t i = 0; i < NOTE_SIGS_MAX; i++) {
+        n.signature[i].octets[20] ^= 1;
+        for (size_t j = 0; j < NOTE_SIGS_MAX; j++)
+            assert_int_equal(note_verify(&n, all[j]), i == j ? TEKD_ECRYPTO : 0);
+        n.signature[i].octets[20] ^= 1;
+    }
+    EVP_PKEY_free(second);
+}
+
+/* Of the private key 00 01 … 1f, made with Python's cryptography. */
+static void note_verify__takes_an_ed25519_line_of_another_program(void **state)
+{
+    static const char text[] = ORIGIN
+        "\n1234\n" ROOT "\n\n" DASH ORIGIN
+        " /DWLyH+4LBMIcZrF3dr84/Mvkftj10ZNs4e/cgG3D0rhOrX8MgTRbjC3bFL8geeLK6R0W7rKDzzPs1MeqAr"
+        "zukRd1QY=\n";
+    static const uint8_t raw[32] = {0x03, 0xa1, 0x07, 0xbf, 0xf3, 0xce, 0x10, 0xbe,
+                                    0x1d, 0x70, 0xdd, 0x18, 0xe7, 0x4b, 0xc0, 0x99,
+                                    0x67, 0xe4, 0xd6, 0x30, 0x9b, 0xa5, 0x0d, 0x5f,
+                                    0x1d, 0xdc, 0x86, 0x64, 0x12, 0x55, 0x31, 0xb8};
+    EVP_PKEY *key = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, raw, sizeof raw);
+    struct note n;
+
+    (void)state;
+    assert_int_equal(note_read(text, sizeof text - 1, &n), 0);
+    assert_int_equal(note_verify(&n, key), 0);
+    EVP_PKEY_free(key);
+}
+
 /*
  * The ids of two fixed keys, made and hashed with other programs:
  *     openssl pkey -pubin -in KEY -outform DER | sha256sum
@@ -406,6 +501,10 @@ int main(void)
         cmocka_unit_test(note_verify__refuses_what_was_not_signed),
         cmocka_unit_test(note_verify__refuses_a_bad_line_beside_a_good_one),
         cmocka_unit_test(note_verify__refuses_a_line_under_a_stolen_id),
+        cmocka_unit_test(note_verify__refuses_what_ed25519_has_not_signed),
+        cmocka_unit_test(note_verify__refuses_lines_of_the_other_kind),
+        cmocka_unit_test(note_verify__looks_at_the_lines_of_one_key),
+        cmocka_unit_test(note_verify__takes_an_ed25519_line_of_another_program),
         cmocka_unit_test(note_key_id__of_known_keys),
         cmocka_unit_test(note_key_id__refuses_other_keys),
         cmocka_unit_test(note_ecdsa_der__is_the_signature_in_der),

@@ -354,8 +354,9 @@ static void signer__second_key_comes_and_goes(void **state)
         fixture_open(f);
         assert_int_equal(lines_of_the_newest(f), 2);
         store_status_get(f->store, &st);
-        assert_int_equal(
-            note_key_id("bsm.example/tekd/audit/1", store_signer_second_key(f->signer), id), 0);
+        assert_int_equal(note_key_id("bsm.example/tekd/audit/1",
+                                     store_signer_key(f->signer, STORE_KEY_ED25519), id),
+                         0);
         assert_memory_equal(st.signer[1], id, sizeof(id));
         fixture_close(f);
         set_second(f, false);

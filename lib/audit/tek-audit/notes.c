@@ -41,17 +41,19 @@ int audit_bring(struct audit *a, EVP_PKEY *take_key)
     return 0;
 }
 
-/* A new key takes the place of those of its kind; of all, if there is none. */
+/*
+ * A new key takes the place of those of its kind.  One of another kind signs beside them: who has
+ * stolen it must not be able to leave out the one that the auditor brought.
+ */
 static unsigned place_of(const struct audit *a, EVP_PKEY *key)
 {
-    unsigned same = 0, all = 0;
+    unsigned same = 0;
 
     for (size_t i = 0; i < a->n_brought; i++) {
-        all |= a->trusted[i].stands_for;
         if (EVP_PKEY_get_base_id(a->trusted[i].key) == EVP_PKEY_get_base_id(key))
             same |= a->trusted[i].stands_for;
     }
-    return same ? same : all;
+    return same;
 }
 
 /* A key that was announced before this note, and has signed it beside a trusted one, is trusted. */

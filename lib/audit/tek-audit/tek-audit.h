@@ -108,7 +108,8 @@ struct known_key {
     struct merkle_hash fingerprint;
     bool announced; /* by a log.signkey that was read already */
     uint64_t announced_seq;
-    unsigned stands_for; /* bits: the keys of --key whose place its signature takes */
+    unsigned stands_for; /* bits: the keys of --key whose place its signature takes; of a kind that
+                          * was not brought: none */
 };
 
 /* ---- what the records say ---- */

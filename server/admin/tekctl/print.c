@@ -76,7 +76,20 @@ static void print_deliveries(const json_t *d)
                  num(d, "attempts"), num(d, "under_way"), num(d, "failed"), num(d, "rejected"));
 }
 
-static void print_signers(const json_t *ids)
+/* The setting that a key signs until it is taken out; NULL: it is none before another. */
+static const char *setting_of(const json_t *before, const char *id)
+{
+    const json_t *key;
+    size_t i;
+
+    json_array_foreach (before, i, key) {
+        if (strcmp(str(key, "key"), id) == 0)
+            return str(key, "setting");
+    }
+    return NULL;
+}
+
+static void print_signers(const json_t *ids, const json_t *before)
 {
     const json_t *id;
     size_t i;
@@ -84,8 +97,13 @@ static void print_signers(const json_t *ids)
     if (json_array_size(ids) == 0)
         return;
     (void)printf("%-14s signed by", "");
-    json_array_foreach (ids, i, id)
+    json_array_foreach (ids, i, id) {
+        const char *setting = setting_of(before, json_string_value(id));
+
         (void)printf(" %s", json_string_value(id));
+        if (setting)
+            (void)printf(" (until %s is taken out)", setting);
+    }
     (void)putchar('\n');
 }
 
@@ -107,7 +125,7 @@ void print_status(const json_t *r)
     (void)printf("%-14s epoch %lld, %lld records, %lld signed, last checkpoint %s\n", "audit log",
                  num(store, "epoch"), num(store, "records"), num(store, "signed"),
                  str(store, "checkpoint_time"));
-    print_signers(json_object_get(store, "signers"));
+    print_signers(json_object_get(store, "signers"), json_object_get(store, "signers_before"));
     print_anchor(json_object_get(store, "anchor"));
     print_published(json_object_get(r, "published"));
     (void)printf("%-14s %lld BSAs, %lld contents, %lld TEKs, %lld messages\n", "store",

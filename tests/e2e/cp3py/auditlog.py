@@ -18,7 +18,7 @@ from hashlib import sha256
 from cryptography.hazmat.primitives import serialization
 
 from .merkle import Tree
-from .note import Note, NoteError, split
+from .note import Keys, Note, NoteError, split
 
 HEX32 = re.compile(r"[0-9a-f]{64}")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
@@ -164,7 +164,6 @@ class Log:
         anchors = self._read_anchors(folder)
         for note in notes + anchors + ([since] if since else []):
             need(note.origin == self.checkpoint.origin, f"origin {note.origin}")
-            note.verify(key)
         self.sizes = [n.size for n in notes]
         need(self.sizes == sorted(self.sizes), f"sizes {self.sizes}")
         self._check_tree(lines, notes + anchors + ([since] if since else []))
@@ -172,6 +171,9 @@ class Log:
         for seq, line in enumerate(lines):
             self.records.append(parse(line))
             need(self.records[-1].get("seq") == seq, f"record {seq} says {self.records[-1]}")
+        self.keys = Keys(key, [load_key(os.path.join(folder, "keys", name))
+                               for name in sorted(os.listdir(os.path.join(folder, "keys")))])
+        self._check_signatures(notes + anchors + ([since] if since else []))
         self._check_records()
         self._check_life()
         self._check_messages()
@@ -198,6 +200,12 @@ class Log:
             need(imprint in octets, f"{name} is over another note")
             self.stamps[name] = Note(note)
         return notes
+
+    def _check_signatures(self, notes):
+        """By the key that was brought, or one that log.signkey introduced by then."""
+        for note in sorted(notes, key=lambda n: n.size):
+            self.keys.check(note, {r["key"] for r in self.records[:note.size]
+                                   if r["ev"] == "log.signkey"})
 
     @staticmethod
     def _check_tree(lines, notes):

@@ -53,10 +53,13 @@ class Note:
 
     def verify(self, public_key):
         """ECDSA P-256 or Ed25519; NoteError unless one of the lines is its good signature."""
+        if not self.is_signed_by(public_key):
+            raise NoteError(f"not signed by the key {self.key_id(public_key).hex()}")
+
+    def is_signed_by(self, public_key):
+        """Whether there is a line of it; NoteError if that is a wrong one."""
         key_id = self.key_id(public_key)
         mine = [signature for i, signature in self.signatures if i == key_id]
-        if not mine:
-            raise NoteError(f"not signed by the key {key_id.hex()}")
         for signature in mine:
             try:
                 if isinstance(public_key, ed25519.Ed25519PublicKey):
@@ -65,6 +68,39 @@ class Note:
                     public_key.verify(signature, self.text, ec.ECDSA(hashes.SHA256()))
             except InvalidSignature as e:
                 raise NoteError("the signature does not verify") from e
+        return bool(mine)
+
+
+class Keys:
+    """Who is believed: the key that was brought, and what log.signkey introduced."""
+
+    def __init__(self, brought, candidates=()):
+        self.brought, self.trusted, self.candidates = brought, [brought], list(candidates)
+
+    @staticmethod
+    def fingerprint(key):
+        return sha256(key.public_bytes(serialization.Encoding.DER,
+                                       serialization.PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+
+    def check(self, note, named):
+        """named: the fingerprints that log.signkey has named in the records under this note.
+
+        A line of each kind that was not brought is looked at, but is not enough.
+        """
+        signed = [key for key in self.trusted if note.is_signed_by(key)]
+        if not any(isinstance(key, type(self.brought)) for key in signed):
+            raise NoteError(f"not signed by the key {note.key_id(self.brought).hex()}")
+        for key in self.candidates:
+            if self.fingerprint(key) in named and key not in self.trusted and \
+                    self._has_signed(key, note):
+                self.trusted.append(key)
+
+    @staticmethod
+    def _has_signed(key, note):
+        try:
+            return note.is_signed_by(key)
+        except NoteError:
+            return False  # a line of a stranger
 
 
 def split(octets):
