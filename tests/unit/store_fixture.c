@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <openssl/x509.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,6 +117,65 @@ void fixture_turn(struct fixture *f)
     /* The first may be answered before the store looks at its timers, the second is not. */
     for (int i = 0; i < 2; i++)
         assert_int_equal(store_call(f->store, STORE_READ, nothing, NULL), 0);
+}
+
+void fixture_wait_signed(struct fixture *f)
+{
+    struct store_status st;
+
+    do
+        store_status_get(f->store, &st);
+    while (st.signed_size < st.records);
+}
+
+uint64_t fixture_epoch(struct fixture *f)
+{
+    struct store_status st;
+
+    store_status_get(f->store, &st);
+    return st.epoch;
+}
+
+void fixture_wait_epoch(struct fixture *f, uint64_t epoch)
+{
+    while (fixture_epoch(f) < epoch)
+        fixture_turn(f);
+}
+
+void fixture_close_epoch(struct fixture *f)
+{
+    uint64_t epoch = fixture_epoch(f);
+
+    store_close_epoch(f->store, epoch);
+    fixture_wait_epoch(f, epoch + 1);
+}
+
+bool fixture_spki_is_of(const struct hsm_spki *spki, EVP_PKEY *key)
+{
+    unsigned char *der = NULL;
+    int len = i2d_PUBKEY(key, &der);
+    bool same = len == spki->len && memcmp(der, spki->der, spki->len) == 0;
+
+    OPENSSL_free(der);
+    return same;
+}
+
+bool fixture_key_is_taken(struct fixture *f, enum store_key kind)
+{
+    struct hsm_spki spki = {0};
+
+    return store_public_key(f->store, kind, &spki) == 0 &&
+           fixture_spki_is_of(&spki, store_signer_key(f->signer, kind));
+}
+
+size_t fixture_retired(struct fixture *f)
+{
+    struct hsm_spki spki = {0};
+    size_t n = 0;
+
+    while (store_retired_key(f->store, n, &spki) == 0)
+        n++;
+    return n;
 }
 
 int fixture_wait_fatal(struct fixture *f)

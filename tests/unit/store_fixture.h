@@ -41,6 +41,17 @@ void fixture_close(struct fixture *f);
 int fixture_try_open(struct fixture *f);
 /* The store has taken notice of the clock and of everything submitted before. */
 void fixture_turn(struct fixture *f);
+/* Waits until all that is committed is under a committed checkpoint. */
+void fixture_wait_signed(struct fixture *f);
+uint64_t fixture_epoch(struct fixture *f);
+/* The signer is a thread of its own: the store takes notice when it is back. */
+void fixture_wait_epoch(struct fixture *f, uint64_t epoch);
+/* Has the current one closed, and waits for the next. */
+void fixture_close_epoch(struct fixture *f);
+/* Whether the log is signed with the signer's key of this kind, and how many were it before. */
+bool fixture_key_is_taken(struct fixture *f, enum store_key kind);
+bool fixture_spki_is_of(const struct hsm_spki *spki, EVP_PKEY *key);
+size_t fixture_retired(struct fixture *f);
 /* Waits for the store to latch. */
 int fixture_wait_fatal(struct fixture *f);
 

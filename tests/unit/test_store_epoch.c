@@ -11,38 +11,6 @@
 #define FAR           INT64_C(4102444800000000)
 #define MID           "01900000-0000-7000-8000-000000000001"
 
-static uint64_t epoch_of(struct fixture *f)
-{
-    struct store_status st;
-
-    store_status_get(f->store, &st);
-    return st.epoch;
-}
-
-/* The signer is a thread of its own: the store takes notice when it is back. */
-static void wait_epoch(struct fixture *f, uint64_t epoch)
-{
-    while (epoch_of(f) < epoch)
-        fixture_turn(f);
-}
-
-static void wait_signed(struct fixture *f)
-{
-    struct store_status st;
-
-    do
-        store_status_get(f->store, &st);
-    while (st.signed_size < st.records);
-}
-
-static void close_epoch(struct fixture *f)
-{
-    uint64_t epoch = epoch_of(f);
-
-    store_close_epoch(f->store, epoch);
-    wait_epoch(f, epoch + 1);
-}
-
 /* The record at this place, parsed. */
 static int parse_one(void *arg, uint64_t place, const void *octets, size_t len)
 {
@@ -93,13 +61,13 @@ static void epoch__ends_with_the_year(void **state)
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:1", 1), 0);
     fake_clock_advance(2000000);
     fixture_turn(f);
-    assert_int_equal(epoch_of(f), 1);
+    assert_int_equal(fixture_epoch(f), 1);
     fake_clock_advance(4000000);
-    wait_epoch(f, 2);
+    fixture_wait_epoch(f, 2);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:2", 1), 0);
     fake_clock_advance(2000000);
     fixture_turn(f);
-    assert_int_equal(epoch_of(f), 2);
+    assert_int_equal(fixture_epoch(f), 2);
     assert_true(fixture_logged("event=epoch-closed", "epoch=1"));
     assert_true(fixture_logged("event=epoch-opened", "epoch=2"));
     fixture_close(f);
@@ -107,7 +75,7 @@ static void epoch__ends_with_the_year(void **state)
     fixture_open(f);
     fake_clock_advance(2000000);
     fixture_turn(f);
-    assert_int_equal(epoch_of(f), 2);
+    assert_int_equal(fixture_epoch(f), 2);
     assert_true(fixture_has(f, "urn:x:1"));
     (void)fixture_check_log(f, NULL);
 }
@@ -118,10 +86,10 @@ static void epoch__tells_of_a_step_of_the_clock_before_its_end(void **state)
     struct fixture *f = *state;
 
     fixture_open(f);
-    wait_signed(f);
+    fixture_wait_signed(f);
     fake_clock_set_utc(NEW_YEAR_2027 + INT64_C(86400000000));
     fake_clock_advance(2000000);
-    wait_epoch(f, 2);
+    fixture_wait_epoch(f, 2);
     assert_int_equal(fixture_check_epoch(f, 1, "clock.step").count, 1);
     assert_int_equal(fixture_check_log(f, "clock.step").count, 0);
 }
@@ -135,10 +103,10 @@ static void epoch__ends_with_its_records(void **state)
     assert_int_equal(probe_run(f, STORE_SIGNED, NULL, 30), 0);
     fake_clock_advance(2000000);
     fixture_turn(f);
-    assert_int_equal(epoch_of(f), 1);
+    assert_int_equal(fixture_epoch(f), 1);
     assert_int_equal(probe_run(f, STORE_SIGNED, NULL, 10), 0);
     fake_clock_advance(2000000);
-    wait_epoch(f, 2);
+    fixture_wait_epoch(f, 2);
     (void)fixture_check_log(f, NULL);
 }
 
@@ -150,11 +118,11 @@ static void epoch__is_closed_by_an_operator_once(void **state)
 
     fixture_open(f);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:1", 2), 0);
-    close_epoch(f);
+    fixture_close_epoch(f);
     store_close_epoch(f->store, 1); /* that one is over */
     fixture_turn(f);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:2", 2), 0);
-    assert_int_equal(epoch_of(f), 2);
+    assert_int_equal(fixture_epoch(f), 2);
     r = record_at(f, 2, 0);
     assert_string_equal(record_event(r), "log.opened");
     assert_string_equal(record_get_str(r, "origin"), "bsm.example/tekd/audit/2");
@@ -202,8 +170,8 @@ static void epoch__a_repeat_knows_where_it_was_answered(void **state)
 
     fixture_open(f);
     assert_int_equal(store_call(f->store, STORE_DURABLE, put_message, NULL), 0);
-    close_epoch(f);
-    wait_signed(f);
+    fixture_close_epoch(f);
+    fixture_wait_signed(f);
     store_signer_hold(f->signer); /* its record is signed already: it waits for nobody */
     probe_init(&p, STORE_SIGNED, NULL, 0);
     p.item.apply = repeat_message;
@@ -278,7 +246,7 @@ static void epoch__carries_what_is_open(void **state)
 
     fixture_open(f);
     assert_int_equal(store_call(f->store, STORE_DURABLE, put_delivery, &d), 0);
-    close_epoch(f);
+    fixture_close_epoch(f);
     assert_int_equal(store_call(f->store, STORE_READ, get_delivery, &d), 0);
     assert_int_equal(d.epoch, 2);
     r = record_at(f, 2, d.seq);
@@ -293,7 +261,7 @@ static void epoch__carries_what_is_open(void **state)
     assert_int_equal(store_call(f->store, STORE_DURABLE, confirm, &d), 0);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:1", 1), 0);
     assert_int_equal(store_call(f->store, STORE_READ, has_message, &d), TEKD_ENOTFOUND);
-    close_epoch(f);
+    fixture_close_epoch(f);
     assert_int_equal(fixture_check_log(f, "delivery.carried").count, 0);
     assert_int_equal(store_call(f->store, STORE_READ, get_delivery, &d), 0);
     assert_int_equal(d.epoch, 2);
@@ -306,7 +274,7 @@ static void epoch__confirmations_go_on_while_it_cannot_be_closed(void **state)
     struct fixture *f = *state;
 
     fixture_open(f);
-    wait_signed(f);
+    fixture_wait_signed(f);
     store_signer_hold(f->signer);
     assert_int_equal(probe_run(f, STORE_DURABLE, "urn:x:1", 1), 0);
     store_close_epoch(f->store, 1);
@@ -314,9 +282,9 @@ static void epoch__confirmations_go_on_while_it_cannot_be_closed(void **state)
     fake_clock_advance(2500000); /* it hangs longer than a signature may take */
     assert_int_equal(probe_run(f, STORE_DURABLE, "urn:x:2", 1), 0);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:3", 1), TEKD_EHSM);
-    assert_int_equal(epoch_of(f), 1);
+    assert_int_equal(fixture_epoch(f), 1);
     store_signer_release(f->signer);
-    wait_epoch(f, 2); /* it goes on by itself */
+    fixture_wait_epoch(f, 2); /* it goes on by itself */
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:3", 1), 0);
     (void)fixture_check_log(f, NULL);
 }
@@ -328,7 +296,7 @@ static void close_without_signer(struct fixture *f)
 
     fixture_open(f);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:1", 1), 0);
-    wait_signed(f);
+    fixture_wait_signed(f);
     store_signer_hold(f->signer);
     entered = store_signer_entered(f->signer);
     store_close_epoch(f->store, 1);
@@ -351,7 +319,7 @@ static void epoch__nothing_follows_its_end(void **state)
     assert_int_equal(probe_wait(&p), TEKD_EHSM); /* nobody is kept waiting for ever */
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:3", 1), TEKD_EHSM);
     store_signer_release(f->signer);
-    wait_epoch(f, 2);
+    fixture_wait_epoch(f, 2);
     assert_int_equal(probe_run(f, STORE_DURABLE, "urn:x:2", 1), 0);
     (void)fixture_check_log(f, NULL);
 }
@@ -380,7 +348,7 @@ static void epoch__keeps_no_more_than_it_can(void **state)
     assert_int_equal(refused, MANY - KEPT);
     assert_true(fixture_has(f, "urn:x:1")); /* reads go on */
     store_signer_release(f->signer);
-    wait_epoch(f, 2);
+    fixture_wait_epoch(f, 2);
     assert_int_equal(probe_run(f, STORE_DURABLE, NULL, 1), 0);
     for (unsigned i = 0; i < MANY; i++)
         assert_int_equal(probe_wait(&p[i]), i < KEPT ? 0 : TEKD_EHSM);
@@ -405,7 +373,7 @@ static void epoch__an_item_that_waits_has_its_deadline(void **state)
     fixture_turn(f);
     assert_int_equal(probe_wait(&p), TEKD_ETIMEDOUT);
     store_signer_release(f->signer);
-    wait_epoch(f, 2);
+    fixture_wait_epoch(f, 2);
 }
 
 /* ---- a crash --------------------------------------------------------------------------------- */
@@ -418,7 +386,7 @@ static void epoch__is_signed_and_ended_by_the_next_start(void **state)
 
     fixture_crash(f, close_without_signer);
     fixture_open(f);
-    wait_epoch(f, 2);
+    fixture_wait_epoch(f, 2);
     opened = record_at(f, 2, 0);
     started = record_at(f, 2, 1);
     assert_false(record_has(opened, "heartbeat")); /* nobody ran on */
@@ -436,7 +404,7 @@ static void epoch__is_ended_by_the_stop(void **state)
     store_signer_release(f->signer);
     fixture_close(f);
     fixture_open(f);
-    assert_int_equal(epoch_of(f), 2);
+    assert_int_equal(fixture_epoch(f), 2);
     assert_int_equal(fixture_check_log(f, "log.stopped").count, 1);
 }
 
@@ -444,8 +412,8 @@ static void crash_after_boundary(struct fixture *f)
 {
     fixture_open(f);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:1", 1), 0);
-    close_epoch(f);
-    wait_signed(f);
+    fixture_close_epoch(f);
+    fixture_wait_signed(f);
     store_signer_hold(f->signer);
     assert_int_equal(probe_run(f, STORE_DURABLE, "urn:x:2", 3), 0);
 }
@@ -457,7 +425,7 @@ static void epoch__a_tail_of_the_second_one_is_adopted(void **state)
 
     fixture_crash(f, crash_after_boundary);
     fixture_open(f);
-    assert_int_equal(epoch_of(f), 2);
+    assert_int_equal(fixture_epoch(f), 2);
     log = fixture_check_log(f, "log.recovered");
     assert_int_equal(log.count, 1);
     assert_int_equal(log.from, 1);
@@ -471,7 +439,7 @@ static void make_epochs(struct fixture *f)
 {
     fixture_open(f);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:1", 3), 0);
-    close_epoch(f);
+    fixture_close_epoch(f);
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:2", 3), 0);
     fixture_close(f);
 }
@@ -597,64 +565,6 @@ static void epoch__the_ones_before_are_hashed_in_the_background(void **state)
     assert_true(fixture_logged("event=tamper", "check=root"));
 }
 
-/* ---- a disk that fails ----------------------------------------------------------------------- */
-
-static void run_over_the_boundary(struct fixture *f)
-{
-    struct probe p;
-
-    if (store_open(&f->o, &f->store) < 0) {
-        f->store = NULL;
-        return;
-    }
-    (void)probe_run(f, STORE_SIGNED, "urn:x:1", 1);
-    store_close_epoch(f->store, 1);
-    probe_init(&p, STORE_SIGNED, "urn:x:2", 1);
-    probe_submit(f, &p);
-    /* Time passes, or what found no space would wait for ever. */
-    while (!probe_done(&p)) {
-        fake_clock_advance(20000);
-        (void)store_call(f->store, STORE_READ, do_nothing, NULL);
-    }
-    fixture_close(f);
-}
-
-/* A fault at every operation in turn, until none comes any more. */
-static void every_operation(struct fixture *f, enum store_vfs_fault fault)
-{
-    bool happened = true;
-    unsigned k;
-
-    for (k = 1; happened; k++) {
-        char wal[140];
-
-        (void)snprintf(wal, sizeof(wal), "%s-wal", f->path);
-        (void)unlink(f->path);
-        (void)unlink(wal);
-        store_signer_restart(f->signer);
-        store_vfs_arm(fault, k);
-        run_over_the_boundary(f);
-        happened = store_vfs_disarm();
-        fixture_open(f); /* goes on where it was */
-        assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:3", 1), 0);
-        if (epoch_of(f) == 1)
-            close_epoch(f);
-        assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:4", 1), 0);
-        (void)fixture_check_log(f, NULL);
-        fixture_close(f);
-        assert_int_equal(store_signer_contradictions(f->signer), 0);
-    }
-    assert_true(k > 20); /* or nothing was tested */
-}
-
-static void epoch__is_closed_whatever_fails(void **state)
-{
-    static const enum store_vfs_fault faults[] = {VFS_IO_ERROR, VFS_FULL, VFS_POWER_CUT};
-
-    for (size_t i = 0; i < ARRAY_SIZE(faults); i++)
-        every_operation(*state, faults[i]);
-}
-
 static int setup(void **state)
 {
     fake_clock_set_utc(NEW_YEAR_2027 - INT64_C(86400) * 100 * 1000000);
@@ -683,7 +593,6 @@ int main(void)
         TEST(epoch__an_anchor_of_another_one_is_compared),
         TEST(epoch__an_older_database_than_its_anchor_is_refused),
         TEST(epoch__the_ones_before_are_hashed_in_the_background),
-        TEST(epoch__is_closed_whatever_fails),
     };
 
     store_vfs_register();

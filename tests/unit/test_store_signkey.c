@@ -14,15 +14,6 @@
 #define BEFORE         STORE_KEY_BEFORE
 #define ED25519_BEFORE STORE_KEY_ED25519_BEFORE
 
-static void wait_signed(struct fixture *f)
-{
-    struct store_status st;
-
-    do
-        store_status_get(f->store, &st);
-    while (st.signed_size < st.records);
-}
-
 /* Everything so far is under a committed checkpoint. */
 static void sign(struct fixture *f)
 {
@@ -66,35 +57,6 @@ static void refused(struct fixture *f, const char *check, const char *hint)
         fail_msg("no %s with %s in:\n%s", field, hint, fixture_log());
 }
 
-static bool is_spki_of(const struct hsm_spki *spki, EVP_PKEY *key)
-{
-    unsigned char *der = NULL;
-    int len = i2d_PUBKEY(key, &der);
-    bool same = len == spki->len && memcmp(der, spki->der, spki->len) == 0;
-
-    OPENSSL_free(der);
-    return same;
-}
-
-/* Whether the log is signed with the signer's key of this kind. */
-static bool is_taken(struct fixture *f, enum store_key kind)
-{
-    struct hsm_spki spki = {0};
-
-    return store_public_key(f->store, kind, &spki) == 0 &&
-           is_spki_of(&spki, store_signer_key(f->signer, kind));
-}
-
-static size_t retired(struct fixture *f)
-{
-    struct hsm_spki spki = {0};
-    size_t n = 0;
-
-    while (store_retired_key(f->store, n, &spki) == 0)
-        n++;
-    return n;
-}
-
 static void assert_signers(struct fixture *f, size_t n, const enum store_key *keys)
 {
     struct store_status st;
@@ -122,8 +84,8 @@ static void signkey__of_a_new_log_is_not_recorded(void **state)
     fixture_open(f);
     sign(f);
     assert_int_equal(fixture_check_log(f, "log.signkey").count, 0);
-    assert_true(is_taken(f, MAIN) && is_taken(f, ED25519));
-    assert_int_equal(retired(f), 0);
+    assert_true(fixture_key_is_taken(f, MAIN) && fixture_key_is_taken(f, ED25519));
+    assert_int_equal(fixture_retired(f), 0);
 }
 
 static void signkey__is_recorded_and_then_the_key_of_the_log(void **state)
@@ -142,10 +104,10 @@ static void signkey__is_recorded_and_then_the_key_of_the_log(void **state)
         assert_signers(f, 2, both);
         log = fixture_check_log(f, "log.signkey");
         assert_int_equal(log.count, 1);
-        assert_true(is_taken(f, MAIN));
-        assert_int_equal(retired(f), 1);
+        assert_true(fixture_key_is_taken(f, MAIN));
+        assert_int_equal(fixture_retired(f), 1);
         assert_int_equal(store_retired_key(f->store, 0, &old), 0);
-        assert_true(is_spki_of(&old, store_signer_key(f->signer, BEFORE)));
+        assert_true(fixture_spki_is_of(&old, store_signer_key(f->signer, BEFORE)));
         fixture_close(f);
     }
     assert_true(fixture_logged("event=sign-key-changed", "setting=hsm.checkpoint_key"));
@@ -169,7 +131,7 @@ static void signkey__stands_behind_the_start(void **state)
     make_log(f);
     replace(f, MAIN);
     fixture_open(f);
-    wait_signed(f);
+    fixture_wait_signed(f);
     started = fixture_check_log(f, "log.started");
     signkey = fixture_check_log(f, "log.signkey");
     assert_int_equal(signkey.seq, started.seq + 1);
@@ -190,8 +152,8 @@ static void signkey__replaces_both_kinds_at_once(void **state)
         sign(f);
         assert_signers(f, 4, all);
         assert_int_equal(fixture_check_log(f, "log.signkey").count, 2);
-        assert_true(is_taken(f, MAIN) && is_taken(f, ED25519));
-        assert_int_equal(retired(f), 2);
+        assert_true(fixture_key_is_taken(f, MAIN) && fixture_key_is_taken(f, ED25519));
+        assert_int_equal(fixture_retired(f), 2);
         fixture_close(f);
     }
     set(f, BEFORE, false);
@@ -215,8 +177,8 @@ static void signkey__of_an_added_kind_is_recorded_once(void **state)
         sign(f);
         assert_signers(f, i != 1 ? 2 : 1, both);
         assert_int_equal(fixture_check_log(f, "log.signkey").count, 1);
-        assert_true(is_taken(f, ED25519));
-        assert_int_equal(retired(f), 0);
+        assert_true(fixture_key_is_taken(f, ED25519));
+        assert_int_equal(fixture_retired(f), 0);
         fixture_close(f);
     }
     assert_true(fixture_logged("event=sign-key-changed", "before=none"));
@@ -239,12 +201,12 @@ static void signkey__goes_back_to_a_key_that_was_replaced(void **state)
         use_keys(f);
         fixture_open(f);
         sign(f);
-        assert_true(is_taken(f, MAIN));
-        assert_int_equal(retired(f), 2);
+        assert_true(fixture_key_is_taken(f, MAIN));
+        assert_int_equal(fixture_retired(f), 2);
         fixture_close(f);
     }
     fixture_open(f);
-    wait_signed(f);
+    fixture_wait_signed(f);
     fixture_close(f);
     EVP_PKEY_free(first);
     EVP_PKEY_free(second);
@@ -284,7 +246,7 @@ static void signkey__waits_for_the_token(void **state)
     while (fixture_check_log(f, "log.signkey").count == 0)
         fixture_turn(f);
     sign(f);
-    while (!is_taken(f, MAIN))
+    while (!fixture_key_is_taken(f, MAIN))
         sign(f);
     assert_int_equal(fixture_check_log(f, "log.signkey").count, 1);
     started = fixture_check_log(f, "log.started");
@@ -305,10 +267,10 @@ static void signkey__is_recorded_before_the_token_signs(void **state)
     token_comes(f);
     while (fixture_check_log(f, "log.signkey").count == 0)
         fixture_turn(f);
-    assert_false(is_taken(f, MAIN));
+    assert_false(fixture_key_is_taken(f, MAIN));
     store_signer_fail(f->signer, 0);
     fake_clock_advance(200000); /* it failed twice */
-    while (!is_taken(f, MAIN))
+    while (!fixture_key_is_taken(f, MAIN))
         fixture_turn(f);
     assert_int_equal(fixture_check_log(f, "log.signkey").count, 1);
 }
@@ -326,7 +288,7 @@ static void signkey__is_no_record_behind_the_stop(void **state)
     fixture_close(f);
     for (int i = 0; i < 2; i++) {
         fixture_open(f);
-        wait_signed(f);
+        fixture_wait_signed(f);
         stopped = fixture_check_log(f, "log.stopped");
         signkey = fixture_check_log(f, "log.signkey");
         assert_int_equal(stopped.count, (unsigned)i + 2);
@@ -354,23 +316,6 @@ static void signkey__latches_when_the_token_has_another_key(void **state)
 
 /* ---- epochs ---------------------------------------------------------------------------------- */
 
-static uint64_t epoch_of(struct fixture *f)
-{
-    struct store_status st;
-
-    store_status_get(f->store, &st);
-    return st.epoch;
-}
-
-static void close_epoch(struct fixture *f)
-{
-    uint64_t epoch = epoch_of(f);
-
-    store_close_epoch(f->store, epoch);
-    while (epoch_of(f) == epoch)
-        fixture_turn(f);
-}
-
 static void signkey__is_of_one_epoch(void **state)
 {
     struct fixture *f = *state;
@@ -379,13 +324,13 @@ static void signkey__is_of_one_epoch(void **state)
     f->o.anchor_file = f->anchor;
     fixture_open(f);
     sign(f);
-    close_epoch(f);
+    fixture_close_epoch(f);
     sign(f);
     fixture_close(f);
     replace(f, MAIN);
     fixture_open(f);
     sign(f);
-    close_epoch(f);
+    fixture_close_epoch(f);
     sign(f);
     assert_int_equal(fixture_check_epoch(f, 2, "log.signkey").count, 1);
     assert_int_equal(fixture_check_epoch(f, 3, "log.signkey").count, 0);
@@ -397,7 +342,7 @@ static void signkey__is_of_one_epoch(void **state)
         fixture_open(f);
         sign(f);
         (void)fixture_check_log(f, NULL);
-        close_epoch(f);
+        fixture_close_epoch(f);
         fixture_close(f);
     }
 }
@@ -413,11 +358,11 @@ static void signkey__is_of_the_epoch_that_is_being_closed(void **state)
     store_close_epoch(f->store, 1);
     fixture_turn(f);
     token_comes(f);
-    while (epoch_of(f) == 1)
+    while (fixture_epoch(f) == 1)
         fixture_turn(f);
     assert_int_equal(fixture_check_epoch(f, 1, "log.signkey").count, 1);
     assert_int_equal(fixture_check_epoch(f, 2, "log.signkey").count, 0);
-    assert_true(is_taken(f, MAIN));
+    assert_true(fixture_key_is_taken(f, MAIN));
 }
 
 /* A crash left log.closed unsigned. */
@@ -427,7 +372,7 @@ static void close_without_signer(struct fixture *f)
 
     fixture_open(f);
     sign(f);
-    wait_signed(f);
+    fixture_wait_signed(f);
     store_signer_hold(f->signer);
     entered = store_signer_entered(f->signer);
     store_close_epoch(f->store, 1);
@@ -442,14 +387,14 @@ static void signkey__comes_with_the_epoch_that_the_start_opens(void **state)
     fixture_crash(f, close_without_signer);
     replace(f, MAIN);
     fixture_open(f);
-    while (epoch_of(f) == 1)
+    while (fixture_epoch(f) == 1)
         fixture_turn(f);
     sign(f);
     assert_int_equal(fixture_check_epoch(f, 1, "log.signkey").count, 0);
     signkey = fixture_check_log(f, "log.signkey");
     assert_int_equal(signkey.count, 1);
     assert_int_equal(signkey.seq, fixture_check_log(f, "log.started").seq + 1);
-    assert_true(is_taken(f, MAIN));
+    assert_true(fixture_key_is_taken(f, MAIN));
     fixture_close(f);
     assert_int_equal(fixture_try_open(f), 0);
 }
@@ -461,7 +406,7 @@ static void crash_before_the_note(struct fixture *f)
 {
     store_signer_hold(f->signer);
     fixture_open(f);
-    assert_false(is_taken(f, MAIN));
+    assert_false(fixture_key_is_taken(f, MAIN));
 }
 
 static void signkey__is_repeated_after_a_crash(void **state)
@@ -476,8 +421,8 @@ static void signkey__is_repeated_after_a_crash(void **state)
         fixture_open(f);
         sign(f);
         assert_int_equal(fixture_check_log(f, "log.signkey").count, 3);
-        assert_true(is_taken(f, MAIN));
-        assert_int_equal(retired(f), 1);
+        assert_true(fixture_key_is_taken(f, MAIN));
+        assert_int_equal(fixture_retired(f), 1);
         fixture_close(f);
     }
 }
@@ -486,7 +431,7 @@ static void leave_long_tail(struct fixture *f)
 {
     fixture_open(f);
     sign(f);
-    wait_signed(f);
+    fixture_wait_signed(f);
     store_signer_hold(f->signer);
     for (int i = 0; i < 6; i++)
         assert_int_equal(probe_run(f, STORE_DURABLE, NULL, 60), 0);
@@ -505,10 +450,10 @@ static void signkey__is_done_with_the_note_over_it(void **state)
     store_signer_pass(f->signer);
     store_signer_wait_entered(f->signer, 2); /* the first note is committed */
     assert_int_equal(fixture_check_log(f, "log.signkey").count, 1);
-    assert_false(is_taken(f, MAIN));
+    assert_false(fixture_key_is_taken(f, MAIN));
     store_signer_release(f->signer);
     sign(f);
-    assert_true(is_taken(f, MAIN));
+    assert_true(fixture_key_is_taken(f, MAIN));
 }
 
 static void signkey__the_key_before_is_needed_until_it_is_done(void **state)
@@ -535,74 +480,6 @@ static void signkey__the_key_before_is_needed_until_it_is_done(void **state)
     set(f, BEFORE, false);
     assert_int_equal(fixture_try_open(f), 0);
     EVP_PKEY_free(new);
-}
-
-static void replace_under_fault(struct fixture *f)
-{
-    struct probe p;
-
-    if (store_open(&f->o, &f->store) < 0) {
-        f->store = NULL;
-        return;
-    }
-    probe_init(&p, STORE_SIGNED, NULL, 1);
-    probe_submit(f, &p);
-    /* Time passes, or what found no space would wait for ever. */
-    while (!probe_done(&p)) {
-        fake_clock_advance(20000);
-        (void)probe_run(f, STORE_READ, NULL, 0);
-    }
-    fixture_close(f);
-}
-
-/* Each write and sync of a start that replaces both keys fails once; the next start completes it.
- */
-static void every_operation(struct fixture *f, enum store_vfs_fault fault)
-{
-    char copy[160], wal[160];
-    bool happened = true;
-    unsigned k;
-
-    store_signer_second(f->signer, true);
-    use_keys(f);
-    make_log(f);
-    (void)snprintf(copy, sizeof(copy), "%s.copy", f->path);
-    (void)snprintf(wal, sizeof(wal), "%s-wal", f->path);
-    fixture_copy(f->path, copy);
-    store_signer_replace(f->signer, ED25519);
-    store_signer_replace(f->signer, MAIN);
-    for (k = 1; happened; k++) {
-        (void)unlink(wal);
-        fixture_copy(copy, f->path);
-        use_keys(f);
-        store_vfs_arm(fault, k);
-        replace_under_fault(f);
-        happened = store_vfs_disarm();
-        fixture_open(f);
-        sign(f);
-        assert_true(is_taken(f, MAIN) && is_taken(f, ED25519));
-        assert_int_equal(retired(f), 2);
-        assert_true(fixture_check_log(f, "log.signkey").count >= 2);
-        fixture_close(f);
-        assert_int_equal(store_signer_contradictions(f->signer), 0);
-    }
-    assert_true(k > 10); /* or nothing was tested */
-    (void)unlink(copy);
-}
-
-static void signkey__is_completed_after_any_io_error(void **state)
-{
-    every_operation(*state, VFS_IO_ERROR);
-}
-
-static void signkey__is_completed_after_any_power_cut(void **state)
-{
-    every_operation(*state, VFS_POWER_CUT);
-}
-
-static void signkey__is_completed_when_there_is_space_again(void **state)
-{
-    every_operation(*state, VFS_FULL);
 }
 
 /* ---- what is refused ------------------------------------------------------------------------- */
@@ -760,7 +637,7 @@ static void signkey__an_older_note_needs_a_main_key(void **state)
     use_keys(f);
     fixture_open(f);
     sign(f);
-    close_epoch(f);
+    fixture_close_epoch(f);
     sign(f);
     fixture_close(f);
     keep_line(f, "size = (SELECT max(size) FROM checkpoint WHERE size < 1000000)", 1);
@@ -772,7 +649,7 @@ static void leave_tail(struct fixture *f)
 {
     fixture_open(f);
     sign(f);
-    wait_signed(f);
+    fixture_wait_signed(f);
     store_signer_hold(f->signer);
     assert_int_equal(probe_run(f, STORE_DURABLE, NULL, 1), 0);
 }
@@ -874,9 +751,6 @@ int main(void)
         TEST(signkey__is_repeated_after_a_crash),
         TEST(signkey__is_done_with_the_note_over_it),
         TEST(signkey__the_key_before_is_needed_until_it_is_done),
-        TEST(signkey__is_completed_after_any_io_error),
-        TEST(signkey__is_completed_after_any_power_cut),
-        TEST(signkey__is_completed_when_there_is_space_again),
         TEST(signkey__refuses_another_key_without_the_one_before),
         TEST(signkey__refuses_a_key_before_that_is_not_the_logs),
         TEST(signkey__refuses_a_key_before_in_a_new_log),
