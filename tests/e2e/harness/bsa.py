@@ -232,6 +232,9 @@ class Fleet:
         self._clear = {}  # key ID -> (ContentID, TEK)
         self._key_of = {}  # TEK -> key ID
         self._loop = asyncio.new_event_loop()
+        # asyncio only knows connections that somebody holds, and nobody holds one that neither reads
+        # nor writes: it would be collected without having been closed.
+        self._loop._transports = {}  # pylint: disable=protected-access
         self._loop.set_exception_handler(self._on_exception)
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
