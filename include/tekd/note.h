@@ -68,10 +68,4 @@ int note_add(struct note *n, const uint8_t key_id[static 4], const uint8_t *sig,
  */
 int note_verify(const struct note *n, EVP_PKEY *key);
 
-/*
- * A P-256 signature as tokens give it (r || s, 64 octets) in DER; out has room for NOTE_SIG_MAX
- * octets.  Errors: TEKD_ECRYPTO (r or s is zero), TEKD_ENOMEM.
- */
-int note_ecdsa_der(const uint8_t raw[static 64], uint8_t *out, size_t *ret_len);
-
 #endif

@@ -10,7 +10,6 @@
 #include <inttypes.h>
 #include <openssl/core_names.h>
 #include <openssl/ec.h>
-#include <openssl/ecdsa.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,7 +20,6 @@
 #include "tekd/note.h"
 
 #define KEY_ID_LEN     4
-#define RAW_LEN        64 /* r || s of P-256 */
 #define ED25519_LEN    32
 #define ED25519_TYPE   0x01
 #define P256_POINT_LEN 65 /* 0x04, x, y */
@@ -200,15 +198,10 @@ static bool is_p256(EVP_PKEY *key)
            strcmp(group, "prime256v1") == 0;
 }
 
-/* EVP_MD_CTX and ECDSA_SIG are OpenSSL's typedefs: no AUTO(), but the same. */
+/* EVP_MD_CTX is OpenSSL's typedef: no AUTO(), but the same. */
 static void context_freep(EVP_MD_CTX **p)
 {
     EVP_MD_CTX_free(*p);
-}
-
-static void ecdsa_freep(ECDSA_SIG **p)
-{
-    ECDSA_SIG_free(*p);
 }
 
 /* SubjectPublicKeyInfo of a P-256 key (RFC 5480) up to its uncompressed point. */
@@ -295,24 +288,4 @@ int note_verify(const struct note *n, EVP_PKEY *key)
             return found;
     }
     return found;
-}
-
-int note_ecdsa_der(const uint8_t raw[static 64], uint8_t *out, size_t *ret_len)
-{
-    __attribute__((cleanup(ecdsa_freep))) ECDSA_SIG *sig = ECDSA_SIG_new();
-    BIGNUM *r = BN_bin2bn(raw, RAW_LEN / 2, NULL);
-    BIGNUM *s = BN_bin2bn(raw + RAW_LEN / 2, RAW_LEN / 2, NULL);
-    int len;
-
-    if (!sig || !r || !s || ECDSA_SIG_set0(sig, r, s) != 1) {
-        BN_free(r);
-        BN_free(s);
-        return TEKD_ENOMEM;
-    }
-    len = i2d_ECDSA_SIG(sig, NULL);
-    if (BN_is_zero(r) || BN_is_zero(s) || len <= 0 || len > NOTE_SIG_MAX)
-        return TEKD_ECRYPTO;
-    (void)i2d_ECDSA_SIG(sig, &out);
-    *ret_len = (size_t)len;
-    return 0;
 }

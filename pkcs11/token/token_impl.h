@@ -214,6 +214,12 @@ int token_key_read(struct token *t, CK_OBJECT_HANDLE o, enum token_kind kind,
 /* Whether the token has CKM_EDDSA, for this key.  Errors: TEKD_ENOTFOUND (said in words). */
 int token_sign_has_eddsa(struct token *t, const char *label);
 
+/*
+ * An ECDSA signature as tokens give it (PKCS#11 2.3.1: r || s, half octets each, at most 48) in DER
+ * (RFC 3279, 2.2.3).  Errors: TEKD_ECRYPTO (r or s is zero), TEKD_ENOMEM.
+ */
+int token_ecdsa_der(const uint8_t *raw, size_t half, struct hsm_signature *ret_signature);
+
 /* The public key of this object; NULL: it cannot be read. */
 int token_key_public_of(struct token *t, CK_OBJECT_HANDLE o, EVP_PKEY **ret_key);
 

@@ -1,8 +1,6 @@
 /* Signing keys. */
 #include "token/token_impl.h"
 
-#include <openssl/bn.h>
-#include <openssl/ecdsa.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <string.h>
@@ -87,30 +85,6 @@ static int read_name(struct token *t, const char *name, struct wanted *ret_w)
 
 /* ---------------------------------------------------------------- signing ---------- */
 
-/* Tokens give r || s. */
-static int to_der(const uint8_t *raw, size_t half, struct hsm_signature *ret_signature)
-{
-    ECDSA_SIG *sig = ECDSA_SIG_new();
-    BIGNUM *r = BN_bin2bn(raw, (int)half, NULL);
-    BIGNUM *s = BN_bin2bn(raw + half, (int)half, NULL);
-    unsigned char *p = ret_signature->octets;
-    int len = 0;
-
-    if (sig && r && s && ECDSA_SIG_set0(sig, r, s) == 1) {
-        len = i2d_ECDSA_SIG(sig, NULL);
-        if (len > 0 && len <= HSM_SIGNATURE_MAX)
-            (void)i2d_ECDSA_SIG(sig, &p);
-    } else {
-        BN_free(r);
-        BN_free(s);
-    }
-    ECDSA_SIG_free(sig);
-    if (len <= 0 || len > HSM_SIGNATURE_MAX)
-        return TEKD_ECRYPTO;
-    ret_signature->len = (uint16_t)len;
-    return 0;
-}
-
 int token_signing_sign(struct token_signing *k, const void *data, size_t len,
                        struct hsm_signature *ret_signature)
 {
@@ -135,7 +109,7 @@ int token_signing_sign(struct token_signing *k, const void *data, size_t len,
         return token_say(t, TEKD_EHSM, "C_Sign: a signature of %lu octets, not %lu", out_len,
                          expected);
     if (k->half)
-        return to_der(out, k->half, ret_signature);
+        return token_ecdsa_der(out, k->half, ret_signature);
     memcpy(ret_signature->octets, out, out_len);
     ret_signature->len = (uint16_t)out_len;
     return 0;

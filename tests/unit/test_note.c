@@ -7,7 +7,6 @@
 
 #include <cmocka.h>
 #include <openssl/bio.h>
-#include <openssl/ecdsa.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
@@ -437,56 +436,6 @@ static void note_key_id__refuses_other_keys(void **state)
     EVP_PKEY_free(rsa);
 }
 
-static void note_ecdsa_der__is_the_signature_in_der(void **state)
-{
-    static const uint8_t raw[64] = {[31] = 0x7f, [32] = 0x80, [63] = 0x01};
-    static const uint8_t der[] = {0x30, 0x26, 0x02, 0x01, 0x7f, 0x02, 0x21, 0x00, 0x80};
-    uint8_t out[NOTE_SIG_MAX];
-    size_t len = 0;
-
-    (void)state;
-    assert_int_equal(note_ecdsa_der(raw, out, &len), 0);
-    assert_int_equal(len, 40);
-    assert_memory_equal(out, der, sizeof der);
-    assert_int_equal(out[39], 0x01);
-}
-
-static void note_ecdsa_der__verifies_after_the_way_through_a_token(void **state)
-{
-    const struct keys *k = *state;
-
-    for (int i = 0; i < 50; i++) {
-        struct note n = plain();
-        const uint8_t *p;
-        uint8_t raw[64], der[NOTE_SIG_MAX];
-        size_t len = 0;
-        ECDSA_SIG *sig;
-
-        sign(&n, k->p256);
-        p = n.signature[0].octets;
-        sig = d2i_ECDSA_SIG(NULL, &p, (long)n.signature[0].len);
-        assert_non_null(sig);
-        assert_int_equal(BN_bn2binpad(ECDSA_SIG_get0_r(sig), raw, 32), 32);
-        assert_int_equal(BN_bn2binpad(ECDSA_SIG_get0_s(sig), raw + 32, 32), 32);
-        ECDSA_SIG_free(sig);
-        assert_int_equal(note_ecdsa_der(raw, der, &len), 0);
-        assert_int_equal(len, n.signature[0].len);
-        assert_memory_equal(der, n.signature[0].octets, len);
-    }
-}
-
-static void note_ecdsa_der__refuses_zero(void **state)
-{
-    static const uint8_t no_r[64] = {[63] = 1};
-    static const uint8_t no_s[64] = {[31] = 1};
-    uint8_t out[NOTE_SIG_MAX];
-    size_t len = 0;
-
-    (void)state;
-    assert_int_equal(note_ecdsa_der(no_r, out, &len), TEKD_ECRYPTO);
-    assert_int_equal(note_ecdsa_der(no_s, out, &len), TEKD_ECRYPTO);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -507,9 +456,6 @@ int main(void)
         cmocka_unit_test(note_verify__takes_an_ed25519_line_of_another_program),
         cmocka_unit_test(note_key_id__of_known_keys),
         cmocka_unit_test(note_key_id__refuses_other_keys),
-        cmocka_unit_test(note_ecdsa_der__is_the_signature_in_der),
-        cmocka_unit_test(note_ecdsa_der__verifies_after_the_way_through_a_token),
-        cmocka_unit_test(note_ecdsa_der__refuses_zero),
     };
 
     return cmocka_run_group_tests(tests, make_keys, free_keys);
