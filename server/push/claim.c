@@ -171,7 +171,7 @@ static void claim_failed(struct claim *c, const struct moment *now)
 /* Rows that say "due" and a claim that got nothing of it: nobody goes round in circles. */
 static void claim_worked(struct claim *c, const struct moment *now)
 {
-    c->lane->rows = c->rows;
+    lane_take_rows(c->e.push, c->lane, &c->rows);
     if (c->n == 0)
         c->lane->empty_until_us = now->mono_us + PUSH_STORE_US;
     atomic_fetch_add(&c->e.push->attempts, c->n);

@@ -125,7 +125,7 @@ struct push {
     int64_t sweep_us;             /* mono: when all lanes are looked over again */
     int64_t store_again_us;       /* mono: nothing is looked at or claimed before */
     bool look_all;                /* BSAs changed that are not known by name */
-    int64_t earliest_deadline_us; /* UTC: of all lanes, as of the last sweep; INT64_MAX: none */
+    int64_t earliest_deadline_us; /* UTC: of all lanes since the last sweep; INT64_MAX: none */
     bool watching;                /* an errand of watch.c is out */
     int64_t watch_again_us;       /* mono */
     int64_t watched_us;           /* UTC: what was near its deadline before this was said */
@@ -173,6 +173,8 @@ void lane_answered(struct lane *l);
 /* The lane of this BSA, made if need be; NULL without memory. */
 struct lane *lane_get(struct push *p, int64_t bsa);
 void lanes_free(struct push *p);
+/* What was read of it: its deadline counts from now on. */
+void lane_take_rows(struct push *p, struct lane *l, const struct store_lane *rows);
 /* Reads all lanes that have open deliveries.  Before the thread starts; errors of store_call(). */
 int lanes_load(struct push *p);
 /* Does for a lane what is to be done now, or puts it where it waits. */

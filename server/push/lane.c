@@ -158,13 +158,20 @@ void lanes_free(struct push *p)
     p->n_lanes = 0;
 }
 
+void lane_take_rows(struct push *p, struct lane *l, const struct store_lane *rows)
+{
+    l->rows = *rows;
+    if (rows->open > 0)
+        p->earliest_deadline_us = min_us(p->earliest_deadline_us, rows->deadline_us);
+}
+
 static int load_lane(void *arg, const struct store_lane *rows)
 {
     struct lane *l = lane_get(arg, rows->bsa);
 
     if (!l)
         return TEKD_ENOMEM;
-    l->rows = *rows;
+    lane_take_rows(arg, l, rows);
     return 0;
 }
 

@@ -39,7 +39,7 @@ static void look_back(struct errand *e)
 
     l->busy = false;
     if (e->result == 0) {
-        l->rows = k->rows;
+        lane_take_rows(e->push, l, &k->rows);
         l->empty_until_us = 0;
         l->again_us = 0; /* its enrolment may be what has changed */
     } else {
@@ -110,7 +110,7 @@ static void all_back(struct errand *e)
         if (!l)
             p->look_all = true; /* without memory: again */
         else if (!l->look)
-            l->rows = k->rows[i];
+            lane_take_rows(p, l, &k->rows[i]);
     }
     if (p->look_all)
         look_pause(p);

@@ -50,7 +50,7 @@ static void back_again(struct errand *e)
 
     lane_leave(e->push, b->lane, 1);
     if (e->result == 0 && !b->lane->busy)
-        b->lane->rows = b->rows;
+        lane_take_rows(e->push, b->lane, &b->rows);
     else
         b->lane->look = true;
     lane_work(e->push, b->lane, &now);

@@ -170,6 +170,27 @@ static void lane_part__is_equal_and_never_none(void **state)
     assert_int_equal(lane_part(1, 1000), 1);
 }
 
+/* Not only when all lanes are looked over again. */
+static void lane_take_rows__counts_a_deadline_at_once(void **state)
+{
+    const struct store_lane later = {.bsa = 1, .open = 2, .deadline_us = 900},
+                            sooner = {.bsa = 1, .open = 1, .deadline_us = 700},
+                            none = {.bsa = 1, .open = 0, .deadline_us = 0};
+    struct push p = {.earliest_deadline_us = INT64_MAX};
+    struct lane l = {.bsa = 1};
+
+    (void)state;
+    lane_take_rows(&p, &l, &none);
+    assert_true(p.earliest_deadline_us == INT64_MAX);
+    lane_take_rows(&p, &l, &later);
+    assert_int_equal(p.earliest_deadline_us, 900);
+    lane_take_rows(&p, &l, &sooner);
+    assert_int_equal(p.earliest_deadline_us, 700);
+    lane_take_rows(&p, &l, &later);
+    assert_int_equal(p.earliest_deadline_us, 700);
+    assert_int_equal(l.rows.open, 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -181,6 +202,7 @@ int main(void)
         cmocka_unit_test(lane_wait_us__is_for_ever_when_time_brings_nothing),
         cmocka_unit_test(lane_wait_us__of_a_poll_is_its_end_or_what_is_due),
         cmocka_unit_test(lane_get__makes_each_once_and_keeps_them_in_order),
+        cmocka_unit_test(lane_take_rows__counts_a_deadline_at_once),
         cmocka_unit_test(lane_outcome__counts_what_suspects_have),
     };
 
