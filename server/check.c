@@ -9,35 +9,41 @@
 #include "tekd/enc.h"
 #include "tekd/err.h"
 
+#define VALID_TEXT (sizeof("not before ") + ENC_TIME_LEN)
+
 static void say(const char *what, bool good, const char *detail)
 {
     (void)printf("%-10s %-4s %s\n", what, good ? "ok" : "BAD", detail);
 }
 
-/* One that ends before it is used: no BSA takes the certificate, or none is let in by the CRL. */
-static bool is_over(int64_t end_s)
+/* Whether it is valid now, and in text until when, or from when on; no end: it never ends. */
+static bool is_valid(int64_t from_s, int64_t until_s, char text[static VALID_TEXT])
 {
-    return end_s != 0 && end_s <= clock_utc_us() / 1000000;
+    const int64_t now_s = clock_utc_us() / 1000000;
+    const char *word = now_s < from_s ? "not before" : "until";
+    char time[ENC_TIME_LEN + 1] = "replaced";
+
+    if (now_s < from_s || until_s != 0)
+        enc_time((now_s < from_s ? from_s : until_s) * 1000000, time);
+    (void)snprintf(text, VALID_TEXT, "%s %s", word, time);
+    return now_s >= from_s && (until_s == 0 || now_s < until_s);
 }
 
+/* With another certificate no BSA would talk to it, with another CRL it would to no BSA. */
 static int check_tls(struct tekd *t)
 {
-    char text[HSM_TEXT_MAX], end[2][ENC_TIME_LEN + 1] = {"", ""};
+    char text[HSM_TEXT_MAX], certificate[VALID_TEXT], crl[VALID_TEXT];
     struct http_ends e;
-    int r = setup_check_tls(t, &e);
     bool good;
 
-    if (r < 0) {
+    if (setup_check_tls(t, &e) < 0) {
         say("tls", false, "see the log above");
         return EXIT_FAILED;
     }
-    enc_time(e.certificate_not_after_s * 1000000, end[0]);
-    if (e.crl_next_update_s != 0)
-        enc_time(e.crl_next_update_s * 1000000, end[1]);
-    good = !is_over(e.certificate_not_after_s) && !is_over(e.crl_next_update_s);
-    (void)snprintf(text, sizeof(text), "certificate until %s, %s%s", end[0],
-                   t->config->tls.crl ? "CRL until " : "no CRL",
-                   t->config->tls.crl && end[1][0] == 0 ? "replaced" : end[1]);
+    good = is_valid(e.certificate_not_before_s, e.certificate_not_after_s, certificate);
+    good = is_valid(e.crl_this_update_s, e.crl_next_update_s, crl) && good;
+    (void)snprintf(text, sizeof(text), "certificate %s, %s%s", certificate,
+                   t->config->tls.crl ? "CRL " : "no CRL", t->config->tls.crl ? crl : "");
     say("tls", good, text);
     return good ? EXIT_OK : EXIT_FAILED;
 }

@@ -39,18 +39,26 @@ static int keys_ready(struct tekd *t, char reason[static HSM_TEXT_MAX])
     return TEKD_EHSM;
 }
 
-/* OpenSSL refuses from the very second on, by the same clock. */
+/* OpenSSL refuses until and from the very second on, by the same clock. */
 static int crl_ready(struct tekd *t, char reason[static HSM_TEXT_MAX])
 {
-    char since[ENC_TIME_LEN + 1];
+    const int64_t now_s = clock_utc_us() / 1000000;
+    char time[ENC_TIME_LEN + 1];
+    const char *what;
     struct http_status s;
 
     http_status_get(t->http, &s);
-    if (s.ends.crl_next_update_s == 0 || clock_utc_us() / 1000000 < s.ends.crl_next_update_s)
+    if (now_s < s.ends.crl_this_update_s) {
+        what = "is not valid before";
+        enc_time(s.ends.crl_this_update_s * 1000000, time);
+    } else if (s.ends.crl_next_update_s != 0 && now_s >= s.ends.crl_next_update_s) {
+        what = "expired at";
+        enc_time(s.ends.crl_next_update_s * 1000000, time);
+    } else {
         return 0;
-    enc_time(s.ends.crl_next_update_s * 1000000, since);
-    (void)snprintf(reason, HSM_TEXT_MAX, "the CRL expired at %s and BSAs are refused: %.100s",
-                   since, t->config->tls.crl);
+    }
+    (void)snprintf(reason, HSM_TEXT_MAX, "the CRL %s %s and BSAs are refused: %.100s", what, time,
+                   t->config->tls.crl);
     return TEKD_EINVAL;
 }
 

@@ -122,6 +122,8 @@ void reload_run(struct tekd *t, uid_t uid)
     hash_files(&t->config->tls, now);
     r = http_reload(t->http);
     (void)push_reload(t->push);
-    if (r == 0)
-        record_reload(t, uid, now);
+    if (r < 0)
+        return;
+    record_reload(t, uid, now);
+    t->certificates_next_us = 0; /* what is wrong with the new ones is said at once */
 }

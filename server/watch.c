@@ -87,6 +87,15 @@ static void warn_of_end(const char *event, int64_t end_s, int64_t within_s)
         log_event(left < 0 ? LOG_ERROR : LOG_WARN, "tls", event, LOG_INT("seconds_left", left));
 }
 
+/* A clock that is behind, most often. */
+static void warn_of_start(const char *event, int64_t start_s)
+{
+    int64_t left = start_s - clock_utc_us() / 1000000;
+
+    if (left > 0)
+        log_event(LOG_ERROR, "tls", event, LOG_INT("seconds_left", left));
+}
+
 /* Once an hour, and in the first second. */
 static void watch_certificates(struct tekd *t)
 {
@@ -97,6 +106,8 @@ static void watch_certificates(struct tekd *t)
         return;
     t->certificates_next_us = clock_mono_us() + (int64_t)3600 * 1000000;
     http_status_get(t->http, &s);
+    warn_of_start("crl-not-yet-valid", s.ends.crl_this_update_s);
+    warn_of_start("certificate-not-yet-valid", s.ends.certificate_not_before_s);
     warn_of_end("crl-expires", s.ends.crl_next_update_s, within_s);
     warn_of_end("certificate-expires", s.ends.certificate_not_after_s, within_s);
 }

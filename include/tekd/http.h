@@ -113,10 +113,10 @@ int http_start(const struct http_options *o, struct http **ret_http);
 /* Reads the files as http_start() does, and says how long they are good for; nothing else happens.
  * Errors: TEKD_EINVAL, TEKD_ENOMEM, TEKD_EDENIED, as there. */
 struct http_ends {
-    int64_t certificate_not_after_s; /* Unix time */
-    /* From then on peers are refused because the CRL of their CA has expired; 0: never, or no CRL
-     * is checked. */
-    int64_t crl_next_update_s;
+    int64_t certificate_not_before_s, certificate_not_after_s; /* Unix time */
+    /* Before the first and from the second on peers are refused, as the CRL of their CA is not
+     * valid yet or has expired.  The second 0: it never does; both: no CRL is checked. */
+    int64_t crl_this_update_s, crl_next_update_s;
 };
 int http_check(const struct http_files *f, struct http_ends *ret_ends);
 uint16_t http_port(const struct http *h, size_t listen_index);

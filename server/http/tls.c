@@ -42,42 +42,53 @@ static int use_ca(SSL_CTX *ctx, const char *path)
     return 0;
 }
 
-/* Of several CRLs of one issuer OpenSSL takes one that has not expired; one without end never does,
- * one whose end cannot be read always has. */
-static int64_t issuer_good_until(const STACK_OF(X509_OBJECT) * objects, const X509_NAME *issuer)
+struct span {
+    int64_t from_s, until_s; /* Unix time */
+};
+
+/* Of several CRLs of one issuer OpenSSL takes one that is valid; one without end never expires, one
+ * whose end cannot be read always has. */
+static struct span issuer_span(const STACK_OF(X509_OBJECT) * objects, const X509_NAME *issuer)
 {
-    int64_t until = 1;
+    struct span span = {.from_s = INT64_MAX, .until_s = 1};
 
     for (int i = 0; i < sk_X509_OBJECT_num(objects); i++) {
         const X509_CRL *crl = X509_OBJECT_get0_X509_CRL(sk_X509_OBJECT_value(objects, i));
         const ASN1_TIME *end;
-        int64_t next;
+        int64_t from, until;
 
         if (!crl || X509_NAME_cmp(X509_CRL_get_issuer(crl), issuer) != 0)
             continue;
         end = X509_CRL_get0_nextUpdate(crl);
-        next = end ? unix_time(end) : INT64_MAX;
-        until = next > until ? next : until;
+        from = unix_time(X509_CRL_get0_lastUpdate(crl));
+        until = end ? unix_time(end) : INT64_MAX;
+        span.from_s = from < span.from_s ? from : span.from_s;
+        span.until_s = until > span.until_s ? until : span.until_s;
     }
-    return until;
+    return span;
 }
 
-/* When the first issuer has no CRL any more that has not expired; 0: never. */
-static int64_t crls_good_until(X509_STORE *store)
+/* When each issuer has a CRL that is valid: from the last that begins until the first that ends. */
+static void note_crls(struct http_ends *ends, X509_STORE *store)
 {
     const STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(store);
-    int64_t until = INT64_MAX;
+    struct span all = {.from_s = 0, .until_s = INT64_MAX};
 
     for (int i = 0; i < sk_X509_OBJECT_num(objects); i++) {
         const X509_CRL *crl = X509_OBJECT_get0_X509_CRL(sk_X509_OBJECT_value(objects, i));
-        int64_t of_issuer = crl ? issuer_good_until(objects, X509_CRL_get_issuer(crl)) : INT64_MAX;
+        struct span s;
 
-        until = of_issuer < until ? of_issuer : until;
+        if (!crl)
+            continue;
+        s = issuer_span(objects, X509_CRL_get_issuer(crl));
+        all.from_s = s.from_s > all.from_s ? s.from_s : all.from_s;
+        all.until_s = s.until_s < all.until_s ? s.until_s : all.until_s;
     }
-    return until == INT64_MAX ? 0 : until;
+    ends->crl_this_update_s = all.from_s;
+    ends->crl_next_update_s = all.until_s == INT64_MAX ? 0 : all.until_s;
 }
 
-/* An expired CRL refuses every peer: that is OpenSSL's check at each handshake. */
+/* A CRL that is not valid refuses every peer: that is OpenSSL's check at each handshake. */
 static int use_crl(struct tls *t, const char *path)
 {
     BIO *bio = BIO_new_file(path, "r");
@@ -90,7 +101,7 @@ static int use_crl(struct tls *t, const char *path)
     sk_X509_CRL_pop_free(crls, X509_CRL_free);
     if (!ok)
         return pem_fail("crl-not-read", path);
-    t->ends.crl_next_update_s = crls_good_until(t->store);
+    note_crls(&t->ends, t->store);
     X509_STORE_set_flags(t->store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
     return 0;
 }
@@ -106,6 +117,12 @@ static void set_rules(SSL_CTX *ctx)
     SSL_CTX_set_info_callback(ctx, handshake_info);
 }
 
+static void note_certificate(struct http_ends *ends, const X509 *certificate)
+{
+    ends->certificate_not_before_s = unix_time(X509_get0_notBefore(certificate));
+    ends->certificate_not_after_s = unix_time(X509_get0_notAfter(certificate));
+}
+
 static int fill(struct tls *t, const struct http_files *f)
 {
     int r;
@@ -113,8 +130,7 @@ static int fill(struct tls *t, const struct http_files *f)
     set_rules(t->ctx);
     if (SSL_CTX_use_certificate_chain_file(t->ctx, f->certificate) != 1)
         return pem_fail("certificate-not-read", f->certificate);
-    t->ends.certificate_not_after_s =
-        unix_time(X509_get0_notAfter(SSL_CTX_get0_certificate(t->ctx)));
+    note_certificate(&t->ends, SSL_CTX_get0_certificate(t->ctx));
     r = use_key(t->ctx, f);
     if (r == 0)
         r = use_ca(t->ctx, f->client_ca);

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import ssl
 from datetime import timedelta
 
@@ -678,6 +679,23 @@ def test_expired_crl_is_not_ready(tekd, mid, content):
     tekd.hup()
     assert tekd.probe("/readyz") == (200, "ready\n")
     assert tekd.ask(mid, content).status == 200
+
+
+def test_crl_that_is_not_valid_yet_is_not_ready(tekd, mid, content):
+    ca, path = tekd.template.ca, tekd.path("pki", "ca.crl")
+    ca.write_crl(path, begin=pki.DAY)
+    tekd.hup()
+    status, text = tekd.probe("/readyz")
+    assert status == 503 and re.fullmatch(
+        f"not ready: the CRL is not valid before .*Z and BSAs are refused: {path}\n", text), text
+    assert "alert" in alert_of(tekd, tekd.tls("bsa-2"))
+    # It is said at once, not only when certificates are looked at the next time.
+    wait_until(lambda: "event=crl-not-yet-valid" in tekd.log(), "the warning")
+    ca.write_crl(path)
+    tekd.hup()
+    assert tekd.probe("/readyz") == (200, "ready\n")
+    assert tekd.ask(mid, content).status == 200
+    assert {r["cause"] for r in tekd.audit().of("tls.refused")} == {"crl-not-yet-valid"}
 
 
 def next_update(path):

@@ -46,12 +46,14 @@ def test_check_reads_the_certificate_of_a_key_in_the_hsm(new_tekd):
 @pytest.mark.parametrize("spoil, why", [
     (lambda t: t.template.ca.write_crl(t.path("pki", "ca.crl"), -2 * pki.DAY, -pki.DAY),
      "CRL until"),
+    (lambda t: t.template.ca.write_crl(t.path("pki", "ca.crl"), pki.DAY, 2 * pki.DAY),
+     "CRL not before"),
     (lambda t: os.chmod(t.path("pki", "tekd.key"), 0o640), "file-not-private"),
     (lambda t: shutil.copy(t.path("pki", "bsa-1.key"), t.path("pki", "tekd.key")),
      "key-does-not-fit-certificate"),
     (lambda t: os.truncate(t.path("pki", "ca.crt"), 0), "client-ca-not-read"),
     (lambda t: os.unlink(t.path("pki", "ca.crl")), "crl-not-read"),
-], ids=["expired-crl", "open-key", "other-key", "no-ca", "no-crl"])
+], ids=["expired-crl", "early-crl", "open-key", "other-key", "no-ca", "no-crl"])
 def test_check_finds_tls_files_that_will_not_do(new_tekd, spoil, why):
     """The rest is looked at nevertheless."""
     tekd = new_tekd()

@@ -290,7 +290,10 @@ static void http_status__says_when_files_end(void **state)
     http_status_get(f->http, &s);
     assert_true(s.ends.crl_next_update_s > time(NULL) &&
                 s.ends.crl_next_update_s <= time(NULL) + 86400);
+    assert_true(s.ends.crl_this_update_s > 0 && s.ends.crl_this_update_s <= time(NULL));
     assert_true(s.ends.certificate_not_after_s > time(NULL));
+    assert_true(s.ends.certificate_not_before_s > 0 &&
+                s.ends.certificate_not_before_s <= time(NULL));
 }
 
 /* What the status says of the CRLs in the file, and whether a client is served. */

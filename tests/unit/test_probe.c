@@ -108,6 +108,19 @@ static void probe_get__says_that_the_crl_has_expired(void **state)
     assert_answer("/readyz", 200, "ready\n");
 }
 
+static void probe_get__says_that_the_crl_is_not_valid_yet(void **state)
+{
+    (void)state;
+    fake_clock_set_utc(NOW_S * 1000000);
+    parts.http.ends.crl_this_update_s = NOW_S + 1;
+    parts.http.ends.crl_next_update_s = NOW_S + 3600;
+    assert_answer("/readyz", 503,
+                  "not ready: the CRL is not valid before 2026-11-22T13:15:42.000000Z and BSAs are "
+                  "refused: /etc/tekd/ca.crl\n");
+    fake_clock_advance(1000000);
+    assert_answer("/readyz", 200, "ready\n");
+}
+
 static void probe_get__without_a_crl_needs_none(void **state)
 {
     (void)state;
@@ -170,6 +183,7 @@ int main(void)
         TEST(probe_get__says_what_the_store_lacks),
         TEST(probe_get__says_that_keks_are_not_bound),
         TEST(probe_get__says_that_the_crl_has_expired),
+        TEST(probe_get__says_that_the_crl_is_not_valid_yet),
         TEST(probe_get__without_a_crl_needs_none),
         TEST(probe_get__says_first_what_is_worse),
         TEST(probe_ready__cuts_long_reasons),

@@ -182,6 +182,17 @@ static void watch_tick__warns_a_week_before_crl_and_certificate_end(void **state
     assert_true(parts_logged("error tls event=certificate-expires seconds_left=-7201"));
 }
 
+static void watch_tick__says_that_crl_and_certificate_have_not_begun(void **state)
+{
+    struct tekd *t = *state;
+
+    parts.http.ends.crl_this_update_s = NOW_S + 5;
+    parts.http.ends.certificate_not_before_s = NOW_S + 7;
+    watch_tick(t);
+    assert_true(parts_logged("error tls event=crl-not-yet-valid seconds_left=5"));
+    assert_true(parts_logged("error tls event=certificate-not-yet-valid seconds_left=7"));
+}
+
 static void watch_tick__without_a_crl_has_none_to_warn_of(void **state)
 {
     watch_tick(*state);
@@ -201,6 +212,7 @@ int main(void)
         TEST(watch_tick__records_once_what_a_token_cannot_prevent),
         TEST(watch_tick__waits_with_that_for_a_token),
         TEST(watch_tick__warns_a_week_before_crl_and_certificate_end),
+        TEST(watch_tick__says_that_crl_and_certificate_have_not_begun),
         TEST(watch_tick__without_a_crl_has_none_to_warn_of),
     };
 
