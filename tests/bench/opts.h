@@ -27,12 +27,12 @@ enum opts_type {
 
 struct opts_option {
     const char *name; /* without the hyphens */
-    enum opts_type type;
     void *ret;
     const char *help;
     uint64_t min, max;          /* OPTS_U64 */
     const char *const *choices; /* OPTS_CHOICE, ends with NULL */
-    bool required;              /* OPTS_STR, OPTS_LIST */
+    enum opts_type type;
+    bool required; /* OPTS_STR, OPTS_LIST */
 };
 
 /* Rows of the table. */

@@ -68,15 +68,15 @@ void fixture_copy(const char *from, const char *to);
 struct probe {
     struct store_item item; /* first */
     const char *name;       /* of the content; NULL: none */
+    int64_t wait_for;       /* packed place; -1: not */
+    uint64_t seq;           /* of its first record */
     unsigned records;
     int fail;             /* what apply returns after it has written everything; 0: nothing */
-    int64_t wait_for;     /* packed place; -1: not */
-    bool applied;         /* apply ran */
-    uint64_t seq;         /* of its first record */
-    pthread_mutex_t lock; /* guards what follows */
+    pthread_mutex_t lock; /* guards what follows, but applied */
     pthread_cond_t changed;
-    bool is_done;
     int result;
+    bool is_done;
+    bool applied; /* apply ran */
 };
 void probe_init(struct probe *p, enum store_wait wait, const char *name, unsigned records);
 void probe_submit(struct fixture *f, struct probe *p);

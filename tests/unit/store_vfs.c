@@ -271,3 +271,12 @@ unsigned store_vfs_count(void)
     pthread_mutex_unlock(&lock);
     return n;
 }
+
+unsigned store_vfs_step(void)
+{
+    const char *text = getenv("TEKD_FAULT_STEP");
+    unsigned long step = text ? strtoul(text, NULL, 10) : 1;
+
+    assert(step >= 1 && step <= 100);
+    return (unsigned)step;
+}

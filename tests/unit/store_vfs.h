@@ -25,4 +25,8 @@ bool store_vfs_disarm(void);
 /* Operations since it was armed. */
 unsigned store_vfs_count(void);
 
+/* How far apart the faults of a test that fails each operation in turn are: 1, unless
+ * TEKD_FAULT_STEP says a number up to 100.  Slow builds look at a part of them. */
+unsigned store_vfs_step(void);
+
 #endif

@@ -47,7 +47,7 @@ static void every_operation(struct fixture *f, enum store_vfs_fault fault, const
     (void)snprintf(copy, sizeof(copy), "%s.copy", f->path);
     (void)snprintf(wal, sizeof(wal), "%s-wal", f->path);
     (void)rename(f->path, copy); /* if there is one */
-    for (k = 1; happened; k++) {
+    for (k = 1; happened; k += store_vfs_step()) {
         (void)unlink(wal);
         (void)unlink(f->path);
         if (access(copy, F_OK) == 0)
