@@ -66,6 +66,16 @@ static int check_hsm(struct tekd *t)
     return status_hsm_refused(&s) ? EXIT_FAILED : EXIT_NO_HSM;
 }
 
+/* The log has the details of the others. */
+static void say_store_error(int r)
+{
+    char text[HSM_TEXT_MAX];
+
+    (void)snprintf(text, sizeof(text), "%s; see the log above", tekd_strerror(r));
+    say("store", false,
+        r == TEKD_EEXIST ? "another tekd has the database open: stop that one first" : text);
+}
+
 static int check_store(struct tekd *t)
 {
     char text[HSM_TEXT_MAX];
@@ -73,7 +83,7 @@ static int check_store(struct tekd *t)
     int r = setup_store(t);
 
     if (r < 0) {
-        say("store", false, tekd_strerror(r));
+        say_store_error(r);
         return status_of(r);
     }
     store_status_get(t->store, &s);

@@ -25,12 +25,13 @@ static const char usage[] =
     "SIGHUP reads certificate, key, CA and CRL again, SIGTERM stops after the requests under way.\n"
     "\n"
     "  --config FILE     the configuration (YAML)\n"
-    "  --check           read the TLS files, open the token and the store, verify keys and log,\n"
-    "                    say what was found\n"
+    "  --check           a start that does not serve: read the TLS files, open the token and the\n"
+    "                    store, verify keys and log, say what was found, stop.  Both are\n"
+    "                    records of the log, and it cannot run beside the tekd that serves\n"
     "  --sample-config   print a commented configuration with every setting and its default\n"
     "\n"
-    "Exit status: 0 stopped or nothing found, 1 failed, 2 usage, 3 the HSM does not answer\n"
-    "(--check), 74 the store failed.\n";
+    "Exit status: 0 stopped or nothing found, 1 failed, 2 usage, 3 the HSM does not answer or\n"
+    "refused the PIN (--check), 74 the store failed.\n";
 
 struct arguments {
     const char *config;

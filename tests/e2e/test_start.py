@@ -92,6 +92,13 @@ def test_missing_checkpoint_key_ends_the_start(new_tekd, mid, content):
     assert "tekd-checkpoint" in tekd.log()
 
 
+def test_check_beside_a_tekd_that_serves_says_so(tekd, mid, content):
+    done = check(tekd)
+    assert done.returncode != 0, done
+    assert re.search("^store +BAD +another tekd has the database open", done.stdout, re.M), done
+    assert tekd.ask(mid, content).status == 200
+
+
 def test_token_that_is_away_ends_nothing(new_tekd):
     """It may come back; --check says that nobody answers."""
     tekd = new_tekd()
