@@ -1,6 +1,7 @@
 /* tek-provision kek: the KEKs, made here or brought in; and the demonstration's clear one. */
 #include <openssl/evp.h>
 #include <openssl/rsa.h>
+#include <openssl/x509.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,6 +10,58 @@
 #include "tekd/err.h"
 
 #define KEK_OCTETS 32
+
+/* ---------------------------------------------------------------- the value -------- */
+
+/* AES key wrap of the published constant in software, for comparing with the token's. */
+static int fingerprint(const struct secret *kek, enum hsm_wrap wrap, uint8_t out[static 32])
+{
+    const char *cipher_name = wrap == HSM_WRAP_AES_KWP ? "AES-256-WRAP-PAD" : "AES-256-WRAP";
+    EVP_CIPHER *cipher = EVP_CIPHER_fetch(NULL, cipher_name, NULL);
+    EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+    uint8_t constant[32], wrapped[64];
+    int len = 0;
+    bool ok;
+
+    if (ctx)
+        EVP_CIPHER_CTX_set_flags(ctx, EVP_CIPHER_CTX_FLAG_WRAP_ALLOW);
+    ok = cipher && ctx && secret_len(kek) == KEK_OCTETS &&
+         EVP_Q_digest(NULL, "SHA256", NULL, TOKEN_FINGERPRINT_TEXT, strlen(TOKEN_FINGERPRINT_TEXT),
+                      constant, NULL) &&
+         EVP_EncryptInit_ex2(ctx, cipher, secret_peek(kek), NULL, NULL) &&
+         EVP_EncryptUpdate(ctx, wrapped, &len, constant, sizeof(constant)) && len > 0 &&
+         EVP_Q_digest(NULL, "SHA256", NULL, wrapped, (size_t)len, out, NULL);
+    EVP_CIPHER_CTX_free(ctx);
+    EVP_CIPHER_free(cipher);
+    return ok ? 0 : TEKD_ECRYPTO;
+}
+
+static int fingerprint_public(EVP_PKEY *key, uint8_t out[static 32])
+{
+    unsigned char *der = NULL;
+    int len = i2d_PUBKEY(key, &der);
+    bool ok = len > 0 && EVP_Q_digest(NULL, "SHA256", NULL, der, (size_t)len, out, NULL);
+
+    OPENSSL_free(der);
+    return ok ? 0 : TEKD_ECRYPTO;
+}
+
+/* Whether the token's key has this fingerprint: 0; TEKD_EEXIST and a sentence if it has not. */
+static int compare(struct token *t, const struct token_key_name *name, const uint8_t own[static 32])
+{
+    enum hsm_kek_use use = name->kind == TOKEN_STORAGE_KEK ? HSM_KEK_STORAGE : HSM_KEK_BSA;
+    char hex[ENC_HEX_LEN(32) + 1];
+    struct hsm_kek_report report;
+    int r = token_kek_describe(t, name->label, use, name->wrap, &report);
+
+    if (r < 0)
+        return session_fail(t, r);
+    if (memcmp(own, report.kek.fingerprint, 32) == 0)
+        return 0;
+    enc_hex(report.kek.fingerprint, 32, hex);
+    return options_fail(TEKD_EEXIST, "key \"%s\" exists with another value (fingerprint %s)",
+                        name->label, hex);
+}
 
 /* ---------------------------------------------------------------- storage ---------- */
 
@@ -107,34 +160,11 @@ static int hand_out(const struct options *o, struct token *t, const struct token
     return files_write(o->value[OPT_OUT], (struct file_rule){.mode = 0644}, line, len);
 }
 
-/* AES key wrap of the published constant in software, for comparing with the token's. */
-static int fingerprint(const struct secret *kek, const char *cipher_name, uint8_t out[static 32])
-{
-    EVP_CIPHER *cipher = EVP_CIPHER_fetch(NULL, cipher_name, NULL);
-    EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
-    uint8_t constant[32], wrapped[64];
-    int len = 0;
-    bool ok;
-
-    if (ctx)
-        EVP_CIPHER_CTX_set_flags(ctx, EVP_CIPHER_CTX_FLAG_WRAP_ALLOW);
-    ok = cipher && ctx && secret_len(kek) == KEK_OCTETS &&
-         EVP_Q_digest(NULL, "SHA256", NULL, TOKEN_FINGERPRINT_TEXT, strlen(TOKEN_FINGERPRINT_TEXT),
-                      constant, NULL) &&
-         EVP_EncryptInit_ex2(ctx, cipher, secret_peek(kek), NULL, NULL) &&
-         EVP_EncryptUpdate(ctx, wrapped, &len, constant, sizeof(constant)) && len > 0 &&
-         EVP_Q_digest(NULL, "SHA256", NULL, wrapped, (size_t)len, out, NULL);
-    EVP_CIPHER_CTX_free(ctx);
-    EVP_CIPHER_free(cipher);
-    return ok ? 0 : TEKD_ECRYPTO;
-}
-
 /* The token's KEK and the demonstration's file were made together, perhaps long ago. */
 static int compare_demo(const struct options *o, struct token *t, const struct token_key_name *name)
 {
     const char *path = o->value[OPT_EXPORT_DEMO];
     AUTO(secret) struct secret *kek = NULL;
-    struct hsm_kek_report report;
     uint8_t own[32];
     int r;
 
@@ -146,13 +176,11 @@ static int compare_demo(const struct options *o, struct token *t, const struct t
     r = files_read_hex(path, &kek);
     if (r < 0)
         return r;
-    r = token_kek_describe(t, name->label, HSM_KEK_BSA, name->wrap, &report);
-    if (r < 0)
-        return session_fail(t, r);
-    r = fingerprint(kek, name->wrap == HSM_WRAP_AES_KWP ? "AES-256-WRAP-PAD" : "AES-256-WRAP", own);
-    if (r < 0 || memcmp(own, report.kek.fingerprint, sizeof(own)) != 0)
-        return options_fail(TEKD_EEXIST, "%s is not the value of key \"%s\"", path, name->label);
-    return 0;
+    r = fingerprint(kek, name->wrap, own);
+    r = r < 0 ? TEKD_EEXIST : compare(t, name, own);
+    return r == TEKD_EEXIST
+               ? options_fail(r, "%s is not the value of key \"%s\"", path, name->label)
+               : r;
 }
 
 static int check_bsa_options(const struct options *o)
@@ -210,6 +238,23 @@ int cmd_kek_bsa(const struct options *o)
 
 /* ---------------------------------------------------------------- brought in ------- */
 
+/* Makes the key of this value, or compares the one that is there (has). */
+static int import(struct token *t, const struct token_key_name *name, const struct secret *value,
+                  bool has)
+{
+    uint8_t own[32];
+    int r;
+
+    if (secret_len(value) != KEK_OCTETS)
+        return options_fail(TEKD_EINVAL, "a KEK has %d octets", KEK_OCTETS);
+    if (!has) {
+        r = token_make_import(t, name, value);
+        return r < 0 ? session_fail(t, r) : 0;
+    }
+    r = fingerprint(value, name->wrap, own);
+    return r < 0 ? options_fail(r, "no fingerprint could be made") : compare(t, name, own);
+}
+
 int cmd_kek_import(const struct options *o)
 {
     bool storage = strcmp(o->value[OPT_USE], "storage") == 0;
@@ -228,13 +273,25 @@ int cmd_kek_import(const struct options *o)
     if (r < 0)
         return r;
     has = session_has(t, &name);
-    if (has == 0)
-        r = token_make_import(t, &name, value);
     if (has < 0)
         return has;
+    r = import(t, &name, value, has == 1);
     if (r < 0)
-        return session_fail(t, r);
+        return r;
     return session_report(o, t, &name, has ? SESSION_WAS_THERE : SESSION_MADE);
+}
+
+static int bring_in(struct token *t, const struct token_key_name *name, EVP_PKEY *key, bool has)
+{
+    uint8_t own[32];
+    int r;
+
+    if (!has) {
+        r = token_make_public(t, name, key);
+        return r < 0 ? session_fail(t, r) : 0;
+    }
+    r = fingerprint_public(key, own);
+    return r < 0 ? options_fail(r, "no fingerprint could be made") : compare(t, name, own);
 }
 
 int cmd_kek_public(const struct options *o)
@@ -251,11 +308,8 @@ int cmd_kek_public(const struct options *o)
         r = session_open(o, TOKEN_READ_WRITE, &t);
     if (r == 0)
         has = session_has(t, &name);
-    if (r == 0 && has == 0) {
-        r = token_make_public(t, &name, key);
-        if (r < 0)
-            (void)session_fail(t, r);
-    }
+    if (r == 0 && has >= 0)
+        r = bring_in(t, &name, key, has == 1);
     EVP_PKEY_free(key);
     if (r < 0 || has < 0)
         return r < 0 ? r : has;

@@ -249,6 +249,38 @@ class Keys(Case):
         self.on(*command)
         self.assertTrue(self.keys()["i"]["imported"])
 
+    def differs(self, label, *command):
+        """The command brings in another value than the token has under the label."""
+        before = self.keys()
+        error = self.on(*command, expect=1).stderr
+        self.assertIn(f'key "{label}" exists with another value (fingerprint '
+                      f'{before[label]["fingerprint"]})', error)
+        self.assertEqual(before, self.keys())
+
+    def test_import_of_another_value_is_refused(self):
+        for use, wrap in (("bsa", "aes-kw"), ("bsa", "aes-kwp"), ("storage", "aes-kw")):
+            label = f"{use}-{wrap}"
+            command = ("kek", "import", "--label", label, "--use", use, "--wrap", wrap, "--from",
+                       self.write("i.hex", "5a" * 32 + "\n"))
+            self.on(*command)
+            self.assertIn("exists and agrees", self.on(*command).stdout)
+            self.write("i.hex", "5a" * 31 + "5b\n")
+            self.differs(label, *command)
+            self.write("i.hex", "5a" * 16 + "\n")
+            self.on(*command, expect=2)
+
+    def test_another_public_key_is_refused(self):
+        pems = []
+        for name in ("one.pem", "two.pem"):
+            public = rsa.generate_private_key(65537, 2048).public_key()
+            pems.append(self.write(name, public.public_bytes(
+                serialization.Encoding.PEM,
+                serialization.PublicFormat.SubjectPublicKeyInfo).decode()))
+        self.on("kek", "public", "--label", "r", "--from", pems[0])
+        self.assertIn("exists and agrees",
+                      self.on("kek", "public", "--label", "r", "--from", pems[0]).stdout)
+        self.differs("r", "kek", "public", "--label", "r", "--from", pems[1])
+
     def test_public_key_files_and_curves(self):
         self.on("key", "checkpoint", "--label", "c", "--out", self.path("c.pem"))
         key = serialization.load_pem_public_key(self.read("c.pem").encode())
