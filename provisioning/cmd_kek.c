@@ -112,42 +112,63 @@ static int open_handed_out(EVP_PKEY *key, const struct hsm_blob *blob, struct se
     return 0;
 }
 
+/*
+ * The clear or the wrapped value leaves the token once: the file that it goes to is there before
+ * the key is made.
+ */
+static int draft_new(const char *path, unsigned mode, struct files_draft **ret_draft)
+{
+    if (files_exist(path))
+        return options_fail(TEKD_EEXIST, "%s: there is such a file, but no key of this label",
+                            path);
+    return files_draft_new(path, (struct file_rule){.mode = mode}, ret_draft);
+}
+
+/* What became of the key whose value could not be written. */
+static int handed_out(const struct token_key_name *name, int r)
+{
+    return r < 0 ? options_fail(r, "key \"%s\" was made, but its value is lost: take another label",
+                                name->label)
+                 : 0;
+}
+
 /* The demonstration plays the BSA as well: a one-time RSA key, gone with this process. */
 static int hand_out_demo(const struct options *o, struct token *t,
                          const struct token_key_name *name)
 {
+    AUTO(files_draft) struct files_draft *draft = NULL;
     AUTO(secret) struct secret *kek = NULL;
     struct hsm_blob blob = {.len = 0};
     EVP_PKEY *receiver;
-    int r;
+    int r = draft_new(o->value[OPT_EXPORT_DEMO], 0600, &draft);
 
-    if (files_exist(o->value[OPT_EXPORT_DEMO]))
-        return options_fail(TEKD_EEXIST, "%s exists, but the token has no key \"%s\"",
-                            o->value[OPT_EXPORT_DEMO], name->label);
+    if (r < 0)
+        return r;
     receiver = EVP_RSA_gen(3072);
     if (!receiver)
         return options_fail(TEKD_ECRYPTO, "no RSA key could be made");
     r = token_make_handed_out(t, name, receiver, &blob);
-    if (r < 0)
-        (void)session_fail(t, r);
-    else
-        r = open_handed_out(receiver, &blob, &kek);
+    if (r < 0) {
+        EVP_PKEY_free(receiver);
+        return session_fail(t, r);
+    }
+    r = open_handed_out(receiver, &blob, &kek);
     EVP_PKEY_free(receiver);
-    return r < 0 ? r : files_write_hex(o->value[OPT_EXPORT_DEMO], kek);
+    return handed_out(name, r < 0 ? r : files_draft_write_hex(draft, kek));
 }
 
 /* For a real BSA: its public key in, the wrapped KEK out, in hex. */
 static int hand_out(const struct options *o, struct token *t, const struct token_key_name *name)
 {
+    AUTO(files_draft) struct files_draft *draft = NULL;
     char line[ENC_HEX_LEN(HSM_WRAPPED_MAX) + 1];
     size_t len;
     struct hsm_blob blob = {.len = 0};
     EVP_PKEY *receiver = NULL;
-    int r;
+    int r = draft_new(o->value[OPT_OUT], 0644, &draft);
 
-    if (files_exist(o->value[OPT_OUT]))
-        return options_fail(TEKD_EEXIST, "--out %s: there is such a file", o->value[OPT_OUT]);
-    r = files_read_public(o->value[OPT_RECEIVER], &receiver);
+    if (r == 0)
+        r = files_read_public(o->value[OPT_RECEIVER], &receiver);
     if (r < 0)
         return r;
     r = token_make_handed_out(t, name, receiver, &blob);
@@ -157,7 +178,23 @@ static int hand_out(const struct options *o, struct token *t, const struct token
     enc_hex(blob.octets, blob.len, line);
     len = ENC_HEX_LEN((size_t)blob.len);
     line[len++] = '\n';
-    return files_write(o->value[OPT_OUT], (struct file_rule){.mode = 0644}, line, len);
+    return handed_out(name, files_draft_write(draft, line, len));
+}
+
+/*
+ * What was wrapped cannot be compared, but where there is no such file it went elsewhere, or
+ * nowhere.
+ */
+static int check_handed_out(const struct options *o, const struct token_key_name *name)
+{
+    const char *path = o->value[OPT_OUT];
+
+    if (files_exist(path))
+        return 0;
+    return options_fail(TEKD_EEXIST,
+                        "key \"%s\" exists, and its wrapped value left the token only then: "
+                        "take another label, or bring %s back",
+                        name->label, path);
 }
 
 /* The token's KEK and the demonstration's file were made together, perhaps long ago. */
@@ -228,6 +265,8 @@ int cmd_kek_bsa(const struct options *o)
         r = make_bsa(o, t, &name);
     else if (o->value[OPT_EXPORT_DEMO])
         r = compare_demo(o, t, &name);
+    else if (o->value[OPT_OUT])
+        r = check_handed_out(o, &name);
     if (r < 0)
         return r;
     if (o->value[OPT_EXPORT_DEMO])

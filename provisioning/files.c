@@ -1,8 +1,10 @@
 /* The few kinds of files that tek-provision reads and writes. */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/pem.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -53,36 +55,64 @@ static int sync_dir(const char *path)
     return fd < 0 ? -1 : fsync(fd);
 }
 
-int files_write(const char *path, struct file_rule rule, const void *data, size_t len)
-{
-    char temp[PATH_LEN_MAX];
-    AUTO_FD int fd = -1;
-    int n = snprintf(temp, sizeof(temp), "%s.new", path);
+struct files_draft {
+    const char *path;
+    char temp[PATH_LEN_MAX]; /* "": it has its name */
+    int fd;
+    bool replace;
+};
 
-    if (n < 0 || (size_t)n >= sizeof(temp))
+void files_draft_free(struct files_draft *d)
+{
+    if (!d)
+        return;
+    if (d->fd >= 0)
+        (void)close(d->fd);
+    if (*d->temp)
+        (void)unlink(d->temp);
+    free(d);
+}
+
+int files_draft_new(const char *path, struct file_rule rule, struct files_draft **ret_draft)
+{
+    AUTO(files_draft) struct files_draft *d = calloc(1, sizeof(*d));
+    int n;
+
+    if (!d)
+        return options_fail(TEKD_ENOMEM, "out of memory");
+    *d = (struct files_draft){.path = path, .fd = -1, .replace = rule.replace};
+    n = snprintf(d->temp, sizeof(d->temp), "%s.new", path);
+    if (n < 0 || (size_t)n >= sizeof(d->temp)) {
+        *d->temp = '\0';
         return options_fail(TEKD_EINVAL, "%s: the path is too long", path);
-    (void)unlink(temp);
-    fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, rule.mode);
-    if (fd < 0 || write_all(fd, data, len) < 0) {
-        n = errno;
-        (void)unlink(temp);
-        return options_fail(TEKD_EIO, "%s: %s", path, strerror(n));
     }
-    /* link() never replaces, rename() does. */
-    n = rule.replace ? rename(temp, path) : link(temp, path);
-    if (n != 0) {
-        n = errno;
-        (void)unlink(temp);
-        return options_fail(n == EEXIST ? TEKD_EEXIST : TEKD_EIO, "%s: %s", path, strerror(n));
-    }
-    if (!rule.replace)
-        (void)unlink(temp);
-    if (sync_dir(path) < 0)
-        return options_fail(TEKD_EIO, "%s: its folder cannot be synced: %s", path, strerror(errno));
+    (void)unlink(d->temp);
+    d->fd = open(d->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, rule.mode);
+    if (d->fd < 0)
+        return options_fail(TEKD_EIO, "%s: %s", path, strerror(errno));
+    *ret_draft = TAKE(d);
     return 0;
 }
 
-int files_write_hex(const char *path, const struct secret *octets)
+int files_draft_write(struct files_draft *d, const void *data, size_t len)
+{
+    /* link() never replaces, rename() does. */
+    bool done = write_all(d->fd, data, len) == 0 &&
+                (d->replace ? rename(d->temp, d->path) : link(d->temp, d->path)) == 0;
+
+    if (!done)
+        return options_fail(errno == EEXIST ? TEKD_EEXIST : TEKD_EIO, "%s: %s", d->path,
+                            strerror(errno));
+    if (!d->replace)
+        (void)unlink(d->temp);
+    *d->temp = '\0';
+    if (sync_dir(d->path) < 0)
+        return options_fail(TEKD_EIO, "%s: its folder cannot be synced: %s", d->path,
+                            strerror(errno));
+    return 0;
+}
+
+int files_draft_write_hex(struct files_draft *d, const struct secret *octets)
 {
     AUTO(secret) struct secret *text = NULL;
     size_t len = ENC_HEX_LEN(secret_len(octets));
@@ -93,7 +123,18 @@ int files_write_hex(const char *path, const struct secret *octets)
         return r;
     enc_hex(secret_peek(octets), secret_len(octets), (char *)secret_get(text));
     secret_get(text)[len] = '\n';
-    return files_write(path, (struct file_rule){.mode = 0600}, secret_peek(text), len + 1);
+    return files_draft_write(d, secret_peek(text), len + 1);
+}
+
+int files_write(const char *path, struct file_rule rule, const void *data, size_t len)
+{
+    AUTO(files_draft) struct files_draft *d = NULL;
+    int r = files_draft_new(path, rule, &d);
+
+    if (r < 0)
+        return r;
+    assert(d);
+    return files_draft_write(d, data, len);
 }
 
 int files_read_hex(const char *path, struct secret **ret_octets)

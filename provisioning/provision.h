@@ -96,8 +96,17 @@ struct file_rule {
 };
 int files_write(const char *path, struct file_rule rule, const void *data, size_t len);
 
-/* Octets as one line of hex, mode 0600, never replacing. */
-int files_write_hex(const char *path, const struct secret *octets);
+/*
+ * The same in two steps, for what exists once only: whether the file can be made is known before
+ * there is what goes into it.  path is borrowed.  Free takes away what was not written.
+ */
+struct files_draft;
+int files_draft_new(const char *path, struct file_rule rule, struct files_draft **ret_draft);
+int files_draft_write(struct files_draft *d, const void *data, size_t len);
+/* Octets as one line of hex. */
+int files_draft_write_hex(struct files_draft *d, const struct secret *octets);
+void files_draft_free(struct files_draft *d);
+AUTO_DEFINE(files_draft)
 
 /* The other way: a 0600 file of one line of hex.  Errors: of secret_read_file(), TEKD_EFORMAT. */
 int files_read_hex(const char *path, struct secret **ret_octets);

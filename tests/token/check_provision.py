@@ -227,10 +227,33 @@ class Keys(Case):
                                             serialization.PublicFormat.SubjectPublicKeyInfo)
         receiver = self.write("receiver.pem", pem.decode())
         self.on("kek", "bsa", "--label", "b", "--receiver", receiver, expect=2)
-        self.on("kek", "bsa", "--label", "b", "--receiver", receiver, "--out",
-                self.path("b.wrapped"))
+        command = ("kek", "bsa", "--label", "b", "--receiver", receiver, "--out")
+        self.on(*command, self.path("b.wrapped"))
         oaep = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)
         self.assertEqual(len(key.decrypt(bytes.fromhex(self.read("b.wrapped").strip()), oaep)), 32)
+        self.assertIn("exists and agrees", self.on(*command, self.path("b.wrapped")).stdout)
+        self.assertIn("its wrapped value left the token only then: take another label",
+                      self.on(*command, self.path("other"), expect=1).stderr)
+        self.assertFalse(os.path.exists(self.path("other")))
+
+    def test_no_key_is_made_for_a_file_that_cannot_be(self):
+        """The value leaves the token once: it must not be lost for want of a folder."""
+        public = rsa.generate_private_key(65537, 2048).public_key()
+        receiver = self.write("receiver.pem", public.public_bytes(
+            serialization.Encoding.PEM,
+            serialization.PublicFormat.SubjectPublicKeyInfo).decode())
+        nowhere = self.path("none", "b")
+        ways = (("--receiver", receiver, "--out"), ("--export-demo",))
+        for words in ways:
+            command = ("kek", "bsa", "--label", "b", *words, nowhere)
+            self.assertIn(f"{nowhere}: No such file or directory",
+                          self.on(*command, expect=1).stderr)
+        self.assertEqual(self.keys(), {})
+        for i, words in enumerate(ways):
+            self.on("kek", "bsa", "--label", f"b{i}", *words, self.path(f"b{i}"))
+            self.assertTrue(os.path.exists(self.path(f"b{i}")))
+            self.assertFalse(os.path.exists(self.path(f"b{i}.new")))
+        self.assertEqual(set(self.keys()), {"b0", "b1"})
 
     def test_import(self):
         command = ("kek", "import", "--label", "i", "--use", "bsa", "--from", self.path("i.hex"))

@@ -92,18 +92,33 @@ static void files_write__says_when_there_is_no_folder(void **state)
     assert_int_equal(files_write(nowhere, (struct file_rule){.mode = 0600}, "one", 3), TEKD_EIO);
 }
 
-static void files_write_hex__is_read_back(void **state)
+static void files_draft_write_hex__is_read_back(void **state)
 {
+    AUTO(files_draft) struct files_draft *draft = NULL;
     AUTO(secret) struct secret *octets = NULL;
     AUTO(secret) struct secret *back = NULL;
 
     (void)state;
     assert_int_equal(secret_new(3, &octets), 0);
     memcpy(secret_get(octets), "\x00\xa5\xff", 3);
-    assert_int_equal(files_write_hex(path, octets), 0);
+    assert_int_equal(files_draft_new(path, (struct file_rule){.mode = 0600}, &draft), 0);
+    assert_false(files_exist(path));
+    assert_int_equal(files_draft_write_hex(draft, octets), 0);
     assert_file("00a5ff\n", 0600);
     assert_int_equal(files_read_hex(path, &back), 0);
     assert_true(secret_equal(octets, back));
+}
+
+static void files_draft_free__takes_away_what_was_not_written(void **state)
+{
+    struct files_draft *draft = NULL;
+
+    (void)state;
+    assert_int_equal(files_draft_new(path, (struct file_rule){.mode = 0600}, &draft), 0);
+    assert_true(files_exist(temp));
+    files_draft_free(draft);
+    assert_false(files_exist(temp));
+    assert_false(files_exist(path));
 }
 
 static void files_read_hex__refuses_what_is_no_line_of_hex(void **state)
@@ -132,7 +147,8 @@ int main(void)
         FILE_TEST(files_write__never_replaces_unless_told),
         FILE_TEST(files_write__takes_over_from_a_run_cut_short),
         FILE_TEST(files_write__says_when_there_is_no_folder),
-        FILE_TEST(files_write_hex__is_read_back),
+        FILE_TEST(files_draft_write_hex__is_read_back),
+        FILE_TEST(files_draft_free__takes_away_what_was_not_written),
         FILE_TEST(files_read_hex__refuses_what_is_no_line_of_hex),
     };
 
