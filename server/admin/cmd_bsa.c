@@ -89,6 +89,9 @@ int admin_bsa_add(struct admin_call *call)
 
 int admin_bsa_set(struct admin_call *call)
 {
+    /* "command" and "id" alone. */
+    if (json_object_get(call->args, "id") && json_object_size(call->args) == 2)
+        return admin_fail_call(call, TEKD_EINVAL, "nothing to change: no option was given");
     return change(call, keys_bsa_set);
 }
 

@@ -16,7 +16,7 @@
 static const struct admin_command commands[] = {
     {"status", ADMIN_READER, admin_status, {{NULL, ADMIN_STR}}},
     {"hsm status", ADMIN_READER, admin_hsm_status, {{NULL, ADMIN_STR}}},
-    {"hsm retry", ADMIN_OPERATOR, admin_hsm_retry, {{"ask_pin", ADMIN_STR}}},
+    {"hsm retry", ADMIN_OPERATOR, admin_hsm_retry, {{"ask_pin", ADMIN_BOOL}}},
     {"bsa add", ADMIN_OPERATOR, admin_bsa_add, {BSA_ARGS}},
     {"bsa set", ADMIN_OPERATOR, admin_bsa_set, {BSA_ARGS, {"keep_old_kek", ADMIN_BOOL}}},
     {"bsa list", ADMIN_READER, admin_bsa_list, {{"after", ADMIN_INT}}},

@@ -144,10 +144,22 @@ def test_low_space_is_an_alarm(new_tekd, mid, content):
     ["status", "--what"], ["content", "add", "c", "--bits", "many"], ["bsa", "add", "--cert"],
     ["bsa", "retire-kek"], ["bsa", "retire-kek", "bsa-1"], ["bsa", "retire-kek", "a", "a/1", "a/2"],
     ["bsa", "add", "x", "--keep-old-kek"], ["bsa", "set", "x", "--keep-old-kek=yes"],
-    ["key", "rotate"], ["--nonsense", "status"]])
+    ["hsm", "retry", "--ask-pin", "yes"], ["key", "rotate"], ["--nonsense", "status"]])
 def test_usage_is_2(shared, words):
     done = shared.tekctl(*words, check=False)
     assert done.returncode == 2 and done.stderr and done.stdout == "", done
+
+
+def test_sentences_begin_with_the_program(shared):
+    for words in (["bsa", "list", "--what"], ["bsa", "show", "x", "--what"], ["status", "--json=1"],
+                  ["bsa", "add", "x", "--cert"]):
+        error = shared.tekctl(*words, check=False).stderr
+        assert error.startswith("tekctl: "), error
+
+
+def test_pin_is_asked_for_on_a_terminal_only(shared):
+    done = shared.tekctl("hsm", "retry", "--ask-pin", check=False)
+    assert done.returncode == 2 and "standard input is no terminal" in done.stderr, done
 
 
 def test_no_server_is_3(folder):

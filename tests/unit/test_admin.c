@@ -144,6 +144,18 @@ static void request__that_is_malformed_gets_an_error(void **state)
     assert_int_equal(service_count(t->s, "admin.action", "action", "bsa set"), 0);
 }
 
+static void request__of_a_change_of_nothing_is_refused(void **state)
+{
+    struct admin_test *t = *state;
+
+    admin_test_error(t, "{\"command\":\"bsa set\",\"id\":\"bsa-1\"}\n", "TEKD_EINVAL",
+                     "nothing to change");
+    admin_test_error(t, "{\"command\":\"bsa set\"}\n", "TEKD_EINVAL", "\"id\" is missing");
+    admin_test_error(t, "{\"command\":\"hsm retry\",\"ask_pin\":\"yes\"}\n", "TEKD_EINVAL",
+                     "expected true or false");
+    assert_int_equal(service_count(t->s, "admin.action", "action", "bsa set"), 0);
+}
+
 /* What is cut at a limit of ours may end in the middle of a character. */
 static void error__is_json_whatever_was_asked_for(void **state)
 {
@@ -744,6 +756,7 @@ int main(void)
         ADMIN_TEST(status__says_what_the_parts_say),
         ADMIN_TEST(status__says_a_reason_that_is_no_utf8),
         ADMIN_TEST(request__that_is_malformed_gets_an_error),
+        ADMIN_TEST(request__of_a_change_of_nothing_is_refused),
         ADMIN_TEST(error__is_json_whatever_was_asked_for),
         ADMIN_TEST(request__may_come_in_pieces),
         ADMIN_TEST(request__without_an_end_is_dropped),

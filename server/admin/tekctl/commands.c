@@ -21,10 +21,10 @@ static const struct command commands[] = {
      .help = "the token and its workers",
      .print = print_hsm},
     {.words = "hsm retry",
-     .synopsis = "[--ask-pin yes]",
-     .help = "log in again after a refused PIN, once its source was mended; --ask-pin yes asks "
-             "for the PIN (sources prompt and descriptor)",
-     .option = {{"ask-pin", OPTION_STR, "ask_pin", false}},
+     .synopsis = "[--ask-pin]",
+     .help = "log in again after a refused PIN, once its source was mended; --ask-pin asks for "
+             "the PIN (sources prompt and descriptor)",
+     .option = {{"ask-pin", OPTION_YES, "ask_pin", false}},
      .run = retry_run},
     {.words = "bsa add",
      .positional = "id",

@@ -163,13 +163,16 @@ static int read_positionals(struct session *s, int argc, char **argv)
     return n < argc || keys[n] ? usage_of(s->command) : TEKCTL_DONE;
 }
 
+/* argv[0] is the last of the command's words. */
 static int read_options(struct session *s, int argc, char **argv)
 {
+    static char program[] = "tekctl"; /* getopt's sentences begin with it */
     const struct command *c = s->command;
     struct option options[COMMAND_OPTIONS_MAX + 3];
     int o, r = TEKCTL_DONE;
 
     long_options(c, options);
+    argv[0] = program;
     optind = 0; /* glibc: a new vector */
     while (r == TEKCTL_DONE && (o = getopt_long(argc, argv, "h", options, NULL)) != -1) {
         if (o >= 256)
