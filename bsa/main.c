@@ -24,7 +24,9 @@ static void print_usage(FILE *out)
     (void)fputs("usage: tek-bsa COMMAND OPTION...\n\n", out);
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
         (void)fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
-    (void)fputs("\ntek-bsa COMMAND --help tells the options of a command.\n", out);
+    (void)fputs("\ntek-bsa COMMAND --help tells the options of a command, tek-bsa --version the "
+                "version.\n",
+                out);
 }
 
 /* A TEK stands in locked memory, but OpenSSL's key schedules do not. */
@@ -44,6 +46,10 @@ int main(int argc, char **argv)
     (void)signal(SIGXFSZ, SIG_IGN);
     if (argc >= 2 && strcmp(argv[1], "--help") == 0) {
         print_usage(stdout);
+        return BSA_DONE;
+    }
+    if (argc >= 2 && strcmp(argv[1], "--version") == 0) {
+        (void)puts("tek-bsa " TEKD_VERSION);
         return BSA_DONE;
     }
     for (size_t i = 0; argc >= 2 && i < ARRAY_SIZE(commands); i++) {

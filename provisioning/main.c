@@ -76,7 +76,8 @@ static void usage(FILE *out)
 
         fprintf(out, "  %-5s %-12s %s\n", c->words[0], c->words[1] ? c->words[1] : "", c->summary);
     }
-    fputs("\ntek-provision COMMAND --help says what a command takes.\n"
+    fputs("\ntek-provision COMMAND --help says what a command takes, tek-provision --version the "
+          "version.\n"
           "Exit status: 0 done, 1 refused or failed, 2 usage, 3 HSM not reachable.\n",
           out);
 }
@@ -116,6 +117,10 @@ int main(int argc, char **argv)
     log_open(STDERR_FILENO, LOG_LOGFMT, LOG_ERROR);
     if (argc > 1 && strcmp(argv[1], "--help") == 0) {
         usage(stdout);
+        return 0;
+    }
+    if (argc > 1 && strcmp(argv[1], "--version") == 0) {
+        puts("tek-provision " TEKD_VERSION);
         return 0;
     }
     c = find(argc, argv, &words);

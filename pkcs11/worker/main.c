@@ -18,7 +18,7 @@ static const char help[] =
     "  --help     this text\n"
     "  --version  the version\n"
     "\n"
-    "To try a token: tek-provision check-hsm.  To see the workers: tekctl hsm status.\n";
+    "To try a token: tek-provision list.  To see the workers: tekctl hsm status.\n";
 
 static int usage(int argc, char **argv)
 {

@@ -173,6 +173,18 @@ def test_help_and_version_are_0():
         done = run([program(name), "--help"])
         assert "usage" in done.stdout.lower() or name in done.stdout
         assert done.stderr == ""
+        assert "--version" in done.stdout, name
+        done = run([program(name), "--version"])
+        assert re.fullmatch(rf"{name} \d+\.\d+\.\d+\n", done.stdout), done
+
+
+def test_commands_that_programs_name_exist():
+    """tekd-hsm points to others."""
+    named = re.findall(r"(tek-provision|tekctl) ([a-z]+(?: [a-z]+)*)\.",
+                       run([program("tekd-hsm"), "--help"]).stdout)
+    assert len(named) == 2
+    for name, words in named:
+        assert re.search(rf"^  {words}( |$)", run([program(name), "--help"]).stdout, re.M), words
 
 
 def test_bsa_documents(tekd):

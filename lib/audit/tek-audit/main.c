@@ -59,6 +59,7 @@ static const char usage[] =
     "       tek-audit ledger DIR [--bsa ID] [--content CONTENT-ID] [--from TIME] [--until TIME]\n"
     "                        [--pending] [--json | --csv]\n"
     "       tek-audit prove DIR MESSAGE-ID [--peer BSA]\n"
+    "       tek-audit --help | --version\n"
     "exit status: 0 done, 1 verification failed or no such message, 2 usage, 3 cannot read\n";
 
 static int complain(int status, const char *what, const char *why)

@@ -20,6 +20,7 @@ static void print_usage(FILE *to)
                 "  --socket PATH   tekd's admin.socket (default " TEKCTL_SOCKET ")\n"
                 "  --json          print the answer as one JSON document\n"
                 "  --help          this text; after a command, what that command takes\n"
+                "  --version       the version\n"
                 "\n"
                 "Commands:\n",
                 to);
