@@ -56,8 +56,9 @@ def blocks_of(path):
 BLOCKS = {b.key: b for path in DOCUMENTS for b in blocks_of(path)}
 
 # Run here, in this order, in the state directory.
-RUN = ["README.md shell 2", "operations.md shell 1", "operations.md shell 4",
+RUN = ["README.md shell 2", "operations.md shell 1", "operations.md shell 8",
        "operations.md shell 2", "operations.md shell 3",
+       *(f"operations.md shell {n}" for n in range(4, 8)),  # an encryptor is enrolled
        "provisioning.md shell 1", "provisioning.md console 1", "tek-bsa.md console 1",
        "tek-audit.md console 1", "tek-audit.md console 2", "tek-audit.md console 3"]
 # Not run here, and why.
@@ -68,8 +69,8 @@ ELSEWHERE = {
     **{f"docker.md shell {n}": "tests/docker/run" for n in range(1, 12)},
     "tek-bsa.md console 2": "test_listen_of_the_manual",
     "tek-bsa.md console 3": "test_collect_of_the_manual",
-    "operations.md shell 5": "test_steps_of_the_manual",
-    "operations.md shell 6": "test_steps_of_the_manual",
+    "operations.md shell 9": "test_steps_of_the_manual",
+    "operations.md shell 10": "test_steps_of_the_manual",
     "audit.md shell 1": "test_notes_in_syslog_are_those_of_the_log",
     "audit.md shell 2": "tests/unit/test_audit_docs.c",
     "audit.md shell 3": "test_time_stamps_are_verified_kept_and_exported",
@@ -184,12 +185,12 @@ def test_every_block_is_run():
 def run_block(place, block):
     if block.kind == "shell":
         # The tour begins above the state directory.
-        place.shell(block.text, place.folder if "cd demo" in block.text else None)
-        return
+        return place.shell(block.text, place.folder if "cd demo" in block.text else None).stdout
     for command, printed in console_commands(block.text):
         out = place.shell(command).stdout.splitlines()
         if printed:
             assert shape(out) == shape(printed), f"{block.key}: {command}\n" + "\n".join(out)
+    return None
 
 
 def prepare(place, block):
@@ -200,13 +201,19 @@ def prepare(place, block):
 
 
 def test_blocks_run_one_after_the_other(place):
+    said = {}
     for key in RUN:
         block = BLOCKS[key]
         prepare(place, block)
         try:
-            run_block(place, block)
+            said[key] = run_block(place, block)
         except AssertionError as e:
             raise AssertionError(f"{key}\n{block.text}\n{e}") from None
+    # The KEK that the encryptor opened is the one that it is enrolled with.
+    enrolled = place.ctl("bsa", "show", "bsa-9")
+    assert said["operations.md shell 6"].split()[0] == enrolled["kek"]["fingerprint"]
+    assert enrolled["kek"]["fingerprint"] in said["operations.md shell 5"]
+    assert len(enrolled["certs"]) == 1
 
 
 def test_fingerprint_of_the_documents_is_that_of_the_server(place):
