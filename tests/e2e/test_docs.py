@@ -369,6 +369,60 @@ def test_settings_that_are_named_exist():
         assert named <= keys | events | {"audit.jsonl"}, path
 
 
+LOG_CALL = re.compile(r'\blog_event\(\s*([^"]*?),\s*"([a-z]+)",\s*(.*?)(?:,\s*LOG_|\);)', re.S)
+# The event comes through a function (its area), or from a table.
+LOG_THROUGH = {"pem_fail": "tls", "warn_of_end": "tls", "warn_of_start": "tls", "say_late": "push"}
+LOG_INDIRECT = {"server/tls/pem.c", "server/watch.c", "server/push/watch.c", "pkcs11/client/pool.c"}
+
+
+def add_call(found, level, area, event):
+    """Of one call; false if the event is not said there.  Of two levels and two events one each."""
+    levels = re.findall(r"LOG_([A-Z]+)", level)
+    events = re.findall(r'"([a-z-]+)"', event)
+    assert levels, event
+    for i, name in enumerate(events):
+        own = levels[i:i + 1] if len(events) == len(levels) else levels
+        found.setdefault((area, name), set()).update(x.lower() for x in own)
+    return bool(events)
+
+
+def events_of_the_sources():
+    """{(area, event): levels}; no levels where the event comes from elsewhere."""
+    found, indirect = {}, set()
+    for top in ("lib", "server", "pkcs11", "bsa", "provisioning"):
+        for path in glob.glob(os.path.join(TOP, top, "**", "*.c"), recursive=True):
+            text = read(path)
+            calls = LOG_CALL.findall(text)
+            assert len(calls) == len(re.findall(r"\blog_event\(", text)), path
+            if not all([add_call(found, *call) for call in calls]):
+                indirect.add(os.path.relpath(path, TOP))
+            for name, area in LOG_THROUGH.items():
+                for event in re.findall(rf'\b{name}\(\s*"([a-z-]+)"', text):
+                    found.setdefault((area, event), set())
+    pool = read(os.path.join(TOP, "pkcs11", "client", "pool.c"))
+    table = re.search(r"events\[\] = \{(.*?)\};", pool, re.S)
+    found.update({("hsm", event): set() for event in re.findall(r'"([a-z-]+)"', table[1])})
+    assert indirect == LOG_INDIRECT
+    return found
+
+
+def test_every_event_of_the_log_is_in_its_table():
+    """And the other way round, with its levels."""
+    said = {}
+    for line in read(os.path.join(TOP, "docs", "log-events.md")).splitlines():
+        if not line.startswith("| `"):
+            continue
+        _, area, events, levels, meaning, advice, _ = (c.strip() for c in line.split("|"))
+        assert meaning and advice, line
+        for event in re.findall(r"`([a-z-]+)`", events):
+            assert (area.strip("`"), event) not in said, line
+            said[area.strip("`"), event] = set(levels.split(", "))
+    found = events_of_the_sources()
+    assert set(said) == set(found)
+    assert {k: said[k] for k, levels in found.items() if levels} == \
+        {k: levels for k, levels in found.items() if levels}
+
+
 def test_threads_have_the_names_that_are_documented(new_tekd):
     """With the TLS key in the HSM, and checkpoints published: there are all of them."""
     text = read(os.path.join(TOP, "docs", "operations.md"))
