@@ -123,3 +123,24 @@ def test_sigterm_ends_a_start_that_waits_for_a_hung_hsm(new_tekd):
     wait_until(lambda: len(procs.descendants(tekd.pid)) >= 2, "a worker is being started")
     assert tekd.probe("/healthz") is None
     tekd.stop(seconds=10)
+
+
+# ---- after a lost disk -----------------------------------------------------------------------------
+
+def test_a_new_log_begins_with_another_name_and_anchor(tekd):
+    """As the manual says for a lost disk: the old anchor refuses a new database."""
+    bsm = "bsm-2.example.net"
+    tekd.stop()
+    for n, (check, settings) in enumerate([("anchor-signature", {}),
+                                           ("anchor-origin", {"bsm_id": bsm})]):
+        tekd.configure(store={"sqlite": f"refused-{n}.db"}, **settings)
+        tekd.start(wait=None)
+        assert tekd.wait_end() == 74, tekd.log()[-2000:]
+        assert f"event=tamper check={check} " in tekd.log(), tekd.log()[-2000:]
+    tekd.configure(store={"sqlite": "new.db"}, audit={"anchor_file": "anchor/new"})
+    tekd.start()
+    tekd.enrol_all()  # with the KEKs that the old database knew
+    tekd.tekctl("content", "add", "urn:example:anew")
+    assert tekd.tekctl("deliver", "urn:example:anew", "--bsa", "bsa-1").stdout
+    run([program("tek-audit"), "verify", tekd.export(), "--key", tekd.path("checkpoint.pem"),
+         "--first", "--origin", f"{bsm}/tekd/audit/1"])
