@@ -141,8 +141,9 @@ static const struct setting hsm_settings[] = {
      .sample = "true",
      .meaning = "... or ask on the terminal at the start."},
     TEXT(hsm, profile, .max = 32, .form = FORM_NAME, .def = "softhsm",
-         .meaning = "What the HSM is known to do and not to do: the name of a profile, see the "
-                    "documentation of HSMs."),
+         .meaning = "What the HSM is known to do and not to do: softhsm, luna, nshield, cloudhsm, "
+                    "opencryptoki or generic; docs/provisioning.md describes them. Only softhsm "
+                    "was ever run."),
     NUMBER(hsm, workers, 1, 32, 2,
            "Worker processes for keys, a session each. One more signs checkpoints, and one "
            "signs TLS handshakes if tls.key is in the HSM."),

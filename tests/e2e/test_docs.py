@@ -59,7 +59,8 @@ BLOCKS = {b.key: b for path in DOCUMENTS for b in blocks_of(path)}
 RUN = ["README.md shell 2", "operations.md shell 1", "operations.md shell 8",
        "operations.md shell 2", "operations.md shell 3",
        *(f"operations.md shell {n}" for n in range(4, 8)),  # an encryptor is enrolled
-       "provisioning.md shell 1", "provisioning.md console 1", "tek-bsa.md console 1",
+       "provisioning.md shell 1", "provisioning.md shell 2", "provisioning.md console 1",
+       "tek-bsa.md console 1",
        "tek-audit.md console 1", "tek-audit.md console 2", "tek-audit.md console 3"]
 # Not run here, and why.
 ELSEWHERE = {
