@@ -424,6 +424,14 @@ def test_every_event_of_the_log_is_in_its_table():
         {k: levels for k, levels in found.items() if levels}
 
 
+def test_every_reason_is_in_its_table():
+    text = read(os.path.join(TOP, "docs", "protocol.md"))
+    said = re.findall(r"^\| `([a-z-]+)` \|", text[text.index("## Reasons"):], re.M)
+    names = re.findall(r'\[CP3_REASON_\w+\] = "([a-z-]+)"',
+                       read(os.path.join(TOP, "lib", "cp3", "cp3_names.c")))
+    assert len(said) == len(names) > 0 and set(said) == set(names)
+
+
 def test_threads_have_the_names_that_are_documented(new_tekd):
     """With the TLS key in the HSM, and checkpoints published: there are all of them."""
     text = read(os.path.join(TOP, "docs", "operations.md"))
