@@ -143,7 +143,8 @@ class Place:
         for port in folders:
             text = text.replace(f"localhost:{port}/", f"localhost:{self.port()}/")
         return text.replace("/usr/lib/softhsm/libsofthsm2.so", softhsm()) \
-                   .replace("MODULE", softhsm()).replace("LABEL", "tekd-checkpoint")
+                   .replace("MODULE", softhsm()).replace("LABEL", "tekd-checkpoint") \
+                   .replace("--token-label TOKEN", "--token-label tekd")
 
     def shell(self, text, cwd=None, check=True):
         """By bash, with the programs in PATH; stops at the first that fails."""
