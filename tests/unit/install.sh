@@ -51,9 +51,9 @@ check_programs() {
     for program in "$root$prefix"/{bin,sbin}/*; do
         [[ -x $program ]] || fail "$program cannot be run"
         "$program" --help >/dev/null || fail "$program --help: status $?"
+        [[ $("$program" --version) == "${program##*/} $version" ]] || fail "$program: another version"
         [[ $(readelf -d "$program") != *PATH* ]] || fail "$program looks for libraries in the build"
     done
-    [[ $("$root$prefix/sbin/tekd" --version) == "tekd $version" ]] || fail "another version"
     # tekd looks for tekd-hsm beside itself; the sample names the place of Debian's packages.
     diff "$root$docdir/docs/tekd.yaml.sample" <("$root$prefix/sbin/tekd" --sample-config) ||
         fail "the sample is not what tekd prints"
@@ -93,6 +93,8 @@ check_unit() {
     local unit=$root$prefix/lib/systemd/system/tekd.service start
     start=$(sed -n 's/^ExecStart=\([^ ]*\) .*/\1/p' "$unit")
     [[ -x $root$start ]] || fail "the unit starts $start, which is not installed"
+    # An I/O error or tampering: somebody has to look, as the documents say.
+    grep -qx 'RestartPreventExitStatus=1 2 74' "$unit" || fail "the unit starts again on 74"
     ! grep -n '@' "$unit" || fail "the unit was not filled in"
     command -v systemd-analyze >/dev/null || return 0
     # It knows nothing of our root: a program that is there stands for the one that is not.
