@@ -1,4 +1,5 @@
-/* tek-provision key: the signing keys; --out writes the public half. */
+/* tek-provision key: the signing keys; --out writes the public half, --csr a certificate request.
+ */
 #include <openssl/pem.h>
 #include <string.h>
 
@@ -35,6 +36,24 @@ static int read_kind(const struct options *o, enum token_kind *ret_kind)
     return 0;
 }
 
+/* A name of nothing, or a request for nobody, is a mistake. */
+static int check_request(const struct options *o)
+{
+    if (o->value[OPT_CSR] && !o->value[OPT_NAME])
+        return options_fail(TEKD_EINVAL, "--csr needs --name, the common name");
+    if (!o->value[OPT_CSR] && (o->value[OPT_NAME] || o->n_host > 0))
+        return options_fail(TEKD_EINVAL, "--name and --host are for a request: --csr");
+    return csr_check(&(struct csr_subject){.hosts = o->host, .n_hosts = o->n_host});
+}
+
+static int write_request(const struct options *o, struct token *t)
+{
+    const struct csr_subject s = {
+        .name = o->value[OPT_NAME], .hosts = o->host, .n_hosts = o->n_host};
+
+    return csr_write(t, o->value[OPT_LABEL], &s, o->value[OPT_CSR]);
+}
+
 int cmd_key(const struct options *o)
 {
     AUTO(token) struct token *t = NULL;
@@ -43,6 +62,8 @@ int cmd_key(const struct options *o)
     int r, has;
 
     r = read_kind(o, &kind);
+    if (r == 0)
+        r = check_request(o);
     if (r == 0)
         r = session_names(o, kind, &name);
     if (r == 0)
@@ -59,5 +80,7 @@ int cmd_key(const struct options *o)
     }
     if (o->value[OPT_OUT])
         r = write_public(o, t);
+    if (r == 0 && o->value[OPT_CSR])
+        r = write_request(o, t);
     return r < 0 ? r : session_report(o, t, &name, has ? SESSION_WAS_THERE : SESSION_MADE);
 }

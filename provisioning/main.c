@@ -45,7 +45,7 @@ static const struct command commands[] = {
     {{"key", "tls"},
      "make the EC P-256 key of the server's certificate",
      OPTS_TOKEN | OPT(OPT_LABEL),
-     OPTS_TOKEN_2 | OPT(OPT_ID) | OPT(OPT_OUT),
+     OPTS_TOKEN_2 | OPT(OPT_ID) | OPT(OPT_OUT) | OPT(OPT_CSR) | OPT(OPT_NAME) | OPT(OPT_HOST),
      cmd_key},
     {{"pki", "ca"}, "make a development CA", OPT(OPT_DIR), OPT(OPT_NAME), cmd_pki_ca},
     {{"pki", "cert"},

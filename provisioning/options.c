@@ -36,6 +36,7 @@ static const struct {
     [OPT_NAME] = {"name", "NAME", "common name and file name, of a-z A-Z 0-9 . _ -"},
     [OPT_HOST] = {"host", "NAME", "one more DNS name or IP address; may be repeated"},
     [OPT_TOKEN_KEY] = {"token-key", "LABEL", "certify this key of the token, make no key file"},
+    [OPT_CSR] = {"csr", "FILE", "write a certificate request for --name and each --host"},
     [OPT_JSON] = {"json", NULL, "print one JSON document"},
     [OPT_HELP] = {"help", NULL, "print this"},
 };

@@ -407,7 +407,7 @@ int pki_new(const char *dir, const char *common_name, struct pki **ret_pki)
 /* ---------------------------------------------------------------- issuing ---------- */
 
 /* A numeric address is an address; everything else has to be a DNS name. */
-static int append_host(struct buf *b, const char *host)
+int pki_put_host(struct buf *b, const char *host)
 {
     ASN1_OCTET_STRING *ip = a2i_IPADDRESS(host);
     size_t len = strlen(host);
@@ -418,7 +418,7 @@ static int append_host(struct buf *b, const char *host)
         (len == 0 || len > 253 ||
          strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") != len))
         return options_fail(TEKD_EINVAL, "--host %s: neither an IP address nor a DNS name", host);
-    return buf_printf(b, ",%s:%s", ip ? "IP" : "DNS", host);
+    return buf_printf(b, "%s%s:%s", buf_len(b) > 0 ? "," : "", ip ? "IP" : "DNS", host);
 }
 
 static int alternative_names(const struct pki_subject *s, struct buf *b)
@@ -426,7 +426,7 @@ static int alternative_names(const struct pki_subject *s, struct buf *b)
     int r = buf_puts(b, "DNS:localhost,IP:127.0.0.1");
 
     for (size_t i = 0; r == 0 && i < s->n_hosts; i++)
-        r = append_host(b, s->hosts[i]);
+        r = pki_put_host(b, s->hosts[i]);
     return r;
 }
 

@@ -39,6 +39,7 @@ enum provision_option {
     OPT_NAME,
     OPT_HOST,
     OPT_TOKEN_KEY,
+    OPT_CSR,
     OPT_JSON,
     OPT_HELP,
     OPT_N,
@@ -182,11 +183,34 @@ int pki_issue(struct pki *p, const struct pki_subject *s);
  */
 int pki_has(struct pki *p, const struct pki_subject *s);
 
+/* Adds a subjectAltName for OpenSSL to b, behind a comma: an IP address or a DNS name.
+ * Errors: TEKD_EINVAL (neither; said on stderr). */
+int pki_put_host(struct buf *b, const char *host);
+
 /* Puts NAME.crt on the CRL (once), or with name NULL only makes the CRL anew. */
 int pki_revoke(struct pki *p, const char *name);
 
 /* SHA-256 of the DER of NAME.crt (or of ca.crt), in hex: what a BSA is enrolled with. */
 int pki_digest(const char *dir, const char *name, char ret_hex[static 65]);
+
+/* ---------------------------------------------------------------- CSR -------------- */
+
+/* Whom a certificate is asked for: the common name and, for the certificate's subjectAltName,
+ * hosts. */
+struct csr_subject {
+    const char *name;
+    const char *const *hosts;
+    size_t n_hosts;
+};
+
+/* Whether the hosts can be written into one.  Errors: TEKD_EINVAL, said on stderr. */
+int csr_check(const struct csr_subject *s);
+
+/*
+ * Writes a certificate request (RFC 2986, PEM) for the TLS key of this label, signed by it in the
+ * token with SHA-256.  Whatever fails is said on stderr.
+ */
+int csr_write(struct token *t, const char *label, const struct csr_subject *s, const char *path);
 
 /* ---------------------------------------------------------------- commands --------- */
 

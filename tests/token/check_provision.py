@@ -410,6 +410,43 @@ class Pki(Case):
         self.assertEqual(public.decode(), self.read("tls.pem"))
         self.assertFalse(os.path.exists(self.path("pki", "tekd.key")))
 
+    def request(self, *names, expect=0):
+        return self.on("key", "tls", "--label", "tekd-tls", "--csr", self.path("tls.csr"), *names,
+                       expect=expect)
+
+    def test_certificate_request_for_a_key_of_the_token(self):
+        """It says whom it is for and is signed by the key, which may be there already."""
+        self.token("--generate-pins")
+        self.request("--name", "tekd.example.net", "--host", "tekd.example.net",
+                     "--host", "192.0.2.7")
+        with open(self.path("tls.csr"), "rb") as f:
+            csr = x509.load_pem_x509_csr(f.read())
+        self.assertTrue(csr.is_signature_valid)
+        self.assertEqual([a.value for a in csr.subject], ["tekd.example.net"])
+        names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        self.assertEqual(names.get_values_for_type(x509.DNSName), ["tekd.example.net"])
+        self.assertEqual([str(a) for a in names.get_values_for_type(x509.IPAddress)], ["192.0.2.7"])
+        self.on("key", "tls", "--label", "tekd-tls", "--out", self.path("tls.pem"))
+        public = csr.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        self.assertEqual(public.decode(), self.read("tls.pem"))
+        # Again, with other names: it is the same key.
+        self.request("--name", "other.example.net")
+        with open(self.path("tls.csr"), "rb") as f:
+            again = x509.load_pem_x509_csr(f.read())
+        self.assertTrue(again.is_signature_valid)
+        self.assertEqual(again.public_key().public_numbers(), csr.public_key().public_numbers())
+        self.assertEqual(len(again.extensions), 0)
+
+    def test_certificate_requests_that_are_refused(self):
+        self.token("--generate-pins")
+        self.assertIn("--name", self.request(expect=2).stderr)
+        self.assertIn("neither", self.request("--name", "a", "--host", "a b", expect=2).stderr)
+        self.assertFalse(os.path.exists(self.path("tls.csr")))
+        self.assertNotIn("tekd-tls", self.on("list").stdout)  # nothing was made for them
+        self.on("key", "tls", "--label", "x", "--name", "a", expect=2)
+        self.on("key", "checkpoint", "--label", "x", "--csr", self.path("x.csr"), expect=2)
+
 
 if __name__ == "__main__":
     unittest.main(argv=sys.argv[:1])
