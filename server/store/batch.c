@@ -204,16 +204,23 @@ static int put_gap(struct store *s, int64_t utc_us)
     return r;
 }
 
+/* What does not wait in s->own. */
+static int put_due(struct store *s, int64_t utc_us)
+{
+    int r = signkey_put_records(s, utc_us);
+
+    return r < 0 ? r : put_gap(s, utc_us);
+}
+
 int batch_put_own(struct store *s, int64_t utc_us)
 {
-    /* log.stopped, if it is among them, is the last; and log.started the first. */
-    int r = s->announced ? signkey_put_records(s, utc_us) : 0;
+    /* log.stopped, if it is among them, is the last; and log.started the first.  A gap explains why
+     * there was no record for so long: it comes before one that needs the explanation. */
+    int r = s->announced ? put_due(s, utc_us) : 0;
 
     for (s->own_written = 0; r == 0 && s->own_written < s->n_own; s->own_written++)
         r = audit_append(s, s->own[s->own_written], utc_us);
-    if (r == 0 && !s->announced)
-        r = signkey_put_records(s, utc_us);
-    return r < 0 ? r : put_gap(s, utc_us);
+    return r == 0 && !s->announced ? put_due(s, utc_us) : r;
 }
 
 /* What the store has to remember beside the log. */
@@ -313,7 +320,7 @@ static void committed(struct store *s, int64_t utc_us)
     signkey_committed(s);
     s->mark_open = false;
     s->messages += s->batch_messages;
-    s->lazy_since_us = s->pending.n > 0 ? clock_mono_us() : 0;
+    s->lazy_since_us = s->pending.n > 0 || s->gap > 0 ? clock_mono_us() : 0;
     if (s->full)
         log_event(LOG_INFO, "store", "writes-again");
     s->full = false;

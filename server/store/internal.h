@@ -233,7 +233,7 @@ int audit_insert_checkpoint(struct store *s);
 /* The store's own records: they wait in s->own for the next batch; urgent ones start it. */
 int audit_own(struct store *s, struct record *take_r, bool urgent);
 int audit_own_event(struct store *s, const char *event, bool urgent);
-/* Counts a record that could not be written. */
+/* Counts records that could not be written; audit.gap goes with the next batch, as what is lazy. */
 void audit_gap(struct store *s, uint64_t count);
 
 /* ---- anchor.c: the newest note on another volume --------------------------------------------- */
