@@ -7,6 +7,7 @@
 #include "internal.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "tekd/clock.h"
 #include "tekd/err.h"
@@ -329,6 +330,22 @@ static void committed(struct store *s, int64_t utc_us)
     settle_committed(s);
 }
 
+/* A heartbeat is of its time: one that was not written is part of the gap, as those that follow. */
+static void drop_heartbeats(struct store *s)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < s->n_own; i++) {
+        if (strcmp(record_event(s->own[i]), "log.heartbeat") != 0) {
+            s->own[n++] = s->own[i];
+            continue;
+        }
+        record_free(s->own[i]);
+        audit_gap(s, 1);
+    }
+    s->n_own = n;
+}
+
 /*
  * Nothing of the batch is released.  What was not committed, as far as SQLite knows, is undone: if
  * the database says otherwise nobody knows what is true, and nothing may go on.
@@ -349,6 +366,7 @@ static void failed(struct store *s, int r)
         if (!s->full)
             log_event(LOG_ERROR, "store", "cannot-write", LOG_STR("error", tekd_errname(r)));
         s->full = true;
+        drop_heartbeats(s);
         loop_publish(s);
         /* Their checkpoint cannot be written: they are answered now rather than kept. */
         items_settle_all(s, &s->waiting, TEKD_EFULL);

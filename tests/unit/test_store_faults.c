@@ -207,7 +207,8 @@ static void store__a_full_disk_refuses_keys_until_there_is_space(void **state)
     assert_false(st.full || st.latched);
 }
 
-/* The log was closed with log.stopped, this is the record before it, and the next start takes it. */
+/* The log was closed with log.stopped, this is the record before it, and the next start takes it.
+ */
 static void assert_ended_with(struct fixture *f, const char *event)
 {
     struct log_check before, stopped, started;
@@ -273,6 +274,52 @@ static void store_close__writes_nothing_behind_the_end(void **state)
     assert_true(told > 0);
 }
 
+static void beat__counts_a_gap_while_nothing_can_be_written(void **state)
+{
+    struct fixture *f = *state;
+    struct log_check gap;
+    int64_t late;
+
+    f->o.heartbeat_s = 60;
+    fixture_open(f);
+    fixture_wait_signed(f);
+    store_vfs_arm(VFS_FULL, 1);
+    for (unsigned i = 0; i < 3; i++) { /* the first one finds out */
+        fake_clock_advance(INT64_C(61) * 1000000);
+        fixture_turn(f);
+    }
+    assert_true(store_vfs_disarm());
+    late = clock_utc_us();
+    fake_clock_advance(2000000);
+    fixture_turn(f);
+    gap = fixture_check_log(f, "audit.gap");
+    assert_int_equal(gap.count, 1);
+    assert_int_equal(gap.number, 3);
+    assert_int_equal(fixture_check_log(f, "log.heartbeat").count, 0);
+    fake_clock_advance(late + INT64_C(61) * 1000000 - clock_utc_us());
+    fixture_turn(f);
+    assert_int_equal(fixture_check_log(f, "log.heartbeat").seq, gap.seq + 1);
+}
+
+/* A batch that finds no space with a gap of before and a record of the store's own. */
+static void batch__tells_of_the_gap_before_the_stores_own_records(void **state)
+{
+    struct fixture *f = *state;
+
+    fixture_open(f);
+    fixture_wait_signed(f);
+    store_vfs_arm(VFS_FULL, 1);
+    assert_int_equal(probe_run(f, STORE_DURABLE, "urn:x:1", 1), TEKD_EFULL);
+    fake_clock_set_utc(clock_utc_us() + 5000000);
+    fake_clock_advance(2000000);
+    fixture_turn(f);
+    assert_true(store_vfs_disarm());
+    fake_clock_advance(2000000);
+    fixture_turn(f);
+    assert_int_equal(fixture_check_log(f, "clock.step").seq,
+                     fixture_check_log(f, "audit.gap").seq + 1);
+}
+
 static int read_all(void *arg, struct store_tx *tx)
 {
     struct store_content c;
@@ -302,6 +349,8 @@ int main(void)
         TEST(store__releases_nothing_that_a_power_cut_took),
         TEST(store__an_io_error_latches),
         TEST(store__a_full_disk_refuses_keys_until_there_is_space),
+        TEST(beat__counts_a_gap_while_nothing_can_be_written),
+        TEST(batch__tells_of_the_gap_before_the_stores_own_records),
         TEST(store_close__tells_of_a_gap_before_it_ends_the_log),
         TEST(store_close__writes_nothing_behind_the_end),
         TEST(store_open__takes_down_what_it_built),
