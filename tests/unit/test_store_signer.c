@@ -446,6 +446,22 @@ static void tick__records_a_step_of_the_clock(void **state)
     assert_int_equal(fixture_check_log(f, "clock.step").count, 2);
 }
 
+/* The clock is set in the last second: log.stopped has its time all the same. */
+static void store_close__records_a_step_of_the_clock_first(void **state)
+{
+    struct fixture *f = *state;
+    struct log_check step;
+
+    fixture_open(f);
+    fixture_wait_signed(f);
+    fake_clock_set_utc(clock_utc_us() - 3600 * INT64_C(1000000));
+    fixture_close(f);
+    fixture_open(f);
+    step = fixture_check_log(f, "clock.step");
+    assert_int_equal(step.count, 1);
+    assert_int_equal(fixture_check_log(f, "log.stopped").seq, step.seq + 1);
+}
+
 static void tick__signs_what_nobody_waits_for_after_the_delay(void **state)
 {
     struct fixture *f = *state;
@@ -894,6 +910,7 @@ int main(void)
         TEST(signer__exchanged_key_ids_are_not_committed),
         TEST(tick__writes_heartbeats_and_signs_them),
         TEST(tick__records_a_step_of_the_clock),
+        TEST(store_close__records_a_step_of_the_clock_first),
         TEST(tick__signs_what_nobody_waits_for_after_the_delay),
         TEST(tick__writes_the_anchor_at_its_interval),
         TEST(store_status_get__says_how_far_the_anchor_is),
