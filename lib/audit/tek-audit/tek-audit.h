@@ -35,6 +35,7 @@
 #define ANCHORS_MAX    4096 /* files in anchors/ */
 #define WITNESSES_MAX  4    /* --witness */
 #define INSTANCES_MAX  64   /* servers that write one log */
+#define JUMPS_MAX      64   /* of t, of an instance, that wait for their reason */
 #define SPANS_MAX      4096 /* outages and recovered ranges that are listed */
 #define MANIFEST_MAX   ((size_t)1024 * 1024)
 #define KEY_FILE_MAX   4096
@@ -190,6 +191,13 @@ enum release {
 /* As log.started has it, and "unknown". */
 extern const char *const release_name[RELEASE_COUNT];
 
+/* A jump of t that clock.step, an hsm record or audit.gap has yet to explain. */
+struct jump {
+    uint64_t seq;
+    int64_t t_us;    /* behind it */
+    int64_t seconds; /* negative: back */
+};
+
 struct instance {
     enum instance_state state;
     bool hsm_lost;
@@ -198,11 +206,8 @@ struct instance {
     int64_t last_us;
     int64_t heartbeat_us;
     enum release release;
-    /* A jump of t that a clock.step or hsm record has yet to explain. */
-    bool jumped;
-    uint64_t jump_seq;
-    int64_t jump_us;      /* t behind the jump */
-    int64_t jump_seconds; /* negative: back */
+    struct jump jump[JUMPS_MAX]; /* in the order of seq */
+    size_t n_jumps;
 };
 
 struct counts {
