@@ -555,6 +555,25 @@ static void signkey__refuses_more_keys_than_it_keeps(void **state)
     assert_int_equal(fixture_try_open(f), 0);
 }
 
+/* The last free place is for one of two that are replaced at once. */
+static void signkey__counts_both_kinds_that_are_replaced(void **state)
+{
+    struct fixture *f = *state;
+
+    store_signer_second(f->signer, true);
+    use_keys(f);
+    make_log(f);
+    fixture_sql(f, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 63)"
+                   " INSERT INTO meta SELECT 'key-retired-' || i, (SELECT value FROM meta WHERE"
+                   " name = 'key') FROM n");
+    store_signer_replace(f->signer, ED25519);
+    replace(f, MAIN);
+    refused(f, "checkpoint-ed25519-key", "too many keys were replaced");
+    fixture_sql(f, "DELETE FROM meta WHERE name = 'key-retired-63'");
+    make_log(f);
+    assert_int_equal(fixture_try_open(f), 0);
+}
+
 static void signkey__refuses_a_retired_key_that_is_none(void **state)
 {
     struct fixture *f = *state;
@@ -756,6 +775,7 @@ int main(void)
         TEST(signkey__refuses_a_key_before_in_a_new_log),
         TEST(signkey__refuses_a_key_before_of_a_kind_that_never_signed),
         TEST(signkey__refuses_more_keys_than_it_keeps),
+        TEST(signkey__counts_both_kinds_that_are_replaced),
         TEST(signkey__refuses_a_retired_key_that_is_none),
         TEST(signkey__the_newest_note_needs_the_key_of_the_log),
         TEST(signkey__the_newest_note_needs_the_old_key_until_then),
