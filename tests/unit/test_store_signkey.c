@@ -629,6 +629,35 @@ static void signkey__the_newest_note_needs_the_key_of_the_log(void **state)
     refused(f, "checkpoint-signature", "none but of keys that it replaced");
 }
 
+/* A crash left an epoch without a note of its own. */
+static void open_epoch_without_note(struct fixture *f)
+{
+    unsigned entered;
+
+    fixture_open(f);
+    sign(f);
+    fixture_wait_signed(f);
+    store_signer_hold(f->signer);
+    entered = store_signer_entered(f->signer);
+    store_close_epoch(f->store, 1);
+    store_signer_wait_entered(f->signer, entered + 1);
+    store_signer_pass(f->signer); /* the note over log.closed, and not the next one */
+    fixture_wait_epoch(f, 2);
+}
+
+/* Nor the last one of the epoch before, while there is none in this one. */
+static void signkey__the_last_note_of_an_epoch_needs_the_key_of_the_log(void **state)
+{
+    struct fixture *f = *state;
+
+    make_log(f);
+    replace(f, MAIN);
+    make_log(f);
+    fixture_crash(f, open_epoch_without_note);
+    keep_line(f, NEWEST, 1);
+    refused(f, "checkpoint-signature", "none but of keys that it replaced");
+}
+
 /* While its replacement is not recorded, the old one is the key of the log. */
 static void signkey__the_newest_note_needs_the_old_key_until_then(void **state)
 {
@@ -778,6 +807,7 @@ int main(void)
         TEST(signkey__counts_both_kinds_that_are_replaced),
         TEST(signkey__refuses_a_retired_key_that_is_none),
         TEST(signkey__the_newest_note_needs_the_key_of_the_log),
+        TEST(signkey__the_last_note_of_an_epoch_needs_the_key_of_the_log),
         TEST(signkey__the_newest_note_needs_the_old_key_until_then),
         TEST(signkey__an_older_note_needs_a_main_key),
         TEST(signkey__refuses_a_tail_that_names_a_strangers_key),
