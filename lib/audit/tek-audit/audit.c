@@ -102,6 +102,13 @@ void audit_fail_at(struct audit *a, const char *where, const char *check, const 
     va_end(ap);
 }
 
+void audit_unreadable(struct audit *a, const char *name, int error, const char *why)
+{
+    a->error = error;
+    a->why = why;
+    (void)snprintf(a->unreadable, sizeof a->unreadable, "%s", name);
+}
+
 void spans_add(struct spans *s, struct span span)
 {
     if (s->n == SPANS_MAX)
