@@ -312,11 +312,18 @@ static int send_pages(struct stream *s, int (*read)(void *arg, struct store_tx *
     return 0;
 }
 
+/* Each once: one that was replaced and taken back is among the retired ones as well. */
 static int add_key(json_t *keys, const struct hsm_spki *spki)
 {
     char hex[ENC_HEX_LEN(HSM_SPKI_MAX) + 1];
+    const json_t *key;
+    size_t i;
 
     enc_hex(spki->der, spki->len, hex);
+    json_array_foreach (keys, i, key) {
+        if (strcmp(json_string_value(key), hex) == 0)
+            return 0;
+    }
     return json_array_append_new(keys, json_string(hex)) < 0 ? TEKD_ENOMEM : 0;
 }
 

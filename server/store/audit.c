@@ -127,6 +127,13 @@ int audit_insert_checkpoint(struct store *s)
                      NULL);
 }
 
+/* Something waits for a batch, and has one made in the end. */
+static void ride(struct store *s)
+{
+    if (s->lazy_since_us == 0)
+        s->lazy_since_us = clock_mono_us();
+}
+
 int audit_own(struct store *s, struct record *take_r, bool urgent)
 {
     if (s->n_own == OWN_MAX) {
@@ -136,8 +143,7 @@ int audit_own(struct store *s, struct record *take_r, bool urgent)
     }
     s->own[s->n_own++] = take_r;
     s->own_urgent = s->own_urgent || urgent;
-    if (s->lazy_since_us == 0)
-        s->lazy_since_us = clock_mono_us();
+    ride(s);
     return 0;
 }
 
@@ -152,4 +158,6 @@ int audit_own_event(struct store *s, const char *event, bool urgent)
 void audit_gap(struct store *s, uint64_t count)
 {
     s->gap += count;
+    if (s->gap > 0)
+        ride(s);
 }

@@ -7,6 +7,7 @@
 #include "internal.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "tekd/clock.h"
 #include "tekd/err.h"
@@ -204,16 +205,23 @@ static int put_gap(struct store *s, int64_t utc_us)
     return r;
 }
 
+/* What does not wait in s->own. */
+static int put_due(struct store *s, int64_t utc_us)
+{
+    int r = signkey_put_records(s, utc_us);
+
+    return r < 0 ? r : put_gap(s, utc_us);
+}
+
 int batch_put_own(struct store *s, int64_t utc_us)
 {
-    /* log.stopped, if it is among them, is the last; and log.started the first. */
-    int r = s->announced ? signkey_put_records(s, utc_us) : 0;
+    /* log.stopped, if it is among them, is the last; and log.started the first.  A gap explains why
+     * there was no record for so long: it comes before one that needs the explanation. */
+    int r = s->announced ? put_due(s, utc_us) : 0;
 
     for (s->own_written = 0; r == 0 && s->own_written < s->n_own; s->own_written++)
         r = audit_append(s, s->own[s->own_written], utc_us);
-    if (r == 0 && !s->announced)
-        r = signkey_put_records(s, utc_us);
-    return r < 0 ? r : put_gap(s, utc_us);
+    return r == 0 && !s->announced ? put_due(s, utc_us) : r;
 }
 
 /* What the store has to remember beside the log. */
@@ -313,13 +321,29 @@ static void committed(struct store *s, int64_t utc_us)
     signkey_committed(s);
     s->mark_open = false;
     s->messages += s->batch_messages;
-    s->lazy_since_us = s->pending.n > 0 ? clock_mono_us() : 0;
+    s->lazy_since_us = s->pending.n > 0 || s->gap > 0 ? clock_mono_us() : 0;
     if (s->full)
         log_event(LOG_INFO, "store", "writes-again");
     s->full = false;
     s->batches++;
     items_release(s);
     settle_committed(s);
+}
+
+/* A heartbeat is of its time: one that was not written is part of the gap, as those that follow. */
+static void drop_heartbeats(struct store *s)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < s->n_own; i++) {
+        if (strcmp(record_event(s->own[i]), "log.heartbeat") != 0) {
+            s->own[n++] = s->own[i];
+            continue;
+        }
+        record_free(s->own[i]);
+        audit_gap(s, 1);
+    }
+    s->n_own = n;
 }
 
 /*
@@ -342,6 +366,7 @@ static void failed(struct store *s, int r)
         if (!s->full)
             log_event(LOG_ERROR, "store", "cannot-write", LOG_STR("error", tekd_errname(r)));
         s->full = true;
+        drop_heartbeats(s);
         loop_publish(s);
         /* Their checkpoint cannot be written: they are answered now rather than kept. */
         items_settle_all(s, &s->waiting, TEKD_EFULL);

@@ -2,6 +2,9 @@
  * The background work, in pieces of about a millisecond: hashes the part of the log that the start
  * took as given, removes the exports of retired KEKs, reads the pages of the tables that no hash
  * covers, and forgets messages and ended deliveries that are older than their window.
+ *
+ * How old something is UTC says.  It may be days ahead at a start, until it is corrected: what it
+ * says is not followed before it has been left alone for SWEEP_PAUSE_US.
  */
 #include "internal.h"
 
@@ -185,6 +188,19 @@ static int scan(struct store *s)
     return 0;
 }
 
+/* ---- what is old ----------------------------------------------------------------------------- */
+
+void idle_clock_was_set(struct store *s, int64_t now)
+{
+    s->idle.sweep_trust_us = now + SWEEP_PAUSE_US;
+}
+
+/* Before this is what may be forgotten: nothing, while UTC is not to be followed. */
+static int64_t oldest_us(const struct store *s, int64_t now, int64_t utc_us)
+{
+    return now < s->idle.sweep_trust_us ? INT64_MIN : utc_us - s->o.message_window_us;
+}
+
 /* ---- messages -------------------------------------------------------------------------------- */
 
 /* The messages of a piece that are to be forgotten. */
@@ -197,7 +213,7 @@ struct piece {
     } old[PIECE_ROWS];
 };
 
-static int read_piece(struct store *s, int64_t oldest_us, struct piece *p)
+static int read_piece(struct store *s, int64_t before_us, struct piece *p)
 {
     const enum db_statement st = DB_MESSAGE_SWEEP;
     struct idle *i = &s->idle;
@@ -214,7 +230,7 @@ static int read_piece(struct store *s, int64_t oldest_us, struct piece *p)
         p->n++;
         if (!i->counted && db_column_int(s->db, st, 3) < i->old_end)
             s->messages++;
-        if (db_column_int(s->db, st, 2) >= oldest_us)
+        if (db_column_int(s->db, st, 2) >= before_us)
             continue;
         p->old[p->n_old].bsa = i->sweep_bsa;
         memcpy(p->old[p->n_old++].id, i->sweep_id, sizeof(i->sweep_id));
@@ -241,6 +257,7 @@ static int delete_old(struct store *s, const struct piece *p)
 /* ---- deliveries ------------------------------------------------------------------------------ */
 
 struct delivery_piece {
+    int64_t oldest_us;
     size_t n_old;
     int64_t old[PIECE_ROWS]; /* rows */
     bool last;               /* of this round */
@@ -253,24 +270,26 @@ struct delivery_piece {
 static void look_at_delivery(struct store *s, int64_t utc_us, struct delivery_piece *p)
 {
     const enum db_statement st = DB_DELIVERY_SWEEP;
-    int64_t oldest_us = utc_us - s->o.message_window_us;
     int64_t created_us = db_column_int(s->db, st, 2);
     int64_t state = db_column_int(s->db, st, 1);
 
     s->idle.sweep_delivery = db_column_int(s->db, st, 0);
-    if (created_us >= oldest_us && created_us <= utc_us)
+    if (created_us >= p->oldest_us && created_us <= utc_us)
         p->last = true;
     if (!store_delivery_is_open((enum store_delivery_state)state) &&
-        db_column_int(s->db, st, 3) < oldest_us)
+        db_column_int(s->db, st, 3) < p->oldest_us)
         p->old[p->n_old++] = s->idle.sweep_delivery;
 }
 
-static int read_deliveries(struct store *s, struct delivery_piece *p)
+static int read_deliveries(struct store *s, int64_t now, struct delivery_piece *p)
 {
     const enum db_statement st = DB_DELIVERY_SWEEP;
     int64_t utc_us = clock_utc_us();
     size_t n = 0;
-    int r = db_query(s->db, st, DB_VALUES(db_int(s->idle.sweep_delivery), db_int(PIECE_ROWS)));
+    int r;
+
+    p->oldest_us = oldest_us(s, now, utc_us);
+    r = db_query(s->db, st, DB_VALUES(db_int(s->idle.sweep_delivery), db_int(PIECE_ROWS)));
 
     if (r < 0)
         return r;
@@ -302,7 +321,7 @@ static int sweep_deliveries(struct store *s, int64_t now)
 {
     struct delivery_piece p = {.n_old = 0};
     struct idle *i = &s->idle;
-    int r = read_deliveries(s, &p);
+    int r = read_deliveries(s, now, &p);
 
     if (r == 0 && p.n_old > 0)
         r = delete_deliveries(s, &p);
@@ -324,7 +343,7 @@ static int sweep_messages(struct store *s, int64_t now)
 
     if (p == NULL)
         return TEKD_ENOMEM;
-    r = read_piece(s, clock_utc_us() - s->o.message_window_us, p);
+    r = read_piece(s, oldest_us(s, now, clock_utc_us()), p);
     if (r == 0 && p->n_old > 0)
         r = delete_old(s, p);
     if (r < 0) {

@@ -233,7 +233,7 @@ int audit_insert_checkpoint(struct store *s);
 /* The store's own records: they wait in s->own for the next batch; urgent ones start it. */
 int audit_own(struct store *s, struct record *take_r, bool urgent);
 int audit_own_event(struct store *s, const char *event, bool urgent);
-/* Counts a record that could not be written. */
+/* Counts records that could not be written; audit.gap goes with the next batch, as what is lazy. */
 void audit_gap(struct store *s, uint64_t count);
 
 /* ---- anchor.c: the newest note on another volume --------------------------------------------- */
@@ -326,9 +326,10 @@ struct idle {
     bool scan;
     int64_t sweep_bsa; /* behind which message the sweep is */
     char sweep_id[STORE_ID_MAX + 1];
-    int64_t sweep_next_us; /* when the next round begins */
-    int64_t old_end;       /* place behind the last leaf at the start: messages before it are
-                            * counted by the first round */
+    int64_t sweep_next_us;  /* when the next round begins */
+    int64_t sweep_trust_us; /* UTC does not say before that what is old */
+    int64_t old_end;        /* place behind the last leaf at the start: messages before it are
+                             * counted by the first round */
     bool counted;
     bool purge;                   /* exports of retired KEKs are looked for ... */
     int64_t purge_tek, purge_kek; /* ... behind this one */
@@ -461,6 +462,8 @@ void tick_clock(struct store *s, int64_t now);
 bool idle_has_work(const struct store *s, int64_t now);
 /* One piece.  Errors latch. */
 void idle_run(struct store *s, int64_t now);
+/* At the start, and after a step: nothing is old for a while. */
+void idle_clock_was_set(struct store *s, int64_t now);
 /* Looks through all exports from now on. */
 void idle_purge(struct store *s);
 

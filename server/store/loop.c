@@ -369,6 +369,7 @@ static void sign_all(struct store *s)
  */
 static void end_log(struct store *s)
 {
+    tick_clock(s, clock_mono_us()); /* what explains the time of log.stopped stands before it */
     if (audit_own_event(s, "log.stopped", true) < 0 || batch_run(s) < 0)
         return;
     s->stopping = true;
@@ -395,15 +396,27 @@ static int unwritten(const struct store *s)
     return s->epoch.state != EPOCH_OPEN && !s->full ? TEKD_EHSM : TEKD_EFULL;
 }
 
+/* What was not written comes to nothing before log.stopped does: no record may follow that. */
+static void give_up_pending(struct store *s)
+{
+    struct store_item *item;
+
+    audit_gap(s, atomic_exchange(&s->queue_gap, 0));
+    while ((item = items_take(&s->pending)) != NULL) {
+        batch_count_taken(s, item);
+        batch_refuse(s, item, unwritten(s));
+    }
+}
+
 static void finish(struct store *s)
 {
     if (s->latched == 0)
         end_closing(s);
     while (s->pending.n > 0 && s->latched == 0 && s->epoch.state == EPOCH_OPEN && batch_run(s) == 0)
         ;
+    give_up_pending(s);
     if (s->latched == 0 && s->epoch.state == EPOCH_OPEN)
         end_log(s);
-    items_settle_all(s, &s->pending, unwritten(s));
     items_settle_all(s, &s->waiting, s->latched < 0 ? TEKD_EIO : TEKD_EHSM);
     if (s->latched == 0)
         anchor_write(s);

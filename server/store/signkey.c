@@ -22,6 +22,7 @@
  */
 #include "internal.h"
 
+#include <assert.h>
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 #include <stdio.h>
@@ -224,17 +225,28 @@ static int refuse(size_t kind, const struct sign_key *expected, const struct sig
     return TEKD_ETAMPER;
 }
 
-/* What the keys of a kind mean, by the table above. */
-static int judge(struct sign_keys *g, size_t kind, bool is_new, enum key_change_state *ret_change)
+/* Whether all that is replaced can be kept, this kind and what was judged before it counted. */
+static bool can_retire(const struct sign_keys *g, size_t kind)
 {
+    size_t n = g->n_retired;
+
+    for (size_t k = 0; k <= kind; k++)
+        n += g->log[k].key != NULL && g->judged[k] == CHANGE_WANTED;
+    return n <= RETIRED_MAX;
+}
+
+/* What the keys of a kind mean, by the table above. */
+static int judge(struct sign_keys *g, size_t kind, bool is_new)
+{
+    enum key_change_state *change = &g->judged[kind];
     const struct sign_key *log = &g->log[kind], *now = &g->token[kind];
     const struct sign_key *before = &g->token[kind + SIGN_KINDS];
 
-    *ret_change = CHANGE_NONE;
+    *change = CHANGE_NONE;
     if (now->key == NULL) /* not set: what was there signs no more */
         return 0;
     if (log->key == NULL) {
-        *ret_change = is_new ? CHANGE_FIRST : CHANGE_WANTED;
+        *change = is_new ? CHANGE_FIRST : CHANGE_WANTED;
         return before->key == NULL
                    ? 0
                    : refuse(kind, log, before, "take it out, this log had no key to replace");
@@ -248,8 +260,8 @@ static int judge(struct sign_keys *g, size_t kind, bool is_new, enum key_change_
                       "not set; if the key found replaces the expected one, the label of that");
     if (!same_key(log, before))
         return refuse(kind, log, before, "not the key that signed the log last");
-    *ret_change = CHANGE_WANTED;
-    return g->n_retired < RETIRED_MAX ? 0 : refuse(kind, log, now, "too many keys were replaced");
+    *change = CHANGE_WANTED;
+    return can_retire(g, kind) ? 0 : refuse(kind, log, now, "too many keys were replaced");
 }
 
 void signkey_tail(struct store *s, const uint8_t key[static SIGNKEY_LEN])
@@ -317,7 +329,7 @@ int signkey_learn(struct store *s, int64_t deadline_us, bool *ret_learnt)
     for (enum store_key k = 0; r == 0 && k < STORE_KEYS; k++)
         r = learn_key(s, k, deadline_us);
     for (size_t k = 0; r == 0 && k < SIGN_KINDS; k++)
-        r = judge(g, k, is_new, &g->judged[k]);
+        r = judge(g, k, is_new);
     if (r < 0)
         return r;
     g->learnt = true;
@@ -446,8 +458,10 @@ static void take_over(struct store *s, size_t kind)
 
     show_key(log, hex[0]);
     show_key(&g->token[kind], hex[1]);
-    if (log->key != NULL && !is_retired(g, log))
+    if (log->key != NULL && !is_retired(g, log)) {
+        assert(g->n_retired < RETIRED_MAX); /* judge() has counted */
         copy_key(log, &g->retired[g->n_retired++]);
+    }
     copy_key(&g->token[kind], log);
     if (s->key_change[kind].state == CHANGE_RECORDED)
         log_event(LOG_INFO, "store", "sign-key-changed", LOG_STR("setting", kinds[kind].setting),

@@ -246,6 +246,15 @@ static int check_epoch(struct start *st)
     return 0;
 }
 
+/* The newest note of all: a retired key may have been stolen since. */
+static int check_newest_signature(struct store *s, const struct note *n)
+{
+    return signkey_verify_newest(s, n) == 0
+               ? 0
+               : start_tamper("checkpoint-signature", n->size, "one of the checkpoint key",
+                              "none but of keys that it replaced");
+}
+
 static int check_newest(struct start *st)
 {
     struct store *s = st->s;
@@ -259,11 +268,10 @@ static int check_newest(struct start *st)
     }
     if (r == 0)
         r = start_check_checkpoint(st, last.epoch, &st->newest);
+    if (r == 0)
+        r = check_newest_signature(s, &st->newest.note);
     if (r < 0)
         return r;
-    if (signkey_verify_newest(s, &st->newest.note) < 0)
-        return start_tamper("checkpoint-signature", st->newest.note.size,
-                            "one of the checkpoint key", "none but of keys that it replaced");
     if (st->newest.note.size > st->leaves)
         return start_tamper_size("records", st->leaves, st->newest.note.size, st->leaves);
     return 0;
@@ -284,6 +292,10 @@ static int check_before(struct start *st)
         return start_tamper("epoch-before", 0, "the last checkpoint of the epoch before", "none");
     if (r == 0)
         r = start_check_checkpoint(st, last.epoch, &st->before);
+    /* No note of the current epoch: then its keys are still those of this one, since a note of the
+     * same epoch is what makes another key that of the log. */
+    if (r == 0 && st->newest.note.size == 0)
+        r = check_newest_signature(s, n);
     if (r == 0)
         r = rows_leaf_end(s->db, last.epoch, &end);
     if (r < 0)

@@ -23,6 +23,7 @@ void tick_clock(struct store *s, int64_t now)
     if (delta <= CLOCK_STEP_US && delta >= -CLOCK_STEP_US)
         return;
     s->clock_base_us = base;
+    idle_clock_was_set(s, now);
     (void)snprintf(text, sizeof(text), "%" PRId64, delta);
     log_event(LOG_WARN, "store", "clock-step", LOG_INT("delta_us", delta));
     if (record_new("clock.step", &rec) < 0) {
@@ -79,6 +80,10 @@ static void look_at_space(struct store *s)
 
 static void beat(struct store *s)
 {
+    if (s->full) { /* it would be written later, and say that the server wrote until then */
+        audit_gap(s, 1);
+        return;
+    }
     /* It says that everything before it is signed: the signature follows at once. */
     if (audit_own_event(s, "log.heartbeat", true) == 0)
         s->sign_until = s->tree.size + s->n_own;
@@ -89,6 +94,7 @@ void tick_init(struct store *s)
     int64_t now = clock_mono_us();
 
     s->clock_base_us = clock_utc_us() - now;
+    idle_clock_was_set(s, now);
     s->tick_us = now + TICK_US;
     s->free_us = now + FREE_SPACE_US;
     s->heartbeat_us = now + (int64_t)s->o.heartbeat_s * 1000000;

@@ -519,6 +519,15 @@ RESIGNED: dict[str, tuple[str, str, Change]] = {
     "reason after two heartbeats": ("7", "sent1", chain(
         lambda s: s.dt("sent1", 700_000_000),
         lambda s: s.after("repeat1", "late", "clock.step", delta_us="1", dt=600_000_000))),
+    "reason for the last of two jumps": ("7", "sent1", chain(
+        lambda s: s.dt("sent1", 700_000_000), lambda s: s.dt("repeat1", -700_000_000),
+        lambda s: s.after("repeat1", "late", "clock.step", delta_us="1"))),
+    "more jumps than wait": ("7", "sent1", chain(
+        lambda s: s.dt("sent1", -2_000_000),
+        *[lambda s, n=n: s.after(f"back{n - 1}" if n else "sent1", f"back{n}", "admin.action",
+                                 actor="r", uid=0, action="a", detail="", dt=-2_000_000)
+          for n in range(64)],
+        lambda s: s.after("back63", "step", "clock.step", delta_us="1"))),
     "reason before the jump": ("7", "sent1", chain(
         lambda s: s.dt("sent1", 700_000_000),
         lambda s: s.after("answer1", "early", "clock.step", delta_us="1"))),
@@ -711,6 +720,14 @@ def test_epoch_2(name: str, tmp_path: Path) -> None:
 
 ALLOWED: dict[str, Change] = {
     "silence explained at once": lambda s: s.dt("step", 900_000_000),
+    "two jumps explained by one step": chain(
+        lambda s: s.dt("sent1", 700_000_000), lambda s: s.dt("repeat1", -300_000_000),
+        lambda s: s.after("repeat1", "step", "clock.step", delta_us="1")),
+    "as many jumps as wait": chain(
+        *[lambda s, n=n: s.after(f"back{n - 1}" if n else "sent1", f"back{n}", "admin.action",
+                                 actor="r", uid=0, action="a", detail="", dt=-2_000_000)
+          for n in range(64)],
+        lambda s: s.after("back63", "step", "clock.step", delta_us="1")),
     "silence explained soon": chain(
         lambda s: s.dt("sent1", 700_000_000),
         lambda s: s.after("repeat1", "gap", "audit.gap", count=1, kind="k")),

@@ -16,6 +16,7 @@ from cp3py.client import HttpError
 from cp3py.messages import request
 from harness import shim
 from harness.answers import given
+from harness.clock import Clock
 from harness.fail import ANCHOR, DATABASE_SYNC, DATABASE_WRITE, FAILED, FOREVER, Fail
 from harness.procs import wait_until
 from harness.programs import is_sanitized
@@ -25,6 +26,8 @@ END_S = 120 if is_sanitized() else 30
 GONE = (OSError, ssl.SSLError, HttpError)
 # Of the script below; how many syncs it makes is not the same in every run.
 SOME = (1, 2, 3, 4, 6, 9, 13, 18, 24, 31)
+HEARTBEAT_US = 300_000_000
+BEATS = 5
 MANY = 12  # syncs that the script makes at least
 
 
@@ -160,6 +163,30 @@ def test_a_full_disk_refuses_keys_and_goes_on_when_there_is_room(stage, fail):
     assert tekd.pid == pid and tekd.process.poll() is None
     log = script.check()
     assert sum(r["count"] for r in log.of("audit.gap")) >= 1
+    tekd.stop()
+
+
+def test_a_disk_that_is_full_for_hours_leaves_a_gap_and_no_silence(new_stage, fail, folder):
+    """Several heartbeats long: the first record after it says why there was none."""
+    clock = Clock(folder)
+    stage = new_stage(["p-0"], name="tekd_testclock", clock=clock.utc_us,
+                      env={**fail.env, **clock.env}).start()
+    tekd, script = stage.tekd, Script(stage)
+    assert script.ask("before", "urn:x") == 200
+    fail.arm(DATABASE_WRITE, 1, errno.ENOSPC, FOREVER)
+    for _ in range(BEATS):
+        failed = fail.failed(DATABASE_WRITE)
+        clock.jump(HEARTBEAT_US)
+        wait_until(lambda: tekd.look("status") and fail.failed(DATABASE_WRITE) > failed,
+                   "an attempt")
+    fail.heal(DATABASE_WRITE)
+    wait_until(lambda: tekd.probe("/readyz")[0] == 200, "room again")
+    log = script.check()
+    gap, = log.of("audit.gap")
+    assert gap["count"] >= BEATS - 1
+    tekd.stop()
+    tekd.start()
+    script.check()
     tekd.stop()
 
 

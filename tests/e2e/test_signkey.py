@@ -267,6 +267,24 @@ def test_change_within_one_epoch(tekd):
     tekd.stop()
 
 
+def test_key_is_taken_back(tekd):
+    """From the old key to the new one and back: the old one is in use and has been replaced."""
+    tekd.start()
+    ask(tekd, "m-1")
+    for n, settings in enumerate((OVERLAP, keys(NEW), keys(OLD, NEW), keys(OLD))):
+        tekd.restart(hsm=settings)
+        ask(tekd, f"m-2-{n}")
+    assert signers(tekd) == [key_id(tekd, tekd.old)]
+    tekd.ctl("audit", "close-epoch")
+    ask(tekd, "m-3")
+    one, two = export(tekd, 1), export(tekd, 2)
+    assert named(one) == [fingerprint(tekd.new), fingerprint(tekd.old)] and named(two) == []
+    assert has_keys(one, tekd.old, tekd.new) and has_keys(two, tekd.old)
+    assert takes(one, tekd.old) and not takes(one, tekd.new)
+    assert takes(two, tekd.old, since=os.path.join(one, "checkpoint"))
+    tekd.stop()
+
+
 def manual():
     """Of the section that tells how: [(language, text)] of its blocks."""
     with open(os.path.join(TOP, "docs", "operations.md"), encoding="utf-8") as f:

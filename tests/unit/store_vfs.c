@@ -44,6 +44,8 @@ static int fate(bool is_write)
         code = is_write ? SQLITE_IOERR_WRITE : SQLITE_IOERR_FSYNC;
     else if (armed == VFS_FULL && count >= at && is_write)
         code = SQLITE_FULL;
+    else if (armed == VFS_FULL_ONCE && count == at && is_write)
+        code = SQLITE_FULL;
     else if (armed == VFS_POWER_CUT && count >= at)
         code = SQLITE_IOERR;
     happened = happened || code != SQLITE_OK;

@@ -10,8 +10,9 @@
 
 enum store_vfs_fault {
     VFS_NONE,
-    VFS_IO_ERROR, /* the k-th operation fails, later ones work */
-    VFS_FULL,     /* writes fail from the k-th operation on: no space */
+    VFS_IO_ERROR,  /* the k-th operation fails, later ones work */
+    VFS_FULL,      /* writes fail from the k-th operation on: no space */
+    VFS_FULL_ONCE, /* the k-th operation, if it is a write, finds no space; later ones work */
     VFS_POWER_CUT,
 };
 

@@ -795,6 +795,37 @@ static void verify__reads_regular_files_only(void **state)
     export_free(x);
 }
 
+/* Whatever stood in the export, and wherever it was cut: the document is UTF-8. */
+static void report_verify__is_utf8(void **state)
+{
+    char long_text[4 * FAILURE_TEXT + 1] = "";
+    char *json = NULL;
+    size_t len = 0;
+    struct audit *a;
+    FILE *f = open_memstream(&json, &len);
+
+    (void)state;
+    assert_non_null(f);
+    assert_int_equal(audit_new(&a), 0);
+    for (size_t i = 0; i < FAILURE_TEXT; i++)
+        (void)snprintf(long_text + 4 * i, 5, "\xf0\x9f\x94\x91");
+    for (size_t skip = 0; skip < 4; skip++)
+        audit_fail_at(a, "x", "field", "%.*s%s", (int)skip, "abc", long_text);
+    audit_fail_at(a, "x", "timestamp", "found: \xff \xc3\xa9 \xe2\x82");
+    report_verify(a, REPORT_JSON, f);
+    (void)fclose(f);
+    assert_non_null(strstr(json, "\"found: \\\\xff \xc3\xa9 \\\\xe2\\\\x82\""));
+    for (size_t at = 0, n; at < len; at += n) {
+        uint32_t code;
+
+        n = utf8_read(json + at, len - at, &code);
+        assert_true(n > 0);
+    }
+    assert_null(strstr(json, "\\\\xf0")); /* nothing was cut in the middle */
+    free(json);
+    audit_free(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -808,6 +839,7 @@ int main(void)
         cmocka_unit_test(verify__checks_cosigned_notes),
         cmocka_unit_test(verify__checks_who_cosigned),
         cmocka_unit_test(verify__refuses_any_changed_octet),
+        cmocka_unit_test(report_verify__is_utf8),
         cmocka_unit_test(verify__reads_regular_files_only),
     };
 

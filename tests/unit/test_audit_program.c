@@ -8,7 +8,9 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "audit_export.h"
 #include "tekd/enc.h"
@@ -39,6 +41,40 @@ static int run_program(char *out, size_t max, const char *fmt, ...)
     status = pclose(f);
     assert_true(WIFEXITED(status));
     return WEXITSTATUS(status);
+}
+
+/* What cannot be read is named, and why. */
+static void program__says_which_file_it_cannot_read(void **state)
+{
+    static const char *const names[] = {"SHA256SUMS", "checkpoint", "checkpoints.txt",
+                                        "audit.jsonl", "pending.jsonl"};
+    struct fixture *x = export_new();
+    char path[128], moved[128], expected[256], out[16384];
+
+    (void)state;
+    export_make(x);
+    export_set_file(x, "key.pem", x->file[4].octets, x->file[4].len);
+    export_write(x);
+    (void)snprintf(moved, sizeof moved, "%s/moved", x->dir);
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        (void)snprintf(path, sizeof path, "%s/%s", x->dir, names[i]);
+        assert_int_equal(rename(path, moved), 0);
+        assert_int_equal(i % 2 == 0 ? mkfifo(path, 0600) : symlink("moved", path), 0);
+        (void)snprintf(expected, sizeof expected, "tek-audit: %s: no regular file\n", path);
+        assert_int_equal(
+            run_program(out, sizeof out, "verify %s --key %s/key.pem --first", x->dir, x->dir), 3);
+        assert_string_equal(out, expected);
+        assert_int_equal(rename(moved, path), 0);
+    }
+    (void)snprintf(expected, sizeof expected, "tek-audit: %s: Is a directory\n", x->dir);
+    assert_int_equal(run_program(out, sizeof out, "verify %s --key %s --first", x->dir, x->dir), 3);
+    assert_string_equal(out, expected);
+    (void)snprintf(path, sizeof path, "%s/audit.jsonl", x->dir);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink("audit.jsonl", path), 0);
+    assert_int_equal(run_program(out, sizeof out, "prove %s m-1", x->dir), 3);
+    assert_string_equal(out, "tek-audit: audit.jsonl: no regular file\n");
+    export_free(x);
 }
 
 static void program__ends_with_the_status_it_promises(void **state)
@@ -368,6 +404,7 @@ static void program__asks_which_peer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(program__says_which_file_it_cannot_read),
         cmocka_unit_test(program__ends_with_the_status_it_promises),
         cmocka_unit_test(program__says_what_was_promised),
         cmocka_unit_test(program__remembers_the_note_it_verified),

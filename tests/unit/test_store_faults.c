@@ -207,6 +207,119 @@ static void store__a_full_disk_refuses_keys_until_there_is_space(void **state)
     assert_false(st.full || st.latched);
 }
 
+/* The log was closed with log.stopped, this is the record before it, and the next start takes it.
+ */
+static void assert_ended_with(struct fixture *f, const char *event)
+{
+    struct log_check before, stopped, started;
+
+    before = fixture_check_log(f, event);
+    stopped = fixture_check_log(f, "log.stopped");
+    started = fixture_check_log(f, "log.started");
+    assert_int_equal(stopped.seq, before.seq + 1);
+    assert_int_equal(started.seq, stopped.seq + 1);
+    assert_int_equal(fixture_check_log(f, "log.recovered").count, 0);
+}
+
+static void store_close__tells_of_a_gap_before_it_ends_the_log(void **state)
+{
+    struct fixture *f = *state;
+
+    fixture_open(f);
+    fixture_wait_signed(f);
+    store_vfs_arm(VFS_FULL, 1);
+    assert_int_equal(probe_run(f, STORE_DURABLE, "urn:x:1", 2), TEKD_EFULL);
+    assert_true(store_vfs_disarm());
+    fixture_close(f); /* before the store has tried again */
+    fixture_open(f);
+    assert_ended_with(f, "audit.gap");
+    assert_int_equal(fixture_check_log(f, "audit.gap").number, 2);
+}
+
+/* More than one batch waits at the end, and the k-th operation finds no space; whether it came. */
+static bool close_with_full(struct fixture *f, unsigned k, unsigned *lost)
+{
+    struct probe lazy[6];
+    bool happened;
+
+    start_over(f);
+    fixture_open(f);
+    fixture_wait_signed(f);
+    for (size_t i = 0; i < ARRAY_SIZE(lazy); i++) {
+        probe_init(&lazy[i], STORE_LAZY, NULL, STORE_RECORDS_MAX);
+        probe_submit(f, &lazy[i]);
+    }
+    store_vfs_arm(VFS_FULL_ONCE, k);
+    fixture_close(f);
+    happened = store_vfs_disarm();
+    *lost = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(lazy); i++)
+        *lost += probe_wait(&lazy[i]) != 0;
+    return happened;
+}
+
+static void store_close__writes_nothing_behind_the_end(void **state)
+{
+    struct fixture *f = *state;
+    unsigned told = 0, lost = 0;
+
+    for (unsigned k = 1; close_with_full(f, k, &lost); k++) {
+        fixture_open(f);
+        if (lost > 0 && fixture_check_log(f, "log.recovered").count == 0) {
+            assert_ended_with(f, "audit.gap");
+            told++;
+        }
+        fixture_close(f);
+    }
+    assert_true(told > 0);
+}
+
+static void beat__counts_a_gap_while_nothing_can_be_written(void **state)
+{
+    struct fixture *f = *state;
+    struct log_check gap;
+    int64_t late;
+
+    f->o.heartbeat_s = 60;
+    fixture_open(f);
+    fixture_wait_signed(f);
+    store_vfs_arm(VFS_FULL, 1);
+    for (unsigned i = 0; i < 3; i++) { /* the first one finds out */
+        fake_clock_advance(INT64_C(61) * 1000000);
+        fixture_turn(f);
+    }
+    assert_true(store_vfs_disarm());
+    late = clock_utc_us();
+    fake_clock_advance(2000000);
+    fixture_turn(f);
+    gap = fixture_check_log(f, "audit.gap");
+    assert_int_equal(gap.count, 1);
+    assert_int_equal(gap.number, 3);
+    assert_int_equal(fixture_check_log(f, "log.heartbeat").count, 0);
+    fake_clock_advance(late + INT64_C(61) * 1000000 - clock_utc_us());
+    fixture_turn(f);
+    assert_int_equal(fixture_check_log(f, "log.heartbeat").seq, gap.seq + 1);
+}
+
+/* A batch that finds no space with a gap of before and a record of the store's own. */
+static void batch__tells_of_the_gap_before_the_stores_own_records(void **state)
+{
+    struct fixture *f = *state;
+
+    fixture_open(f);
+    fixture_wait_signed(f);
+    store_vfs_arm(VFS_FULL, 1);
+    assert_int_equal(probe_run(f, STORE_DURABLE, "urn:x:1", 1), TEKD_EFULL);
+    fake_clock_set_utc(clock_utc_us() + 5000000);
+    fake_clock_advance(2000000);
+    fixture_turn(f);
+    assert_true(store_vfs_disarm());
+    fake_clock_advance(2000000);
+    fixture_turn(f);
+    assert_int_equal(fixture_check_log(f, "clock.step").seq,
+                     fixture_check_log(f, "audit.gap").seq + 1);
+}
+
 static int read_all(void *arg, struct store_tx *tx)
 {
     struct store_content c;
@@ -236,6 +349,10 @@ int main(void)
         TEST(store__releases_nothing_that_a_power_cut_took),
         TEST(store__an_io_error_latches),
         TEST(store__a_full_disk_refuses_keys_until_there_is_space),
+        TEST(beat__counts_a_gap_while_nothing_can_be_written),
+        TEST(batch__tells_of_the_gap_before_the_stores_own_records),
+        TEST(store_close__tells_of_a_gap_before_it_ends_the_log),
+        TEST(store_close__writes_nothing_behind_the_end),
         TEST(store_open__takes_down_what_it_built),
     };
 

@@ -446,6 +446,22 @@ static void tick__records_a_step_of_the_clock(void **state)
     assert_int_equal(fixture_check_log(f, "clock.step").count, 2);
 }
 
+/* The clock is set in the last second: log.stopped has its time all the same. */
+static void store_close__records_a_step_of_the_clock_first(void **state)
+{
+    struct fixture *f = *state;
+    struct log_check step;
+
+    fixture_open(f);
+    fixture_wait_signed(f);
+    fake_clock_set_utc(clock_utc_us() - 3600 * INT64_C(1000000));
+    fixture_close(f);
+    fixture_open(f);
+    step = fixture_check_log(f, "clock.step");
+    assert_int_equal(step.count, 1);
+    assert_int_equal(fixture_check_log(f, "log.stopped").seq, step.seq + 1);
+}
+
 static void tick__signs_what_nobody_waits_for_after_the_delay(void **state)
 {
     struct fixture *f = *state;
@@ -676,6 +692,36 @@ static void idle__forgets_messages_beyond_their_window(void **state)
     assert_int_equal(counts.messages, 1);
 }
 
+static int put_many_messages(void *arg, struct store_tx *tx)
+{
+    int r = 0;
+
+    for (unsigned i = 0; r == 0 && i < *(unsigned *)arg; i++) {
+        char id[16];
+
+        (void)snprintf(id, sizeof(id), "m-%u", i);
+        r = put_message(&(struct sent){id, clock_utc_us()}, tx);
+    }
+    return r;
+}
+
+/* A round of the sweep, whose pieces have their turn by the clock, is behind us. */
+static void sweep(struct fixture *f)
+{
+    for (unsigned i = 0; i < 10; i++) {
+        fake_clock_advance(300000);
+        fixture_turn(f);
+    }
+}
+
+static uint64_t messages(struct fixture *f)
+{
+    struct store_counts counts;
+
+    assert_int_equal(store_call(f->store, STORE_READ, get_counts, &counts), 0);
+    return counts.messages;
+}
+
 enum { TEKS = 1500, KEKS = 3 }; /* exports of more than one piece */
 
 static int put_exports(void *arg, struct store_tx *tx)
@@ -872,6 +918,44 @@ static void idle__forgets_deliveries_that_ended_beyond_the_window(void **state)
     assert_int_equal(left.messages, left.rows);
 }
 
+static uint64_t confirmed(struct fixture *f)
+{
+    uint64_t count[STORE_DELIVERY_STATES];
+
+    assert_int_equal(store_call(f->store, STORE_READ, delivery_counts, count), 0);
+    return count[STORE_DELIVERY_CONFIRMED];
+}
+
+/* It boots a month ahead, and is corrected; later it is set ahead once more. */
+static void idle__forgets_nothing_before_the_clock_is_settled(void **state)
+{
+    const int64_t month_us = 30 * INT64_C(86400) * 1000000, hour_us = 3600 * INT64_C(1000000);
+    struct fixture *f = *state;
+    struct making m = {.now_us = clock_utc_us()};
+    unsigned n = OLD_MANY;
+
+    fixture_open(f);
+    assert_int_equal(store_call(f->store, STORE_DURABLE, put_many_messages, &n), 0);
+    assert_int_equal(store_call(f->store, STORE_DURABLE, put_deliveries, &m), 0);
+    fixture_close(f);
+    fake_clock_set_utc(clock_utc_us() + month_us);
+    fixture_open(f);
+    sweep(f); /* counts them */
+    assert_int_equal(messages(f), n);
+    assert_int_equal(confirmed(f), OLD_MANY + 4);
+    fake_clock_set_utc(clock_utc_us() - month_us);
+    fake_clock_advance(hour_us - 10000000);
+    fixture_turn(f);
+    fake_clock_set_utc(clock_utc_us() + month_us);
+    fake_clock_advance(10000000); /* the next round is due */
+    sweep(f);
+    assert_int_equal(messages(f), n);
+    assert_int_equal(confirmed(f), OLD_MANY + 4);
+    fake_clock_advance(hour_us); /* it has stayed so */
+    while (messages(f) > 0 || confirmed(f) == OLD_MANY + 4)
+        fake_clock_advance(300000);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)
@@ -894,6 +978,7 @@ int main(void)
         TEST(signer__exchanged_key_ids_are_not_committed),
         TEST(tick__writes_heartbeats_and_signs_them),
         TEST(tick__records_a_step_of_the_clock),
+        TEST(store_close__records_a_step_of_the_clock_first),
         TEST(tick__signs_what_nobody_waits_for_after_the_delay),
         TEST(tick__writes_the_anchor_at_its_interval),
         TEST(store_status_get__says_how_far_the_anchor_is),
@@ -904,6 +989,7 @@ int main(void)
         TEST(idle__removes_the_exports_of_retired_keks),
         TEST(idle__goes_on_removing_after_a_start),
         TEST(idle__forgets_deliveries_that_ended_beyond_the_window),
+        TEST(idle__forgets_nothing_before_the_clock_is_settled),
     };
 
     return cmocka_run_group_tests_name("store_signer", tests, NULL, NULL);

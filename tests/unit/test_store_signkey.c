@@ -555,6 +555,25 @@ static void signkey__refuses_more_keys_than_it_keeps(void **state)
     assert_int_equal(fixture_try_open(f), 0);
 }
 
+/* The last free place is for one of two that are replaced at once. */
+static void signkey__counts_both_kinds_that_are_replaced(void **state)
+{
+    struct fixture *f = *state;
+
+    store_signer_second(f->signer, true);
+    use_keys(f);
+    make_log(f);
+    fixture_sql(f, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 63)"
+                   " INSERT INTO meta SELECT 'key-retired-' || i, (SELECT value FROM meta WHERE"
+                   " name = 'key') FROM n");
+    store_signer_replace(f->signer, ED25519);
+    replace(f, MAIN);
+    refused(f, "checkpoint-ed25519-key", "too many keys were replaced");
+    fixture_sql(f, "DELETE FROM meta WHERE name = 'key-retired-63'");
+    make_log(f);
+    assert_int_equal(fixture_try_open(f), 0);
+}
+
 static void signkey__refuses_a_retired_key_that_is_none(void **state)
 {
     struct fixture *f = *state;
@@ -607,6 +626,35 @@ static void signkey__the_newest_note_needs_the_key_of_the_log(void **state)
     keep_line(f, NEWEST, 1);
     refused(f, "checkpoint-signature", "none but of keys that it replaced");
     set(f, BEFORE, false);
+    refused(f, "checkpoint-signature", "none but of keys that it replaced");
+}
+
+/* A crash left an epoch without a note of its own. */
+static void open_epoch_without_note(struct fixture *f)
+{
+    unsigned entered;
+
+    fixture_open(f);
+    sign(f);
+    fixture_wait_signed(f);
+    store_signer_hold(f->signer);
+    entered = store_signer_entered(f->signer);
+    store_close_epoch(f->store, 1);
+    store_signer_wait_entered(f->signer, entered + 1);
+    store_signer_pass(f->signer); /* the note over log.closed, and not the next one */
+    fixture_wait_epoch(f, 2);
+}
+
+/* Nor the last one of the epoch before, while there is none in this one. */
+static void signkey__the_last_note_of_an_epoch_needs_the_key_of_the_log(void **state)
+{
+    struct fixture *f = *state;
+
+    make_log(f);
+    replace(f, MAIN);
+    make_log(f);
+    fixture_crash(f, open_epoch_without_note);
+    keep_line(f, NEWEST, 1);
     refused(f, "checkpoint-signature", "none but of keys that it replaced");
 }
 
@@ -756,8 +804,10 @@ int main(void)
         TEST(signkey__refuses_a_key_before_in_a_new_log),
         TEST(signkey__refuses_a_key_before_of_a_kind_that_never_signed),
         TEST(signkey__refuses_more_keys_than_it_keeps),
+        TEST(signkey__counts_both_kinds_that_are_replaced),
         TEST(signkey__refuses_a_retired_key_that_is_none),
         TEST(signkey__the_newest_note_needs_the_key_of_the_log),
+        TEST(signkey__the_last_note_of_an_epoch_needs_the_key_of_the_log),
         TEST(signkey__the_newest_note_needs_the_old_key_until_then),
         TEST(signkey__an_older_note_needs_a_main_key),
         TEST(signkey__refuses_a_tail_that_names_a_strangers_key),

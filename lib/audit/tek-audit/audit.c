@@ -68,6 +68,19 @@ void audit_free(struct audit *a)
     free(a);
 }
 
+/* Text that was cut ends with a whole character: one of several octets that is not, goes. */
+static void cut_at_character(char *text)
+{
+    size_t end = strlen(text), at = end;
+    uint32_t code;
+
+    while (at > 0 && end - at < 3 && ((uint8_t)text[at - 1] & 0xc0) == 0x80)
+        at--;
+    if (at > 0 && (uint8_t)text[at - 1] >= 0xc0 &&
+        utf8_read(text + at - 1, end - at + 1, &code) != end - at + 1)
+        text[at - 1] = '\0';
+}
+
 static void fail(struct audit *a, const char *where, const char *check, const char *fmt, va_list ap)
 {
     struct failure *f;
@@ -79,7 +92,8 @@ static void fail(struct audit *a, const char *where, const char *check, const ch
     f = &a->failure[a->n_failures++];
     f->check = check;
     (void)snprintf(f->where, sizeof f->where, "%s", where);
-    (void)vsnprintf(f->text, sizeof f->text, fmt, ap);
+    if (vsnprintf(f->text, sizeof f->text, fmt, ap) >= (int)sizeof f->text)
+        cut_at_character(f->text);
 }
 
 void audit_fail(struct audit *a, const char *check, const char *fmt, ...)
@@ -100,6 +114,13 @@ void audit_fail_at(struct audit *a, const char *where, const char *check, const 
     va_start(ap, fmt);
     fail(a, where, check, fmt, ap);
     va_end(ap);
+}
+
+void audit_unreadable(struct audit *a, const char *name, int error, const char *why)
+{
+    a->error = error;
+    a->why = why;
+    (void)snprintf(a->unreadable, sizeof a->unreadable, "%s", name);
 }
 
 void spans_add(struct spans *s, struct span span)

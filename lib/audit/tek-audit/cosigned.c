@@ -19,7 +19,7 @@ int witness_read_key(const char *text, struct cosign_key *ret_key)
 
     if (strchr(text, '+'))
         return cosign_key_read(text, strlen(text), ret_key);
-    r = file_read(AT_FDCWD, text, COSIGN_KEY_MAX, &b);
+    r = file_read(AT_FDCWD, text, COSIGN_KEY_MAX, &b, NULL);
     if (r < 0)
         return r;
     len = buf_len(b);

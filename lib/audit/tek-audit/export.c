@@ -30,14 +30,15 @@ int origin_epoch(const char *origin, size_t *ret_prefix_len, uint64_t *ret_epoch
 static struct buf *read_file(struct audit *a, const char *name, size_t max)
 {
     struct buf *b = NULL;
-    int r = file_read(a->dirfd, name, max, &b);
+    const char *why = NULL;
+    int r = file_read(a->dirfd, name, max, &b, &why);
 
     if (r == TEKD_ENOTFOUND)
         audit_fail_at(a, name, "missing", "expected a file of the export, found none");
     else if (r == TEKD_ETOOBIG)
         audit_fail_at(a, name, "length", "expected at most %zu octets, found more", max);
     else if (r < 0)
-        a->error = r;
+        audit_unreadable(a, name, r, why);
     return b;
 }
 

@@ -14,10 +14,12 @@
  * Time: between two records of an instance that runs, t does not fall back by more than
  * CLOCK_SLACK_US and does not rise by more than two heartbeats.  A jump is explained by clock.step,
  * a rise also by hsm.lost, hsm.back or audit.gap (the store could not write): as the record it
- * leads to, or soon after it, before the next heartbeat.  A rise while the HSM is lost is
- * explained.
+ * leads to, or soon after it, with a t within two heartbeats of it, before the next
+ * heartbeat.  Until then it waits, and others with it; JUMPS_MAX that wait are not explained any
+ * more when there is another.  A rise while the HSM is lost is explained.
  */
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tek-audit.h"
@@ -69,44 +71,62 @@ static const char *explanation(enum event_id ev, int64_t seconds)
     return ev == EVENT_AUDIT_GAP ? "store" : NULL;
 }
 
-static void jump_unexplained(struct audit *a, struct instance *i)
+static void jump_unexplained(struct audit *a, const struct instance *i, const struct jump *j)
 {
     const uint64_t seq = a->seq;
 
-    a->seq = i->jump_seq;
-    if (i->jump_seconds < 0)
+    a->seq = j->seq;
+    if (j->seconds < 0)
         audit_fail(a, "time",
                    "expected t not before that of the instance's record before it, or clock.step; "
                    "found it %" PRId64 " s back",
-                   -i->jump_seconds);
+                   -j->seconds);
     else
         audit_fail(a, "heartbeat",
                    "expected a record at least every %" PRId64
                    " s, or what explains the gap; found "
                    "%" PRId64 " s without one",
-                   2 * i->heartbeat_us / SECOND_US, i->jump_seconds);
+                   2 * i->heartbeat_us / SECOND_US, j->seconds);
     a->seq = seq;
-    i->jumped = false;
 }
 
-/* An earlier jump: explained now, or too late for it. */
-static void settle_jump(struct audit *a, struct instance *i, enum event_id ev)
+static void refuse_jumps(struct audit *a, struct instance *i)
 {
-    bool too_late = ev == EVENT_LOG_HEARTBEAT || ev == EVENT_LOG_STOPPED ||
-                    ev == EVENT_LOG_STARTED || ev == EVENT_LOG_RECOVERED ||
-                    a->t_us > i->jump_us + 2 * i->heartbeat_us;
+    for (size_t n = 0; n < i->n_jumps; n++)
+        jump_unexplained(a, i, &i->jump[n]);
+    i->n_jumps = 0;
+}
 
-    if (!i->jumped)
-        return;
-    if (!too_late && explanation(ev, i->jump_seconds)) {
-        spans_add(&a->outages, (struct span){.from = i->jump_seq > 0 ? i->jump_seq - 1 : 0,
-                                             .to = i->jump_seq,
-                                             .why = explanation(ev, i->jump_seconds),
-                                             .seconds = i->jump_seconds});
-        i->jumped = false;
-    } else if (too_late) {
-        jump_unexplained(a, i);
+/* Why the earlier jump is none any more; NULL: this event does not say, or too late. */
+static const char *explains(const struct audit *a, const struct instance *i, enum event_id ev,
+                            const struct jump *j)
+{
+    int64_t later = a->t_us - j->t_us;
+
+    return llabs(later) <= 2 * i->heartbeat_us ? explanation(ev, j->seconds) : NULL;
+}
+
+/* Earlier jumps: explained now, or too late for it. */
+static void settle_jumps(struct audit *a, struct instance *i, enum event_id ev)
+{
+    size_t left = 0;
+
+    if (ev == EVENT_LOG_HEARTBEAT || ev == EVENT_LOG_STOPPED || ev == EVENT_LOG_STARTED ||
+        ev == EVENT_LOG_RECOVERED)
+        refuse_jumps(a, i);
+    for (size_t n = 0; n < i->n_jumps; n++) {
+        const struct jump *j = &i->jump[n];
+        const char *why = explains(a, i, ev, j);
+
+        if (why)
+            spans_add(&a->outages, (struct span){.from = j->seq > 0 ? j->seq - 1 : 0,
+                                                 .to = j->seq,
+                                                 .why = why,
+                                                 .seconds = j->seconds});
+        else
+            i->jump[left++] = *j;
     }
+    i->n_jumps = left;
 }
 
 static void look_for_jump(struct audit *a, struct instance *i, enum event_id ev)
@@ -124,10 +144,10 @@ static void look_for_jump(struct audit *a, struct instance *i, enum event_id ev)
         outage(a, i, why ? why : "HSM");
         return;
     }
-    i->jumped = true;
-    i->jump_seq = a->seq;
-    i->jump_us = a->t_us;
-    i->jump_seconds = passed / SECOND_US;
+    if (i->n_jumps == JUMPS_MAX)
+        refuse_jumps(a, i);
+    i->jump[i->n_jumps++] =
+        (struct jump){.seq = a->seq, .t_us = a->t_us, .seconds = passed / SECOND_US};
 }
 
 /* What the instance promises from this record on.  Logs of before it was said do not say it. */
@@ -183,7 +203,6 @@ static void on_started(struct audit *a, const struct record *r, struct instance 
         outage(a, i, "stopped");
     take_promises(a, r, i);
     i->hsm_lost = false;
-    i->jumped = false;
 }
 
 static void on_stopped(struct audit *a, struct instance *i)
@@ -316,7 +335,7 @@ void life_apply(struct audit *a, const struct record *r, enum event_id ev)
         a->closed = true;
     if (a->seq == 0 && ev != EVENT_LOG_OPENED)
         audit_fail(a, "life", "expected log.opened as record 0, found %s", record_event(r));
-    settle_jump(a, i, ev);
+    settle_jumps(a, i, ev);
     look_for_jump(a, i, ev);
     apply_event(a, r, i, ev);
     i->seen = true;
@@ -329,6 +348,5 @@ void life_finish(struct audit *a)
     if (a->range.size == 0)
         audit_fail_at(a, "audit.jsonl", "life", "expected log.opened as record 0, found no record");
     for (uint32_t n = 0; n < pool_count(a->instances) && n < INSTANCES_MAX; n++)
-        if (a->instance[n].jumped)
-            jump_unexplained(a, &a->instance[n]);
+        refuse_jumps(a, &a->instance[n]);
 }

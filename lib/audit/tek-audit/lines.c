@@ -21,25 +21,36 @@ struct lines {
     char octets[CHUNK];
 };
 
+static const char no_file[] = "no regular file";
+
+static int unreadable(const char **why, const char *reason)
+{
+    if (why)
+        *why = reason;
+    return TEKD_EIO;
+}
+
 /*
  * In an export only regular files, so that no pipe, link or device leads out of it or holds the
  * verifier up.  What its user names (AT_FDCWD) may be anything.
  */
-static int open_file(int dirfd, const char *name, int *ret_fd)
+static int open_file(int dirfd, const char *name, int *ret_fd, const char **why)
 {
     const int strict = dirfd == AT_FDCWD ? 0 : O_NOFOLLOW | O_NONBLOCK;
     AUTO_FD int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | strict);
     struct stat st;
 
+    if (fd < 0 && errno == ENOENT)
+        return TEKD_ENOTFOUND;
     if (fd < 0)
-        return errno == ENOENT ? TEKD_ENOTFOUND : TEKD_EIO;
+        return unreadable(why, strict && errno == ELOOP ? no_file : strerrordesc_np(errno));
     if (strict && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)))
-        return TEKD_EIO;
+        return unreadable(why, no_file);
     *ret_fd = TAKE_FD(fd);
     return 0;
 }
 
-int lines_open(int dirfd, const char *name, struct lines **ret_lines)
+int lines_open(int dirfd, const char *name, struct lines **ret_lines, const char **why)
 {
     AUTO(lines) struct lines *l = malloc(sizeof *l);
     int r;
@@ -48,7 +59,7 @@ int lines_open(int dirfd, const char *name, struct lines **ret_lines)
         return TEKD_ENOMEM;
     memset(l, 0, offsetof(struct lines, octets));
     l->fd = -1;
-    r = open_file(dirfd, name, &l->fd);
+    r = open_file(dirfd, name, &l->fd, why);
     if (r < 0)
         return r;
     l->digest = EVP_MD_CTX_new();
@@ -134,13 +145,13 @@ int lines_digest(struct lines *l, struct merkle_hash *ret_digest)
     return r;
 }
 
-int file_read(int dirfd, const char *name, size_t max, struct buf **ret_buf)
+int file_read(int dirfd, const char *name, size_t max, struct buf **ret_buf, const char **why)
 {
     AUTO(buf) struct buf *b = NULL;
     AUTO_FD int fd = -1;
     char chunk[4096];
     ssize_t n;
-    int r = open_file(dirfd, name, &fd);
+    int r = open_file(dirfd, name, &fd, why);
 
     if (r == 0)
         r = buf_new(max, &b);
@@ -149,7 +160,7 @@ int file_read(int dirfd, const char *name, size_t max, struct buf **ret_buf)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return TEKD_EIO;
+            return unreadable(why, strerrordesc_np(errno));
         if (n == 0)
             break;
         r = buf_append(b, chunk, (size_t)n);

@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +69,12 @@ static int complain(int status, const char *what, const char *why)
     return status;
 }
 
+/* Why a file could not be read; NULL: as the error says. */
+static int complain_read(const char *path, int error, const char *why)
+{
+    return complain(STATUS_UNREADABLE, path, why ? why : tekd_strerror(error));
+}
+
 static int open_dir(const char *dir, int *ret_fd)
 {
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -82,10 +89,11 @@ static int load_key(struct audit *a, const char *path)
 {
     AUTO(buf) struct buf *b = NULL;
     EVP_PKEY *key = NULL;
-    int r = file_read(AT_FDCWD, path, KEY_FILE_MAX, &b);
+    const char *why = NULL;
+    int r = file_read(AT_FDCWD, path, KEY_FILE_MAX, &b, &why);
 
     if (r < 0)
-        return complain(STATUS_UNREADABLE, path, tekd_strerror(r));
+        return complain_read(path, r, why);
     if (key_parse(buf_data(b), buf_len(b), &key) < 0)
         return complain(STATUS_UNREADABLE, path,
                         "not a public key (SubjectPublicKeyInfo, PEM or DER) of P-256 or Ed25519");
@@ -98,10 +106,11 @@ static int load_key(struct audit *a, const char *path)
 static int load_since(struct audit *a, const char *path)
 {
     AUTO(buf) struct buf *b = NULL;
-    int r = file_read(AT_FDCWD, path, NOTE_MAX, &b);
+    const char *why = NULL;
+    int r = file_read(AT_FDCWD, path, NOTE_MAX, &b, &why);
 
     if (r < 0)
-        return complain(STATUS_UNREADABLE, path, tekd_strerror(r));
+        return complain_read(path, r, why);
     a->since = malloc(sizeof *a->since);
     if (!a->since || note_read(buf_data(b), buf_len(b), a->since) < 0)
         return complain(STATUS_UNREADABLE, path, "not a note");
@@ -142,8 +151,14 @@ static int run(struct audit *a, const char *dir)
 {
     int r = audit_run(a);
 
+    if (r < 0 && a->unreadable[0]) {
+        char path[PATH_MAX];
+
+        (void)snprintf(path, sizeof path, "%s/%s", dir, a->unreadable);
+        return complain_read(path, r, a->why);
+    }
     if (r < 0)
-        return complain(STATUS_UNREADABLE, dir, tekd_strerror(r));
+        return complain_read(dir, r, NULL);
     return a->n_failures > 0 ? STATUS_REFUSED : STATUS_DONE;
 }
 

@@ -220,17 +220,18 @@ static void load(struct audit *a, struct notes *n)
 int notes_open(struct audit *a, struct notes **ret_notes)
 {
     AUTO(notes) struct notes *n = calloc(1, sizeof *n);
+    const char *why = NULL;
     int r;
 
     if (!n || buf_new(NOTE_MAX, &n->text) < 0) {
         a->error = TEKD_ENOMEM;
         return a->error;
     }
-    r = lines_open(a->dirfd, "checkpoints.txt", &n->lines);
+    r = lines_open(a->dirfd, "checkpoints.txt", &n->lines, &why);
     if (r == TEKD_ENOTFOUND)
         audit_fail_at(a, "checkpoints.txt", "missing", "expected a file of the export, found none");
     else if (r < 0)
-        a->error = r;
+        audit_unreadable(a, "checkpoints.txt", r, why);
     else
         load(a, n);
     if (a->error < 0)

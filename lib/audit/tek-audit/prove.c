@@ -99,12 +99,12 @@ static int take(struct search *s, const char *line, size_t len)
     return e;
 }
 
-static int read_log(struct search *s, uint64_t size)
+static int read_log(struct search *s, uint64_t size, const char **why)
 {
     AUTO(lines) struct lines *l = NULL;
     const char *line;
     size_t len;
-    int r = lines_open(s->wanted->dirfd, "audit.jsonl", &l);
+    int r = lines_open(s->wanted->dirfd, "audit.jsonl", &l, why);
 
     while (r == 0 && s->n < size) {
         r = lines_next(l, &line, &len);
@@ -139,12 +139,13 @@ static int write_proof(const struct search *s, const struct note *n, const struc
 static int prove_found(struct search *s, const struct note *n, const struct buf *checkpoint,
                        FILE *out)
 {
-    int r = read_log(s, n->size);
+    const char *why = NULL;
+    int r = read_log(s, n->size, &why);
 
+    if (r == TEKD_ECLOSED)
+        why = "fewer records than the checkpoint says";
     if (r < 0) {
-        (void)fprintf(stderr, "tek-audit: audit.jsonl: %s\n",
-                      r == TEKD_ECLOSED ? "fewer records than the checkpoint says"
-                                        : tekd_strerror(r));
+        (void)fprintf(stderr, "tek-audit: audit.jsonl: %s\n", why ? why : tekd_strerror(r));
         return r == TEKD_ECLOSED || r == TEKD_EFORMAT ? STATUS_REFUSED : STATUS_UNREADABLE;
     }
     if (!s->found) {
@@ -162,12 +163,14 @@ int prove_run(const struct prove *p, FILE *out)
 {
     AUTO(buf) struct buf *checkpoint = NULL;
     struct search s = {.wanted = p};
+    const char *why = NULL;
     struct note n;
-    int r = file_read(p->dirfd, "checkpoint", NOTE_MAX, &checkpoint);
+    int r = file_read(p->dirfd, "checkpoint", NOTE_MAX, &checkpoint, &why);
 
     if (r < 0 || note_read(buf_data(checkpoint), buf_len(checkpoint), &n) < 0) {
-        (void)fprintf(stderr, "tek-audit: checkpoint: %s\n",
-                      r < 0 ? tekd_strerror(r) : "not a note");
+        if (r == 0)
+            why = "not a note";
+        (void)fprintf(stderr, "tek-audit: checkpoint: %s\n", why ? why : tekd_strerror(r));
         return r < 0 ? STATUS_UNREADABLE : STATUS_REFUSED;
     }
     r = prove_found(&s, &n, checkpoint, out);

@@ -21,18 +21,34 @@ static void put_text(FILE *out, const char *s)
     }
 }
 
+/* One character, of n octets; 0: an octet that is none, which stands as in the text form. */
+static void put_json_char(FILE *out, const char *s, size_t n)
+{
+    uint8_t c = (uint8_t)*s;
+
+    if (n == 0)
+        (void)fprintf(out, "\\\\x%02x", c);
+    else if (c < ' ' || c == 0x7f)
+        (void)fprintf(out, "\\u%04x", c);
+    else if (c == '"' || c == '\\')
+        (void)fprintf(out, "\\%c", c);
+    else
+        (void)fwrite(s, 1, n, out);
+}
+
 static void put_json(FILE *out, const char *s)
 {
-    (void)fputc('"', out);
-    for (; *s; s++) {
-        uint8_t c = (uint8_t)*s;
+    size_t len = strlen(s);
+    uint32_t code;
 
-        if (c < ' ' || c == 0x7f)
-            (void)fprintf(out, "\\u%04x", c);
-        else if (c == '"' || c == '\\')
-            (void)fprintf(out, "\\%c", c);
-        else
-            (void)fputc(c, out);
+    (void)fputc('"', out);
+    while (len > 0) {
+        size_t n = utf8_read(s, len, &code);
+
+        put_json_char(out, s, n);
+        n = n > 0 ? n : 1;
+        s += n;
+        len -= n;
     }
     (void)fputc('"', out);
 }

@@ -60,15 +60,17 @@ bool stamp_is_name(const char *name)
 /* The note that a time stamp is over; NULL: there is none, which is said. */
 static struct buf *read_note(struct audit *a, const char *name)
 {
-    char note[80];
+    char note[FILE_NAME_MAX];
     struct buf *b = NULL;
+    const char *why = NULL;
     int r;
 
     (void)snprintf(note, sizeof note, "%.*s.note", (int)(strlen(name) - (sizeof suffix - 1)), name);
-    r = a->manifest && manifest_find(a->manifest, note) ? file_read(a->dirfd, note, NOTE_MAX, &b)
-                                                        : TEKD_ENOTFOUND;
+    r = a->manifest && manifest_find(a->manifest, note)
+            ? file_read(a->dirfd, note, NOTE_MAX, &b, &why)
+            : TEKD_ENOTFOUND;
     if (r == TEKD_ENOMEM || r == TEKD_EIO)
-        a->error = r;
+        audit_unreadable(a, note, r, why);
     else if (r < 0)
         audit_fail_at(a, name, "timestamp", "expected the note that it stamps, %s, found none",
                       note);

@@ -35,6 +35,8 @@
 #define ANCHORS_MAX    4096 /* files in anchors/ */
 #define WITNESSES_MAX  4    /* --witness */
 #define INSTANCES_MAX  64   /* servers that write one log */
+#define JUMPS_MAX      64   /* of t, of an instance, that wait for their reason */
+#define FILE_NAME_MAX  80   /* of an export, its folder's included */
 #define SPANS_MAX      4096 /* outages and recovered ranges that are listed */
 #define MANIFEST_MAX   ((size_t)1024 * 1024)
 #define KEY_FILE_MAX   4096
@@ -45,8 +47,11 @@
 /* ---- lines.c: a file, line by line, in constant memory ---- */
 
 struct lines;
-/* Errors: TEKD_ENOTFOUND, TEKD_EIO, TEKD_ENOMEM. */
-int lines_open(int dirfd, const char *name, struct lines **ret_lines);
+/*
+ * Errors: TEKD_ENOTFOUND, TEKD_EIO, TEKD_ENOMEM.  With TEKD_EIO *why, unless why is NULL, is the
+ * reason in words, static; else it is left as it was.
+ */
+int lines_open(int dirfd, const char *name, struct lines **ret_lines, const char **why);
 void lines_free(struct lines *l);
 AUTO_DEFINE(lines)
 /*
@@ -58,8 +63,9 @@ int lines_next(struct lines *l, const char **ret_line, size_t *ret_len);
 /* SHA-256 of the whole file; reads what is left of it.  Errors: TEKD_EIO. */
 int lines_digest(struct lines *l, struct merkle_hash *ret_digest);
 
-/* A whole small file.  Errors: TEKD_ENOTFOUND, TEKD_EIO, TEKD_ETOOBIG, TEKD_ENOMEM. */
-int file_read(int dirfd, const char *name, size_t max, struct buf **ret_buf);
+/* A whole small file.  Errors: TEKD_ENOTFOUND, TEKD_EIO (why as above), TEKD_ETOOBIG,
+ * TEKD_ENOMEM. */
+int file_read(int dirfd, const char *name, size_t max, struct buf **ret_buf, const char **why);
 
 /* ---- pool.c: strings, each kept once, numbered from 0 ---- */
 
@@ -190,6 +196,13 @@ enum release {
 /* As log.started has it, and "unknown". */
 extern const char *const release_name[RELEASE_COUNT];
 
+/* A jump of t that clock.step, an hsm record or audit.gap has yet to explain. */
+struct jump {
+    uint64_t seq;
+    int64_t t_us;    /* behind it */
+    int64_t seconds; /* negative: back */
+};
+
 struct instance {
     enum instance_state state;
     bool hsm_lost;
@@ -198,11 +211,8 @@ struct instance {
     int64_t last_us;
     int64_t heartbeat_us;
     enum release release;
-    /* A jump of t that a clock.step or hsm record has yet to explain. */
-    bool jumped;
-    uint64_t jump_seq;
-    int64_t jump_us;      /* t behind the jump */
-    int64_t jump_seconds; /* negative: back */
+    struct jump jump[JUMPS_MAX]; /* in the order of seq */
+    size_t n_jumps;
 };
 
 struct counts {
@@ -288,7 +298,9 @@ struct audit {
 
     struct failure *failure;
     size_t n_failures, more_failures;
-    int error; /* out of memory, or reading failed: nothing can be said */
+    int error;                      /* out of memory, or reading failed: nothing can be said */
+    char unreadable[FILE_NAME_MAX]; /* the file that was being read; empty: none */
+    const char *why;                /* in words; NULL: as error says */
 };
 
 int audit_new(struct audit **ret_audit);
@@ -301,6 +313,8 @@ void audit_fail(struct audit *a, const char *check, const char *fmt, ...)
 /* The same about a file. */
 void audit_fail_at(struct audit *a, const char *where, const char *check, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+/* A file of the export cannot be read, for this reason (NULL: as the error says). */
+void audit_unreadable(struct audit *a, const char *name, int error, const char *why);
 /* Adds to a list of bounded length. */
 void spans_add(struct spans *s, struct span span);
 /* Room for element n of an array of elements of this size.  Sets a->error. */

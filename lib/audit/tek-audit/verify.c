@@ -84,7 +84,7 @@ static bool step(struct audit *a, struct lines *l)
         audit_fail(a, "canonical", "expected a line end behind the last record, found none");
         break;
     default:
-        a->error = r;
+        audit_unreadable(a, "audit.jsonl", r, NULL);
         return false;
     }
     if (a->range.size == a->checkpoint.size) {
@@ -113,7 +113,7 @@ static void check_file(struct audit *a, const char *name, struct lines *l)
     int r = lines_digest(l, &sum);
 
     if (r < 0)
-        a->error = r;
+        audit_unreadable(a, name, r, NULL);
     else
         export_check_sum(a, name, &sum);
 }
@@ -122,12 +122,13 @@ static void check_file(struct audit *a, const char *name, struct lines *l)
 static void check_pending(struct audit *a)
 {
     AUTO(lines) struct lines *l = NULL;
-    int r = lines_open(a->dirfd, "pending.jsonl", &l);
+    const char *why = NULL;
+    int r = lines_open(a->dirfd, "pending.jsonl", &l, &why);
 
     if (r == TEKD_ENOTFOUND)
         audit_fail_at(a, "pending.jsonl", "missing", "expected a file of the export, found none");
     else if (r < 0)
-        a->error = r;
+        audit_unreadable(a, "pending.jsonl", r, why);
     else
         check_file(a, "pending.jsonl", l);
 }
@@ -153,19 +154,20 @@ int audit_run(struct audit *a)
 {
     AUTO(notes) struct notes *notes = NULL;
     AUTO(lines) struct lines *l = NULL;
+    const char *why = NULL;
     int r;
 
     if (!export_read(a))
         return a->error;
-    r = lines_open(a->dirfd, "audit.jsonl", &l);
+    r = lines_open(a->dirfd, "audit.jsonl", &l, &why);
     if (r == TEKD_ENOTFOUND) {
         audit_fail_at(a, "audit.jsonl", "missing", "expected a file of the export, found none");
         return 0;
     }
-    if (r < 0 || notes_open(a, &notes) < 0) {
-        a->error = r < 0 ? r : a->error;
+    if (r < 0)
+        audit_unreadable(a, "audit.jsonl", r, why);
+    if (r < 0 || notes_open(a, &notes) < 0)
         return a->error;
-    }
     read_log(a, notes, l);
     if (a->error == 0)
         check_file(a, "audit.jsonl", l);

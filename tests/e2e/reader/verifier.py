@@ -31,6 +31,7 @@ MAX_SMALL_FILE = 65536
 SECOND_US = 1_000_000
 DEFAULT_WINDOW_S = 604800
 MAX_HEARTBEAT_S = 86400
+MAX_JUMPS = 64  # of an instance that wait for their reason
 
 Record = dict[str, Any]
 Ref = tuple[int, int]
@@ -662,6 +663,8 @@ class Life:
             if change > 0 and inst.hsm_lost:
                 self._outage(entry, entry.seq, change, "HSM lost")
             else:
+                if len(inst.jumps) == MAX_JUMPS:
+                    inst.refuse_jumps()
                 inst.jumps.append(Jump(entry.seq, entry.t, change))
         if event in ("clock.step", "hsm.lost", "hsm.back", "audit.gap"):
             inst.jumps = [jump for jump in inst.jumps if not self._explains(entry, jump)]

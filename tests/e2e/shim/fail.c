@@ -1,5 +1,5 @@
 /*
- * Preloaded into tekd: makes calls on certain files fail, as a disk does.
+ * Preloaded into tekd or tekd_testclock: makes calls on certain files fail, as a disk does.
  *
  * A page shared with the test (the file named by TEKD_TEST_FAIL) has one struct rule for each kind
  * of call:
@@ -49,7 +49,8 @@ __attribute__((constructor)) static void begin(void)
     *(void **)&real_fsync = dlsym(RTLD_NEXT, "fsync");
     *(void **)&real_write = dlsym(RTLD_NEXT, "write");
     *(void **)&real_pwrite64 = dlsym(RTLD_NEXT, "pwrite64");
-    if (fd < 0 || strcmp(program_invocation_short_name, "tekd") != 0)
+    if (fd < 0 || (strcmp(program_invocation_short_name, "tekd") != 0 &&
+                   strcmp(program_invocation_short_name, "tekd_testclock") != 0))
         return;
     page = mmap(NULL, RULES * sizeof(struct rule), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     (void)close(fd);
