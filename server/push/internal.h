@@ -369,8 +369,12 @@ void answer_read(struct cp3_reader *reader, const struct outcome *o, const char 
 /* The outcome of an attempt of this lane: has it judged or put back. */
 void result_take(struct push *p, struct lane *l, struct attempt *take_attempt,
                  const struct outcome *o);
-/* A claimed delivery that did not leave; it is due again at once. */
+/* A claimed delivery that did not leave, for a reason that the next claim will not find; it is due
+ * again at once. */
 void result_not_sent(struct push *p, struct lane *l, struct attempt *take_attempt, const char *why);
+/* One that did not leave for a reason that stays: a failure like one of the BSA. */
+void result_cannot_send(struct push *p, struct lane *l, struct attempt *take_attempt,
+                        const char *why);
 
 /* ---- watch.c: deadlines ---------------------------------------------------------------------- */
 
