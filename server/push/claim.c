@@ -48,8 +48,10 @@ static int collect_due(void *arg, const struct store_delivery *d)
 static int find_due(struct claim *c, struct store_tx *tx)
 {
     const struct store_walk w = {.limit = c->wanted, .arg = c};
+    int64_t now_us = store_tx_utc_us(tx);
+    const struct store_due due = {.now_us = now_us, .far_us = now_us + c->e.push->reach_us};
 
-    return store_tx_delivery_due(tx, c->bsa, store_tx_utc_us(tx), &w, collect_due);
+    return store_tx_delivery_due(tx, c->bsa, &due, &w, collect_due);
 }
 
 static int record_attempt(const struct claim *c, struct store_tx *tx,

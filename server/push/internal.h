@@ -96,6 +96,7 @@ struct push {
     struct store *store;
     struct backoff backoff;
     int64_t attempt_us, deadline_s;
+    int64_t reach_us; /* no row waits longer, unless UTC was set back since */
     struct trust_files *files;
     struct transfers *transfers;
     struct signing *signing; /* NULL: the key is in a file */
@@ -142,6 +143,7 @@ void push_wake(struct push *p);
 /* One BSA; lives as long as the service.  Owned by "push". */
 struct lane {
     int64_t bsa;
+    int64_t reach_us;        /* of struct push */
     unsigned under_way;      /* wanted by a claim, or claimed and the outcome not in the store */
     unsigned failures;       /* attempts in a row that got no answer */
     bool answers;            /* the last attempt got one */

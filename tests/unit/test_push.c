@@ -421,6 +421,25 @@ static void push__pauses_longer_with_each_failure(void **state)
     }
 }
 
+/* The row's time is an hour ahead then. */
+static void push__tries_again_soon_when_utc_is_set_back(void **state)
+{
+    struct courier *c = *state;
+    char mid[2][MID_SIZE];
+
+    for (unsigned i = 0; i < 2; i++) {
+        push_server_stop(&c->bsa[i].server);
+        send_to(c, &c->bsa[i], mid[i]);
+        until_failed(c, mid[i], "refused");
+        push_server_start_at(&c->bsa[i].server, c->bsa[i].server.port);
+    }
+    fake_clock_set_utc(clock_utc_us() - 3600 * S);
+    fake_clock_set_mono(clock_mono_us() + 2 * S); /* the lane's own pause */
+    until_state(c, mid[0], STORE_DELIVERY_CONFIRMED);
+    until_state(c, mid[1], STORE_DELIVERY_CONFIRMED);
+    assert_int_equal(bsa_seen(&c->bsa[0]), 1);
+}
+
 static void push__ends_at_the_deadline(void **state)
 {
     struct courier *c = *state;
@@ -700,6 +719,7 @@ int main(void)
         COURIER_TEST(push__sends_nothing_before_its_record_is_signed),
         COURIER_TEST(push__puts_back_what_the_hsm_did_not_sign),
         COURIER_TEST(push__pauses_longer_with_each_failure),
+        COURIER_TEST(push__tries_again_soon_when_utc_is_set_back),
         COURIER_TEST(push__ends_at_the_deadline),
         COURIER_TEST(push__warns_of_a_deadline_once),
         COURIER_TEST(push__warns_of_a_deadline_behind_many),
