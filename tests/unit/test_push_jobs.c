@@ -205,6 +205,26 @@ static void jobs__live_with_a_step_of_utc(void **state)
     UNTIL(made(c, SHOW) == 3);
 }
 
+/* Time stands still: what has to wait for the end of the fan-out's pause would wait for ever. */
+static void jobs__make_teks_in_the_pause_of_a_fanout(void **state)
+{
+    struct courier *c = *state;
+    char mid[MID_SIZE];
+
+    send_to(c, &c->bsa[0], mid);
+    until_state(c, mid, STORE_DELIVERY_CONFIRMED);
+    fake_hsm_fail(c->s->hsm, FAKE_EXPORT, TEKD_EHSM);
+    fake_hsm_fail(c->s->hsm, FAKE_DESCRIBE, TEKD_EHSM);
+    service_rotate(c->s, NEWS);
+    UNTIL(courier_logged("event=fanout-failed", "fanout="));
+    service_add_periods(c->s, SHOW, PERIOD, LEAD);
+    UNTIL(made(c, SHOW) == 1);
+    fake_clock_set_utc(clock_utc_us() + (PERIOD - LEAD) * S);
+    UNTIL(made(c, SHOW) == 2);
+    assert_true(fanout_count(c->s) >= 1);
+    assert_int_equal(bsa_seen(&c->bsa[0]), 1);
+}
+
 static int64_t late(struct courier *c)
 {
     struct push_status status = {.late_periods = 0};
@@ -274,6 +294,7 @@ int main(void)
         COURIER_TEST(jobs__make_current_and_next_after_a_stop_that_ends_in_a_lead),
         COURIER_TEST(jobs__count_what_comes_too_late),
         COURIER_TEST(jobs__live_with_a_step_of_utc),
+        COURIER_TEST(jobs__make_teks_in_the_pause_of_a_fanout),
         COURIER_TEST(jobs__get_over_a_utc_that_was_far_ahead),
         COURIER_TEST(jobs__make_a_period_that_was_stepped_over),
     };
