@@ -80,8 +80,9 @@ struct session {
 };
 
 /*
- * Sends the request and reads the answer line.  On success *ret_result is the caller's; else it
- * says on stderr why.  Returns an exit status.
+ * Sends the request and reads the answer line.  If it is not success it says on stderr why.
+ * *ret_result is the caller's; when the command failed, what it did all the same, or NULL.  Returns
+ * an exit status.
  */
 int session_call(struct session *s, json_t **ret_result);
 /* A message for people on stderr: "tekctl: …". */
