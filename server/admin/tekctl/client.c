@@ -123,7 +123,7 @@ static int read_answer(struct session *s, json_t **ret_result)
     *ret_result = json_incref(json_object_get(doc, "result"));
     if (json_is_true(json_object_get(doc, "ok")))
         return TEKCTL_DONE;
-    error = json_string_value(json_object_get(doc, "error"));
+    error = text_shown(json_object_get(doc, "error"));
     complain("%s", error ? error : "refused");
     return TEKCTL_FAILED;
 }

@@ -196,7 +196,7 @@ static int run_plain(struct session *s)
     if (r != TEKCTL_DONE && !result)
         return r;
     if (s->json) {
-        (void)json_dumpf(result ? result : json_null(), stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+        text_dump(result ? result : json_null(), JSON_INDENT(2) | JSON_ENCODE_ANY);
         (void)putchar('\n');
     } else if (s->command->print) {
         s->command->print(result);
@@ -215,7 +215,7 @@ static void print_page(const struct session *s, const json_t *page, size_t *n)
             continue;
         }
         (void)fputs((*n)++ == 0 ? "[\n  " : ",\n  ", stdout);
-        (void)json_dumpf(element, stdout, JSON_COMPACT);
+        text_dump(element, JSON_COMPACT);
     }
 }
 

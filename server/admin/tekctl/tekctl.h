@@ -152,6 +152,15 @@ void row_heading(enum row_form form);
 void row_print(const struct row *r, enum row_form form, bool first);
 void row_end(enum row_form form, bool any);
 
+/* ---- text.c: what may go to a terminal ------------------------------------------------------- */
+
+/* The string with each control character as \u00HH in its place, for people; borrowed from it.
+ * NULL: it is none. */
+const char *text_shown(json_t *string);
+/* The document on stdout, with the same: for JSON that is another way to write the same string.
+ * The flags are those of json_dumps(). */
+void text_dump(const json_t *doc, size_t flags);
+
 /* ---- print.c --------------------------------------------------------------------------------- */
 
 void print_status(const json_t *result);
