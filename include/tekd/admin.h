@@ -2,8 +2,9 @@
  * The admin socket: what tekctl talks to.  A Unix stream socket; one request per connection: one
  * JSON object on one line,
  *     {"command":"bsa add","id":"bsa-1","certs":["-----BEGIN…"],…}
- * and one answer: a JSON object on one line ({"ok":true,…} or {"ok":false,"error":…,"code":…}), for
- * audit export followed by a stream described on top of server/admin/cmd_audit.c.  A list comes by
+ * and one answer: a JSON object on one line ({"ok":true,…} or {"ok":false,"error":…,"code":…}; the
+ * latter with a "result" if a part of it was done), for audit export followed by a stream described
+ * on top of server/admin/cmd_audit.c.  A list comes by
  * the page, {"list":[…],"next":N}: the same request with "after":N gives the next one, and the last
  * has no "next".
  *

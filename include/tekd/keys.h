@@ -230,9 +230,11 @@ void keys_on_delivery(struct keys *k, void (*changed)(void *arg, int64_t bsa), v
  * One new Key Delivery of the content's TEK, made if there is none (of the current period, for
  * contents with crypto-periods), to each of these BSAs; n 0: to every enabled BSA that is entitled
  * to it.  each() gets MessageID and BSA ID of each, in order; who is named twice is meant once.
- * Nothing is prepared if one of the named BSAs is unknown, disabled or not entitled.  With n 0, a
- * BSA for which the TEK cannot be wrapped is left out, and is the error in the end.  Errors:
- * TEKD_ENOTFOUND, TEKD_EDENIED, TEKD_EHSM and the like; err says which BSA.
+ * Nothing is prepared if one of the named BSAs is unknown, disabled or not entitled.  One for which
+ * the TEK cannot be wrapped ends the command: the groups of KEYS_FANOUT_GROUP before its own are
+ * prepared then.  With n 0 it is left out, and is the error in the end.  Errors: TEKD_ENOTFOUND,
+ * TEKD_EDENIED, TEKD_EHSM and the like; err says which BSA, and how many are prepared all the same:
+ * those that each() got.
  */
 struct keys_delivery_order {
     const char *content_id;

@@ -467,9 +467,15 @@ int store_tx_delivery_update(struct store_tx *tx, const struct store_delivery *d
  */
 int store_tx_delivery_carry(struct store_tx *tx, struct store_delivery *d);
 
-/* What each() of a walk over deliveries gets is borrowed for the call; it must not write: collect,
- * then write.  Open deliveries of one BSA with next_us <= now_us, by row: oldest first. */
-int store_tx_delivery_due(struct store_tx *tx, int64_t bsa, int64_t now_us,
+/*
+ * What each() of a walk over deliveries gets is borrowed for the call; it must not write: collect,
+ * then write.  Open deliveries of one BSA with next_us <= now_us, by row: oldest first; and with
+ * those any with next_us > far_us, for nobody waits so long: UTC was ahead when that was set.
+ */
+struct store_due {
+    int64_t now_us, far_us;
+};
+int store_tx_delivery_due(struct store_tx *tx, int64_t bsa, const struct store_due *due,
                           const struct store_walk *w,
                           int (*each)(void *arg, const struct store_delivery *d));
 /* All, by row. */

@@ -41,7 +41,8 @@ struct admin_call {
     const json_t *args;
     struct keys_actor actor;
     struct keys_error err;
-    json_t *result; /* of success; the command's to make, the caller's to free */
+    json_t *result; /* of success, or of the part that worked; the command's to make, the caller's
+                       to free */
     bool streamed;  /* the command has answered itself */
 };
 

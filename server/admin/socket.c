@@ -216,8 +216,8 @@ static void answer(struct admin_call *call, int r)
     if (r == 0)
         r = send_json(call, json_pack("{s:b,s:O?}", "ok", 1, "result", call->result));
     else
-        r = send_json(call, json_pack("{s:b,s:o,s:s}", "ok", 0, "error", error_text(call, r),
-                                      "code", tekd_errname(r)));
+        r = send_json(call, json_pack("{s:b,s:o,s:s,s:O*}", "ok", 0, "error", error_text(call, r),
+                                      "code", tekd_errname(r), "result", call->result));
     if (r < 0)
         log_event(LOG_INFO, "admin", "answer-not-taken", LOG_STR("actor", call->actor.name),
                   LOG_STR("error", tekd_errname(r)));

@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <openssl/bio.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
@@ -15,6 +16,7 @@
 
 #include "tekd/clock.h"
 #include "tekd/err.h"
+#include "tekd/pem.h"
 
 /* A change that another one overtook is made anew; more than so many mean that scripts fight. */
 #define CHANGE_ATTEMPTS 100
@@ -84,12 +86,23 @@ static int set_url(struct store_bsa *b, const char *url, struct keys_error *err)
     return 0;
 }
 
+/* All of it, as a connection will read it. */
+static bool is_certificates(const char *pem)
+{
+    BIO *bio = BIO_new_mem_buf(pem, -1);
+    STACK_OF(X509) *certs = pem_read_certs(bio);
+
+    ERR_clear_error();
+    BIO_free(bio);
+    sk_X509_pop_free(certs, X509_free);
+    return certs != NULL;
+}
+
 static int set_ca(struct store_bsa *b, const char *pem, struct keys_error *err)
 {
-    uint8_t unused[32];
-
-    if (strlen(pem) > STORE_PEM_MAX || cert_fingerprint(pem, unused) < 0)
-        return admin_fail(err, TEKD_EINVAL, "the CA is not a PEM certificate of at most %d octets",
+    if (strlen(pem) > STORE_PEM_MAX || !is_certificates(pem))
+        return admin_fail(err, TEKD_EINVAL,
+                          "the CA is not one or more PEM certificates of at most %d octets",
                           STORE_PEM_MAX);
     free(b->ca_pem);
     b->ca_pem = strdup(pem);

@@ -3,6 +3,7 @@
  */
 #include "internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -162,6 +163,20 @@ static int tell(struct run *x)
     return r;
 }
 
+/* The groups before this one are out: how many have to be said. */
+static int fail_behind(struct run *x, int r)
+{
+    char *what = x->err->what;
+    size_t at = strlen(what);
+
+    if (at == 0)
+        return admin_fail(x->err, r, "preparing the deliveries: %s; %zu are prepared",
+                          tekd_strerror(r), x->prepared);
+    if (x->prepared > 0)
+        (void)snprintf(what + at, sizeof(x->err->what) - at, "; %zu are prepared", x->prepared);
+    return r;
+}
+
 static int run_group(struct run *x)
 {
     int r = TEKD_ESTALE;
@@ -169,11 +184,8 @@ static int run_group(struct run *x)
     x->err->what[0] = '\0';
     for (int i = 0; i < KEYS_ATTEMPTS_MAX && r == TEKD_ESTALE; i++)
         r = group_once(x);
-    if (r < 0 && !x->err->what[0])
-        return admin_fail(x->err, r, "preparing the deliveries: %s; %zu are prepared",
-                          tekd_strerror(r), x->prepared);
     if (r < 0)
-        return r;
+        return fail_behind(x, r);
     x->at = x->next;
     return tell(x);
 }

@@ -201,6 +201,7 @@ static int match(void *arg, const struct store_delivery *d)
 static int search(struct search *x, struct store_tx *tx, size_t limit)
 {
     const struct store_walk w = {.after = x->after, .limit = limit, .arg = x};
+    const struct store_due all = {.now_us = INT64_MAX, .far_us = INT64_MAX};
     struct store_kek kek = {.bsa = 0};
     int r = x->gone->kek ? store_tx_kek_get(tx, x->gone->kek, &kek) : 0;
 
@@ -208,7 +209,7 @@ static int search(struct search *x, struct store_tx *tx, size_t limit)
     x->seen = x->after;
     if (r < 0)
         return r;
-    r = kek.bsa ? store_tx_delivery_due(tx, kek.bsa, INT64_MAX, &w, match)
+    r = kek.bsa ? store_tx_delivery_due(tx, kek.bsa, &all, &w, match)
                 : store_tx_delivery_walk_open(tx, &w, match);
     return r < 0 ? r : 0;
 }

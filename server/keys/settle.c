@@ -282,14 +282,23 @@ static int insert_message(struct keys_work *w, struct store_tx *tx, uint64_t seq
 }
 
 /*
- * This MessageID was answered already.  When it was with the very key and KEK that were prepared
- * now, the stored answer differs in its Time only and is given again; else the request looks at
- * what is stored first.  Nothing was written yet when this is asked.  (Of another content it
- * cannot be: a TEK belongs to one.)
+ * Whether the stored answer differs from what was prepared now in its Time only: the same key under
+ * the same KEK, and the wrap that is stored.  One that was just made is not it: RSA gives another
+ * one each time.  (Of another content it cannot be: a TEK belongs to one.)
+ */
+static bool is_answer_of(const struct keys_work *w, const struct store_message *m)
+{
+    return m->tek == w->made.key.tek && m->kek == w->made.kek && !w->made.new_export &&
+           m->period_asked == work_asked(w);
+}
+
+/*
+ * This MessageID was answered already.  With what was prepared now: it is given again; else the
+ * request looks at what is stored first.  Nothing was written yet when this is asked.
  */
 static int apply_repeat(struct keys_work *w, struct store_tx *tx, const struct store_message *m)
 {
-    if (m->tek != w->made.key.tek || m->kek != w->made.kek || m->period_asked != work_asked(w)) {
+    if (!is_answer_of(w, m)) {
         w->look_first = true;
         return TEKD_EEXIST;
     }

@@ -48,8 +48,10 @@ static int collect_due(void *arg, const struct store_delivery *d)
 static int find_due(struct claim *c, struct store_tx *tx)
 {
     const struct store_walk w = {.limit = c->wanted, .arg = c};
+    int64_t now_us = store_tx_utc_us(tx);
+    const struct store_due due = {.now_us = now_us, .far_us = now_us + c->e.push->reach_us};
 
-    return store_tx_delivery_due(tx, c->bsa, store_tx_utc_us(tx), &w, collect_due);
+    return store_tx_delivery_due(tx, c->bsa, &due, &w, collect_due);
 }
 
 static int record_attempt(const struct claim *c, struct store_tx *tx,
@@ -177,49 +179,51 @@ static void claim_worked(struct claim *c, const struct moment *now)
     atomic_fetch_add(&c->e.push->attempts, c->n);
 }
 
-/* The enrolment is looked at once more, as the last thing before an octet leaves. */
-static struct target *target_of(struct push *p, struct lane *l, const struct attempt *a,
-                                const char **ret_why)
+/* The target of a lane as the peer is enrolled now, and as the files are. */
+static int renew_target(struct push *p, struct lane *l, const struct keys_peer *peer)
 {
-    struct keys_peer peer = {.row = 0};
     struct trust *trust;
-    int r = keys_peer_by_row(p->keys, l->bsa, &peer);
+    int r = 0;
 
-    *ret_why = "the BSA is disabled";
-    if (r == 0 && strcmp(peer.url, a->url) != 0) {
-        *ret_why = "the URL has changed";
-        r = TEKD_ESTALE;
-    }
     (void)pthread_mutex_lock(&p->lock);
     trust = trust_ref(p->trust);
     (void)pthread_mutex_unlock(&p->lock);
-    if (r == 0 && !(l->target && target_is_of(l->target, trust, &peer))) {
+    if (!l->target || !target_is_of(l->target, trust, peer)) {
         target_unref(l->target);
         l->target = NULL;
-        *ret_why = "the CA of the BSA cannot be read";
-        r = target_new(p, trust, &peer, &l->target);
+        r = target_new(p, trust, peer, &l->target);
     }
     trust_unref(trust);
-    keys_peer_clear(&peer);
-    return r == 0 ? l->target : NULL;
+    return r;
 }
 
+/* The enrolment is looked at once more, as the last thing before an octet leaves. */
+static void send_to(struct push *p, struct lane *l, struct attempt *take_attempt)
+{
+    struct keys_peer peer = {.row = 0};
+
+    if (keys_peer_by_row(p->keys, l->bsa, &peer) < 0)
+        result_not_sent(p, l, take_attempt, "the BSA is disabled");
+    else if (strcmp(peer.url, take_attempt->url) != 0)
+        result_not_sent(p, l, take_attempt, "the URL has changed");
+    else if (renew_target(p, l, &peer) < 0)
+        result_cannot_send(p, l, take_attempt, "the CA of the BSA cannot be read");
+    else
+        transfer_start(p, l, take_attempt, l->target);
+    keys_peer_clear(&peer);
+}
+
+/* What stands in the way of all makes the claims pause, too: they do not go round in circles. */
 static void send_one(struct claim *c, struct attempt *take_attempt)
 {
     struct push *p = c->e.push;
-    const char *why = NULL;
-    struct target *t = NULL;
 
     if (c->e.result < 0)
-        why = "the HSM did not sign the record of the attempt";
+        result_not_sent(p, c->lane, take_attempt, "the HSM did not sign the record of the attempt");
     else if (p->cut_us != 0)
-        why = "tekd stopped before it was sent";
+        result_not_sent(p, c->lane, take_attempt, "tekd stopped before it was sent");
     else
-        t = target_of(p, c->lane, take_attempt, &why);
-    if (t)
-        transfer_start(p, c->lane, take_attempt, t);
-    else
-        result_not_sent(p, c->lane, take_attempt, why);
+        send_to(p, c->lane, take_attempt);
 }
 
 static void end_push(struct claim *c)

@@ -96,6 +96,7 @@ struct push {
     struct store *store;
     struct backoff backoff;
     int64_t attempt_us, deadline_s;
+    int64_t reach_us; /* no row waits longer, unless UTC was set back since */
     struct trust_files *files;
     struct transfers *transfers;
     struct signing *signing; /* NULL: the key is in a file */
@@ -142,6 +143,7 @@ void push_wake(struct push *p);
 /* One BSA; lives as long as the service.  Owned by "push". */
 struct lane {
     int64_t bsa;
+    int64_t reach_us;        /* of struct push */
     unsigned under_way;      /* wanted by a claim, or claimed and the outcome not in the store */
     unsigned failures;       /* attempts in a row that got no answer */
     bool answers;            /* the last attempt got one */
@@ -369,8 +371,12 @@ void answer_read(struct cp3_reader *reader, const struct outcome *o, const char 
 /* The outcome of an attempt of this lane: has it judged or put back. */
 void result_take(struct push *p, struct lane *l, struct attempt *take_attempt,
                  const struct outcome *o);
-/* A claimed delivery that did not leave; it is due again at once. */
+/* A claimed delivery that did not leave, for a reason that the next claim will not find; it is due
+ * again at once. */
 void result_not_sent(struct push *p, struct lane *l, struct attempt *take_attempt, const char *why);
+/* One that did not leave for a reason that stays: a failure like one of the BSA. */
+void result_cannot_send(struct push *p, struct lane *l, struct attempt *take_attempt,
+                        const char *why);
 
 /* ---- watch.c: deadlines ---------------------------------------------------------------------- */
 

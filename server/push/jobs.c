@@ -1,7 +1,8 @@
 /*
  * The thread for what waits for the HSM: TEKs of crypto-periods, and fan-outs.  It takes them in
  * turns, one TEK and one group of each fan-out, so that neither has to wait for the end of the
- * other.  All of it stands in the store; what fails is tried again behind a pause that doubles.
+ * other.  All of it stands in the store; what fails is tried again behind a pause that doubles, and
+ * each of the two has its own: a fan-out that goes on failing does not delay a TEK.
  */
 #include "internal.h"
 
@@ -12,6 +13,11 @@
 #include "tekd/err.h"
 #include "tekd/log.h"
 
+struct pause {
+    uint32_t failures; /* in a row */
+    int64_t until_us;  /* mono; 0: there is none */
+};
+
 struct jobs {
     struct push *push;
     struct periods *periods;
@@ -19,8 +25,9 @@ struct jobs {
     bool started;
     _Atomic bool stop;
     _Atomic int64_t late;
-    uint32_t failures;    /* in a row; the thread's own */
-    pthread_mutex_t lock; /* guards what follows */
+    struct pause periods_pause, fanouts_pause; /* the thread's own, as is this: */
+    bool read;                                 /* there may be contents to be read */
+    pthread_mutex_t lock;                      /* guards what follows */
     pthread_cond_t woken;
     bool wake;
 };
@@ -118,47 +125,66 @@ static bool wait_for_work(struct jobs *j, int64_t wait_us)
     return woken;
 }
 
-/* All that is due once.  Returns an error, or 0 and how long until there is more. */
-static int work(struct jobs *j, int64_t *ret_wait_us)
+/* Behind what came to r: how long it is, 0 if that is no error. */
+static int64_t pause_after(struct jobs *j, struct pause *p, int r, int64_t now_us)
+{
+    int64_t us;
+
+    if (r == 0) {
+        *p = (struct pause){.failures = 0};
+        return 0;
+    }
+    us = backoff_us(&j->push->backoff, ++p->failures, backoff_random());
+    p->until_us = now_us + us;
+    return us;
+}
+
+/* One TEK, if one is due.  Returns how long until there is more. */
+static int64_t work_on_periods(struct jobs *j, int64_t now_us)
+{
+    int64_t wait_us = 0, pause_us;
+    int r = 0;
+
+    if (j->periods_pause.until_us > now_us)
+        return j->periods_pause.until_us - now_us;
+    if (j->read)
+        r = periods_read(j->periods);
+    if (r == 0) {
+        j->read = false;
+        r = periods_step(j->periods, &wait_us);
+    }
+    atomic_store(&j->late, periods_late(j->periods));
+    pause_us = pause_after(j, &j->periods_pause, r, now_us);
+    return r < 0 ? pause_us : wait_us;
+}
+
+/* The same of fan-outs. */
+static int64_t work_on_fanouts(struct jobs *j, int64_t now_us)
 {
     bool any = false;
-    int made = periods_step(j->periods, ret_wait_us);
-    int fanned = fanouts_pass(j, &any);
+    int64_t pause_us;
 
-    atomic_store(&j->late, periods_late(j->periods));
-    if (any)
-        *ret_wait_us = 0;
-    return made < 0 ? made : fanned;
+    if (j->fanouts_pause.until_us > now_us)
+        return j->fanouts_pause.until_us - now_us;
+    pause_us = pause_after(j, &j->fanouts_pause, fanouts_pass(j, &any), now_us);
+    return pause_us > 0 || any ? pause_us : INT64_MAX;
 }
 
 static void *run(void *arg)
 {
     struct jobs *j = arg;
-    int64_t again_us = 0; /* mono: the end of a pause */
     int64_t wait_us = 0;
-    bool read = true;
 
     (void)pthread_setname_np(pthread_self(), "jobs");
+    j->read = true;
     while (!atomic_load(&j->stop)) {
-        int64_t now_us;
-        int r = 0;
+        int64_t now_us, other_us;
 
-        read = wait_for_work(j, wait_us) || read;
+        j->read = wait_for_work(j, wait_us) || j->read;
         now_us = moment_now().mono_us;
-        wait_us = again_us - now_us;
-        if (wait_us > 0)
-            continue;
-        if (read)
-            r = periods_read(j->periods);
-        if (r == 0) {
-            read = false;
-            r = work(j, &wait_us);
-        }
-        j->failures = r < 0 ? j->failures + 1 : 0;
-        again_us =
-            r < 0 ? now_us + backoff_us(&j->push->backoff, j->failures, backoff_random()) : 0;
-        if (r < 0)
-            wait_us = again_us - now_us;
+        wait_us = work_on_periods(j, now_us);
+        other_us = work_on_fanouts(j, now_us);
+        wait_us = other_us < wait_us ? other_us : wait_us;
     }
     return NULL;
 }

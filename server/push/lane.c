@@ -44,10 +44,19 @@ static int64_t max_us(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
+/* Until the first of its rows is due; what is further ahead than any wait is due as well, or it
+ * would wait for as long as UTC was set back. */
+static int64_t rows_wait_us(const struct lane *l, const struct moment *now)
+{
+    int64_t wait = l->rows.next_us - now->utc_us;
+
+    return wait > l->reach_us ? 0 : wait;
+}
+
 /* Until a push may be claimed. */
 static int64_t push_wait_us(const struct lane *l, const struct moment *now)
 {
-    int64_t wait = l->rows.next_us - now->utc_us;
+    int64_t wait = rows_wait_us(l, now);
 
     if (l->rows.open == 0 || lane_room(l) == 0)
         return INT64_MAX; /* until there is one, or one of them leaves */
@@ -64,7 +73,7 @@ static bool push_is_due(const struct lane *l, const struct moment *now)
 static int64_t poll_wait_us(const struct lane *l, const struct moment *now)
 {
     int64_t wait = atomic_load(&l->poll->gone) ? 0 : l->poll->until_us - now->mono_us;
-    int64_t due = max_us(l->rows.next_us - now->utc_us, l->empty_until_us - now->mono_us);
+    int64_t due = max_us(rows_wait_us(l, now), l->empty_until_us - now->mono_us);
 
     return l->rows.open > 0 ? min_us(wait, due) : wait;
 }
@@ -141,6 +150,7 @@ struct lane *lane_get(struct push *p, int64_t bsa)
     if (!l)
         return NULL;
     l->bsa = bsa;
+    l->reach_us = p->reach_us;
     for (size_t i = p->n_lanes++; i > at; i--)
         p->lane[i] = p->lane[i - 1];
     p->lane[at] = l;
@@ -307,7 +317,7 @@ static bool work_poll(struct push *p, struct lane *l, const struct moment *now)
 {
     bool is_gone = atomic_load(&l->poll->gone);
 
-    if (!is_gone && l->rows.open > 0 && l->rows.next_us <= now->utc_us &&
+    if (!is_gone && l->rows.open > 0 && rows_wait_us(l, now) <= 0 &&
         l->empty_until_us <= now->mono_us && p->store_again_us <= now->mono_us) {
         claim_for_poll(p, l);
         return true;

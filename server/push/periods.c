@@ -5,7 +5,8 @@
  * the other like all others.
  *
  * Periods are counted in UTC, which may step; so nothing of it is remembered but which TEKs there
- * are.
+ * are, and not more than is known: of those in a row.  When UTC was ahead and is back, the current
+ * period stands before the row, and the store is asked for it and for those that follow.
  */
 #include "internal.h"
 
@@ -21,7 +22,8 @@
 struct periodic {
     int64_t content;
     int64_t epoch_us, period_us, lead_us;
-    int64_t made;     /* newest period with a TEK; -1: none */
+    int64_t first;    /* each period from this one ... */
+    int64_t made;     /* ... to this one has a TEK, or was over; -1: none */
     int64_t known_us; /* UTC: since when */
     int64_t late;     /* the last period that was said to be late */
     char *id;
@@ -85,6 +87,7 @@ static int add(void *arg, const struct store_content *c)
                             .epoch_us = c->epoch_utc_us,
                             .period_us = c->period_s * SECOND_US,
                             .lead_us = c->lead_s * SECOND_US,
+                            .first = -1,
                             .made = -1,
                             .known_us = clock_utc_us(),
                             .late = -1,
@@ -103,6 +106,7 @@ static int read_some(void *arg, struct store_tx *tx)
 
     for (size_t i = from; i < x->n && r == 0; i++) {
         r = store_tx_tek_last_period(tx, x->all[i].content, &x->all[i].made);
+        x->all[i].first = x->all[i].made;
         r = r == TEKD_ENOTFOUND ? 0 : r;
     }
     return r;
@@ -148,20 +152,21 @@ static int64_t current(const struct periodic *c, int64_t utc_us)
 static int64_t due(const struct periodic *c, int64_t utc_us, int64_t *ret_wait_us)
 {
     int64_t now = current(c, utc_us);
-    int64_t next = c->made > now ? c->made + 1 : now + 1;
+    int64_t made = now < c->first ? now - 1 : c->made;
+    int64_t next = made > now ? made + 1 : now + 1;
 
-    if (now >= 0 && c->made < now)
+    if (now >= 0 && made < now)
         return now;
     *ret_wait_us = start_of(c, next) - c->lead_us - utc_us;
     return *ret_wait_us <= 0 ? next : -1;
 }
 
-/* A period that began before its TEK was there, though it was known in time. */
-static void count_late(struct periods *x, struct periodic *c, int64_t period)
+/* A period that began before its TEK was there, at utc_us or later, though it was known in time. */
+static void count_late(struct periods *x, struct periodic *c, int64_t period, int64_t utc_us)
 {
     int64_t start = start_of(c, period);
 
-    if (clock_utc_us() < start || c->known_us >= start || c->late >= period)
+    if (utc_us < start || c->known_us >= start || c->late == period)
         return;
     c->late = period;
     x->n_late++;
@@ -169,14 +174,21 @@ static void count_late(struct periods *x, struct periodic *c, int64_t period)
               LOG_INT("period", period));
 }
 
+static void note_made(struct periodic *c, int64_t period)
+{
+    if (c->made < 0 || period != c->made + 1)
+        c->first = period;
+    c->made = period;
+}
+
 static int make(struct periods *x, struct periodic *c, int64_t period)
 {
     int r;
 
-    count_late(x, c, period);
+    count_late(x, c, period, clock_utc_us());
     r = keys_period_make(x->push->keys, c->content, period, clock_mono_us() + KEYS_HSM_US);
     if (r == TEKD_ESTALE) { /* it is over by now: the next one is due */
-        c->made = period;
+        note_made(c, period);
         return 0;
     }
     if (r < 0) {
@@ -184,9 +196,38 @@ static int make(struct periods *x, struct periodic *c, int64_t period)
                   LOG_INT("period", period), LOG_STR("error", tekd_strerror(r)));
         return r;
     }
-    c->made = period;
+    note_made(c, period);
     log_event(LOG_INFO, "push", "period-made", LOG_STR("content", c->id),
               LOG_INT("period", period));
+    return 0;
+}
+
+/* What is looked for: the TEK of a period. */
+struct wanted {
+    int64_t content, period;
+    struct store_tek tek;
+};
+
+static int look_for(void *arg, struct store_tx *tx)
+{
+    struct wanted *w = arg;
+
+    return store_tx_tek_current(tx, w->content, w->period, &w->tek);
+}
+
+/* It may be there: a request was faster, or UTC was here before. */
+static int make_unless_there(struct periods *x, struct periodic *c, int64_t period)
+{
+    struct wanted w = {.content = c->content, .period = period};
+    int r = store_call(x->push->store, STORE_READ, look_for, &w);
+
+    if (r == TEKD_ENOTFOUND)
+        return make(x, c, period);
+    if (r < 0)
+        return r;
+    if (w.tek.version == 1) /* a later one says nothing of when the first was there */
+        count_late(x, c, period, w.tek.created_us);
+    note_made(c, period);
     return 0;
 }
 
@@ -203,7 +244,7 @@ int periods_step(struct periods *x, int64_t *ret_wait_us)
         if (period >= 0) {
             x->first = at + 1; /* one that cannot be made does not stand before the others */
             *ret_wait_us = 0;
-            return make(x, &x->all[at], period);
+            return make_unless_there(x, &x->all[at], period);
         }
         if (wait_us < least)
             least = wait_us;

@@ -211,6 +211,8 @@ static int copy_options(struct push *p, const struct push_options *o)
     p->backoff = (struct backoff){.initial_s = o->retry_initial_s, .max_s = o->retry_max_s};
     p->attempt_us = o->attempt_timeout_s * SECOND_US;
     p->deadline_s = o->deadline_s;
+    /* A lease, its pause, and a second for clocks that are slewed. */
+    p->reach_us = p->attempt_us + o->retry_max_s * SECOND_US + SECOND_US;
     return trust_files_new(o, &p->files);
 }
 

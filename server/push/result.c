@@ -94,6 +94,15 @@ static void failed(struct push *p, struct lane *l, struct attempt *take_attempt,
     put_back(p, l, take_attempt, why, false);
 }
 
+void result_cannot_send(struct push *p, struct lane *l, struct attempt *take_attempt,
+                        const char *why)
+{
+    struct moment now = moment_now();
+
+    lane_outcome(p, l, false, &now);
+    failed(p, l, take_attempt, why);
+}
+
 /* ---- confirmations --------------------------------------------------------------------------- */
 
 struct judging {

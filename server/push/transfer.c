@@ -114,7 +114,7 @@ void transfer_start(struct push *p, struct lane *l, struct attempt *take_attempt
     struct transfers *all = p->transfers;
 
     if (!t) {
-        result_not_sent(p, l, take_attempt, "out of memory");
+        result_cannot_send(p, l, take_attempt, "out of memory");
         return;
     }
     t->push = p;
@@ -123,7 +123,7 @@ void transfer_start(struct push *p, struct lane *l, struct attempt *take_attempt
     t->target = target_ref(target);
     t->until_us = clock_mono_us() + p->attempt_us;
     if (request_set_up(t) < 0 || curl_multi_add_handle(all->multi, t->easy) != CURLM_OK) {
-        result_not_sent(p, l, TAKE(t->attempt), "libcurl takes no transfer");
+        result_cannot_send(p, l, TAKE(t->attempt), "libcurl takes no transfer");
         return;
     }
     link_transfer(all, t);

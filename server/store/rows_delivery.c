@@ -224,14 +224,14 @@ static int walk(struct store_tx *tx, const struct delivery_walk *w)
     return r < 0 ? rows_result(tx, r) : stopped;
 }
 
-int store_tx_delivery_due(struct store_tx *tx, int64_t bsa, int64_t now_us,
+int store_tx_delivery_due(struct store_tx *tx, int64_t bsa, const struct store_due *due,
                           const struct store_walk *w,
                           int (*each)(void *arg, const struct store_delivery *d))
 {
-    const struct db_value values[] = {db_int(bsa), db_int(w->after), db_int(now_us),
-                                      db_int(rows_limit(w))};
+    const struct db_value values[] = {db_int(bsa), db_int(w->after), db_int(due->now_us),
+                                      db_int(due->far_us), db_int(rows_limit(w))};
 
-    return walk(tx, &(struct delivery_walk){DB_DELIVERY_DUE, values, 4, w->arg, each});
+    return walk(tx, &(struct delivery_walk){DB_DELIVERY_DUE, values, 5, w->arg, each});
 }
 
 int store_tx_delivery_walk(struct store_tx *tx, const struct store_walk *w,

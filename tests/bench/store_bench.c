@@ -126,7 +126,8 @@ static int attempt(struct slot *slot, struct store_tx *tx)
     struct store_delivery *d = &slot->delivery;
     struct store_walk w = {.limit = 1, .arg = d};
     int64_t now_us = store_tx_utc_us(tx);
-    int r = store_tx_delivery_due(tx, d->bsa, now_us, &w, keep_delivery);
+    const struct store_due due = {.now_us = now_us, .far_us = INT64_MAX};
+    int r = store_tx_delivery_due(tx, d->bsa, &due, &w, keep_delivery);
 
     d->state = STORE_DELIVERY_IN_FLIGHT;
     d->attempts++;

@@ -490,6 +490,23 @@ def test_the_ledger_for_people_shows_only_printable_ascii(tekd):
     assert shown == ["m\\xc2\\x9b2J", "\\xc3\\xbc\\x5c", "plain"]
 
 
+def test_a_name_of_a_peer_is_no_command_for_a_terminal(tekd):
+    """U+009B is legal in CP-3, and the beginning of one; ü is nothing of the kind."""
+    content = "urn:ü\u009b2J"
+    assert tekd.ask("m-1", content, media="json").status == 200
+    tekd.ctl("deliver", content, "--bsa", "bsa-1")
+    for words in (["content", "list"], ["content", "show", content], ["delivery", "list"]):
+        shown = tekd.tekctl(*words).stdout
+        assert "urn:ü\\u009b2J" in shown
+        assert all(c == "\n" or c.isprintable() for c in shown)
+        text = tekd.tekctl("--json", *words).stdout
+        assert "\u009b" not in text
+        assert json.dumps(content, ensure_ascii=False).replace("\u009b", "\\u009b") in text
+    assert content in [e["content_id"] for e in tekd.ctl("audit", "ledger")]
+    refused = failing(tekd, "key", "list", "urn:none\u009b2J")
+    assert "urn:none\\u009b2J" in refused and refused.strip().isprintable()
+
+
 def test_export_is_never_written_over(tekd):
     folder = tekd.export()
     with open(os.path.join(folder, "audit.jsonl"), "rb") as f:

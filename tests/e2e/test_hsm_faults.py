@@ -438,6 +438,21 @@ def provision(tekd, *words):
          "--env", f"SOFTHSM2_CONF={tekd.path('softhsm2.conf')}"])
 
 
+def test_deliver_prints_what_is_prepared_though_a_kek_is_gone(tekd, mid):
+    ask_until_given(tekd, mid)
+    content = f"urn:all:{mid}"
+    tekd.tekctl("content", "add", content)
+    delete_key(tekd, "bsa-2-kek")
+    done = tekd.tekctl("deliver", content, check=False)
+    assert done.returncode == 1, done
+    prepared = {d["message_id"]: d["bsa"] for d in tekd.look("delivery list")
+                if d["content_id"] == content}
+    assert prepared and "bsa-2" not in prepared.values()
+    assert set(done.stdout.split()) == set(prepared), done
+    assert f"{len(prepared)} are prepared" in done.stderr and '"bsa-2"' in done.stderr
+    assert tekd.tekctl("deliver", content, "--bsa", "bsa-2", check=False).stdout == ""
+
+
 @pytest.mark.parametrize("what", ["storage-gone", "storage-other", "bsa-other", "checkpoint-other"])
 def test_wrong_key_under_a_bound_label_ends_tekd(new_tekd, mid, what):
     tekd = new_tekd().start()

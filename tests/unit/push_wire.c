@@ -36,6 +36,12 @@ void result_not_sent(struct push *p, struct lane *l, struct attempt *take_attemp
     fail_msg("not sent: %s", why);
 }
 
+void result_cannot_send(struct push *p, struct lane *l, struct attempt *take_attempt,
+                        const char *why)
+{
+    result_not_sent(p, l, take_attempt, why);
+}
+
 /* ---- life ------------------------------------------------------------------------------------ */
 
 void wire_say(void *arg, struct push_exchange *x)

@@ -167,6 +167,20 @@ static void deliver__that_cannot_be_prepares_nothing(void **state)
 
 /* ---- lists ----------------------------------------------------------------------------------- */
 
+static void deliver__that_is_done_in_part_gives_those_message_ids(void **state)
+{
+    struct admin_test *t = *state;
+    json_t *o;
+
+    add_content(t);
+    fake_hsm_remove(t->s->hsm, "bsa-2-kek");
+    o = admin_test_ask(t, "{\"command\":\"deliver\",\"content\":\"" CONTENT "\"}\n");
+    assert_true(json_is_false(json_object_get(o, "ok")));
+    assert_non_null(strstr(admin_test_str(o, "error"), "bsa-2"));
+    assert_int_equal(json_array_size(json_object_get(o, "result")), SERVICE_PEERS - 1);
+    json_decref(o);
+}
+
 static void list__has_what_an_operator_asks_for(void **state)
 {
     struct admin_test *t = *state;
@@ -485,6 +499,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ADMIN_TEST(deliver__gives_a_message_id_each),
         ADMIN_TEST(deliver__that_cannot_be_prepares_nothing),
+        ADMIN_TEST(deliver__that_is_done_in_part_gives_those_message_ids),
         ADMIN_TEST(list__has_what_an_operator_asks_for),
         ADMIN_TEST(list__of_the_pending_has_no_others),
         ADMIN_TEST(list__comes_by_the_page),

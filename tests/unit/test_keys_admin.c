@@ -155,6 +155,24 @@ static void bsa_add__refuses_what_is_out_of_range(void **state)
     assert_int_equal(service_count(s, "bsa.enrolled", NULL, NULL), SERVICE_PEERS);
 }
 
+/* Each connection reads all of it, so all of it has to be there. */
+static void bsa_set__wants_every_certificate_of_a_ca(void **state)
+{
+    struct service *s = *state;
+    char both[16384], broken[16384];
+    struct keys_bsa_change c = {
+        .id = "bsa-1", .media = -1, .form = -1, .key_info = -1, .ca_pem = broken};
+
+    (void)snprintf(both, sizeof(both), "%s%s", BSA(s, 1)->pem, BSA(s, 2)->pem);
+    for (size_t cut = 1; cut < strlen(BSA(s, 2)->pem) - 30; cut += 97) {
+        (void)snprintf(broken, strlen(both) - cut, "%s", both);
+        assert_int_equal(keys_bsa_set(s->keys, &s->actor, &c, &s->error), TEKD_EINVAL);
+        assert_non_null(strstr(s->error.what, "CA"));
+    }
+    c.ca_pem = both;
+    assert_int_equal(keys_bsa_set(s->keys, &s->actor, &c, &s->error), 0);
+}
+
 static void bsa_add__refuses_what_is_taken(void **state)
 {
     struct service *s = *state;
@@ -512,6 +530,7 @@ int main(void)
         SERVICE_TEST(bsa_add__is_recorded_with_its_actor),
         SERVICE_TEST(bsa_add__refuses_what_is_not_complete),
         SERVICE_TEST(bsa_add__refuses_what_is_out_of_range),
+        SERVICE_TEST(bsa_set__wants_every_certificate_of_a_ca),
         SERVICE_TEST(bsa_add__refuses_what_is_taken),
         SERVICE_TEST(bsa_add__refuses_the_kek_of_another),
         SERVICE_TEST(bsa_add__refuses_a_kek_that_is_no_good),

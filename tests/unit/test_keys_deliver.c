@@ -320,6 +320,24 @@ static void deliver__to_one_whose_kek_is_gone_says_so(void **state)
     assert_int_equal(delivery_count(s, NULL), 0);
 }
 
+/* Of more than a group, those before it are out: that is said. */
+static void deliver__to_many_with_one_whose_kek_is_gone_says_how_many(void **state)
+{
+    const char *bsas[KEYS_FANOUT_GROUP + 3] = {NULL};
+    struct service *s = *state;
+    struct delivered d;
+
+    service_add_peers(s, KEYS_FANOUT_GROUP + 2);
+    for (size_t i = 0; i < KEYS_FANOUT_GROUP + 2; i++)
+        bsas[i] = s->more[i].id;
+    fake_hsm_remove(s->hsm, s->more[KEYS_FANOUT_GROUP].kek);
+    assert_int_equal(deliver(s, NEWS, bsas, &d), TEKD_ENOTFOUND);
+    assert_non_null(strstr(s->error.what, "\"bsa-116\": the TEK cannot be wrapped"));
+    assert_non_null(strstr(s->error.what, "; 16 are prepared"));
+    assert_int_equal(d.n, KEYS_FANOUT_GROUP);
+    assert_int_equal(delivery_count(s, NULL), KEYS_FANOUT_GROUP);
+}
+
 /* Of all, the others have theirs, and the command has failed. */
 static void deliver__to_all_but_one_whose_kek_is_gone(void **state)
 {
@@ -532,6 +550,7 @@ int main(void)
         DELIVER_TEST(deliver__prepares_nothing_if_one_may_not_have_it),
         DELIVER_TEST(deliver__without_the_hsm_prepares_nothing),
         DELIVER_TEST(deliver__to_one_whose_kek_is_gone_says_so),
+        DELIVER_TEST(deliver__to_many_with_one_whose_kek_is_gone_says_how_many),
         DELIVER_TEST(deliver__to_all_but_one_whose_kek_is_gone),
         DELIVER_TEST(deliver__while_one_is_disabled_prepares_nothing),
         DELIVER_TEST(deliver__while_the_tek_is_rotated_is_of_the_new_one),

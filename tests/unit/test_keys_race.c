@@ -142,6 +142,36 @@ static void requests__of_an_rsa_kek_agree_on_one_wrap(void **state)
     }
 }
 
+/*
+ * A request that began anew has left the others of its MessageID behind: two of one wrap each, each
+ * its own, meet at the store.  The second gets the octets of the first.
+ */
+static void repeat__of_an_rsa_kek_does_not_leave_with_its_own_wrap(void **state)
+{
+    struct service *s = *state;
+    struct ask *a[2];
+    uint8_t tek[FAKE_TEK_MAX];
+
+    assert_int_equal(service_add_content(s, "urn:x", 128), 0);
+    fake_hsm_hold(s->hsm, FAKE_ISSUE, true);
+    fake_hsm_hold(s->hsm, FAKE_EXPORT, true);
+    a[0] = send(s, BSA(s, 4), "m-1", "urn:x");
+    fake_hsm_wait_held(s->hsm, FAKE_ISSUE, 1);
+    service_rotate(s, "urn:x");
+    fake_hsm_hold(s->hsm, FAKE_ISSUE, false); /* its TEK is not the first: it begins anew */
+    fake_hsm_wait_held(s->hsm, FAKE_EXPORT, 1);
+    a[1] = send(s, BSA(s, 4), "m-1", "urn:x");
+    fake_hsm_wait_held(s->hsm, FAKE_EXPORT, 2);
+    fake_hsm_hold(s->hsm, FAKE_EXPORT, false);
+    for (size_t i = 0; i < 2; i++)
+        (void)ask_tek(a[i], tek);
+    assert_string_equal(buf_str(a[1]->reply.body), buf_str(a[0]->reply.body));
+    for (size_t i = 0; i < 2; i++)
+        ask_end(a[i]);
+    assert_int_equal(service_count(s, "request.answered", "mid", "m-1"), 1);
+    assert_int_equal(service_count(s, "request.repeated", "mid", "m-1"), 1);
+}
+
 /* ---- losers ---------------------------------------------------------------------------------- */
 
 static void loser__of_a_content_takes_the_winners(void **state)
@@ -460,6 +490,7 @@ int main(void)
         SERVICE_TEST(repeats__of_one_that_fails_go_on),
         SERVICE_TEST(requests__for_one_new_content_make_one_tek),
         SERVICE_TEST(requests__of_an_rsa_kek_agree_on_one_wrap),
+        SERVICE_TEST(repeat__of_an_rsa_kek_does_not_leave_with_its_own_wrap),
         SERVICE_TEST(loser__of_a_content_takes_the_winners),
         SERVICE_TEST(loser__of_a_tek_exports_the_winners),
         SERVICE_TEST(rotation__between_the_halves_wins),

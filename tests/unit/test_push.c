@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "bsa_server.h"
@@ -244,6 +245,39 @@ static void push__fails_by_a_certificate_that_is_not_enrolled(void **state)
 }
 
 /* A connection that was good is not, once its certificate is enrolled no more. */
+static int break_ca(void *arg, struct store_tx *tx)
+{
+    AUTO(store_bsa) struct store_bsa *b = NULL;
+    int r = store_tx_bsa_find(tx, arg, &b);
+
+    if (r < 0)
+        return r;
+    free(b->ca_pem);
+    b->ca_pem = strdup("-----BEGIN CERTIFICATE-----\nAAAA\n");
+    return store_tx_bsa_update(tx, b);
+}
+
+/* As one that was taken when less of it was looked at. */
+static void push__fails_by_a_ca_that_cannot_be_read(void **state)
+{
+    struct courier *c = *state;
+    struct store_delivery d;
+    char mid[MID_SIZE];
+
+    assert_int_equal(store_call(c->s->store, STORE_DURABLE, break_ca, "bsa-1"), 0);
+    courier_restart(c);
+    send_to(c, &c->bsa[0], mid);
+    do
+        d = delivery_row(c->s, mid);
+    while (d.attempts == 0 || d.state != STORE_DELIVERY_PREPARED);
+    assert_string_equal(d.why, "the CA of the BSA cannot be read");
+    assert_int_equal(d.attempts, 1);
+    assert_true(d.next_us > clock_utc_us()); /* like any other failure */
+    assert_int_equal(bsa_seen(&c->bsa[0]), 0);
+    send_to(c, &c->bsa[1], mid);
+    until_state(c, mid, STORE_DELIVERY_CONFIRMED);
+}
+
 static void push__leaves_a_connection_when_the_enrolment_changes(void **state)
 {
     struct courier *c = *state;
@@ -385,6 +419,25 @@ static void push__pauses_longer_with_each_failure(void **state)
         assert_true(pause <= most && pause > most * 3 / 4 - 1);
         fake_clock_advance(pause);
     }
+}
+
+/* The row's time is an hour ahead then. */
+static void push__tries_again_soon_when_utc_is_set_back(void **state)
+{
+    struct courier *c = *state;
+    char mid[2][MID_SIZE];
+
+    for (unsigned i = 0; i < 2; i++) {
+        push_server_stop(&c->bsa[i].server);
+        send_to(c, &c->bsa[i], mid[i]);
+        until_failed(c, mid[i], "refused");
+        push_server_start_at(&c->bsa[i].server, c->bsa[i].server.port);
+    }
+    fake_clock_set_utc(clock_utc_us() - 3600 * S);
+    fake_clock_set_mono(clock_mono_us() + 2 * S); /* the lane's own pause */
+    until_state(c, mid[0], STORE_DELIVERY_CONFIRMED);
+    until_state(c, mid[1], STORE_DELIVERY_CONFIRMED);
+    assert_int_equal(bsa_seen(&c->bsa[0]), 1);
 }
 
 static void push__ends_at_the_deadline(void **state)
@@ -658,6 +711,7 @@ int main(void)
         COURIER_TEST(push__fails_by_a_time_out),
         COURIER_TEST(push__fails_by_no_server),
         COURIER_TEST(push__fails_by_a_certificate_that_is_not_enrolled),
+        COURIER_TEST(push__fails_by_a_ca_that_cannot_be_read),
         COURIER_TEST(push__leaves_a_connection_when_the_enrolment_changes),
         COURIER_TEST(push__fails_by_another_name),
         COURIER_TEST(push__does_not_take_a_confirmation_of_another_delivery),
@@ -665,6 +719,7 @@ int main(void)
         COURIER_TEST(push__sends_nothing_before_its_record_is_signed),
         COURIER_TEST(push__puts_back_what_the_hsm_did_not_sign),
         COURIER_TEST(push__pauses_longer_with_each_failure),
+        COURIER_TEST(push__tries_again_soon_when_utc_is_set_back),
         COURIER_TEST(push__ends_at_the_deadline),
         COURIER_TEST(push__warns_of_a_deadline_once),
         COURIER_TEST(push__warns_of_a_deadline_behind_many),

@@ -205,6 +205,83 @@ static void jobs__live_with_a_step_of_utc(void **state)
     UNTIL(made(c, SHOW) == 3);
 }
 
+/* Time stands still: what has to wait for the end of the fan-out's pause would wait for ever. */
+static void jobs__make_teks_in_the_pause_of_a_fanout(void **state)
+{
+    struct courier *c = *state;
+    char mid[MID_SIZE];
+
+    send_to(c, &c->bsa[0], mid);
+    until_state(c, mid, STORE_DELIVERY_CONFIRMED);
+    fake_hsm_fail(c->s->hsm, FAKE_EXPORT, TEKD_EHSM);
+    fake_hsm_fail(c->s->hsm, FAKE_DESCRIBE, TEKD_EHSM);
+    service_rotate(c->s, NEWS);
+    UNTIL(courier_logged("event=fanout-failed", "fanout="));
+    service_add_periods(c->s, SHOW, PERIOD, LEAD);
+    UNTIL(made(c, SHOW) == 1);
+    fake_clock_set_utc(clock_utc_us() + (PERIOD - LEAD) * S);
+    UNTIL(made(c, SHOW) == 2);
+    assert_true(fanout_count(c->s) >= 1);
+    assert_int_equal(bsa_seen(&c->bsa[0]), 1);
+}
+
+static int64_t late(struct courier *c)
+{
+    struct push_status status = {.late_periods = 0};
+
+    UNTIL(push_status_get(c->push, &status) == 0);
+    return status.late_periods;
+}
+
+/* UTC is far ahead for a moment, and has its TEK made there: what comes meanwhile is made. */
+static void jobs__get_over_a_utc_that_was_far_ahead(void **state)
+{
+    struct courier *c = *state;
+    int64_t epoch_us = clock_utc_us() / S * S;
+
+    service_add_periods(c->s, SHOW, PERIOD, LEAD);
+    UNTIL(made(c, SHOW) == 1);
+    fake_clock_set_utc(epoch_us + 10 * S * PERIOD);
+    UNTIL(made(c, SHOW) == 2);
+    UNTIL(late(c) == 1); /* as it looks from there */
+    fake_clock_set_utc(epoch_us + (PERIOD - LEAD) * S);
+    UNTIL(made(c, SHOW) == 3);
+    fake_clock_set_utc(epoch_us + (2 * PERIOD - LEAD) * S);
+    UNTIL(made(c, SHOW) == 4);
+    courier_restart(c); /* it knows the one that is far ahead only */
+    fake_clock_set_utc(epoch_us + (3 * PERIOD - LEAD) * S);
+    UNTIL(made(c, SHOW) == 5);
+    assert_int_equal(late(c), 0);
+    fake_hsm_fail(c->s->hsm, FAKE_MAKE, TEKD_EHSM);
+    fake_clock_set_utc(epoch_us + 4 * S * PERIOD);
+    UNTIL(late(c) == 1); /* and of such a one it is said */
+    fake_hsm_fail(c->s->hsm, FAKE_MAKE, 0);
+    fake_clock_advance(60 * S);
+    UNTIL(made(c, SHOW) == 6);
+    for (int64_t i = 5; i <= 9; i++) {
+        fake_clock_set_utc(epoch_us + (i * PERIOD - LEAD) * S);
+        UNTIL(made(c, SHOW) == 2 + (unsigned)i);
+    }
+    fake_clock_set_utc(epoch_us + (11 * PERIOD - LEAD) * S);
+    UNTIL(made(c, SHOW) == 12); /* of the tenth there was one already */
+}
+
+/* It was ahead by two, and comes back into the one that was left out. */
+static void jobs__make_a_period_that_was_stepped_over(void **state)
+{
+    struct courier *c = *state;
+    int64_t epoch_us = clock_utc_us() / S * S;
+
+    service_add_periods(c->s, SHOW, PERIOD, LEAD);
+    UNTIL(made(c, SHOW) == 1);
+    fake_clock_set_utc(epoch_us + 2 * S * PERIOD);
+    UNTIL(made(c, SHOW) == 2);
+    fake_clock_set_utc(epoch_us + PERIOD * S);
+    UNTIL(made(c, SHOW) == 3);
+    fake_clock_set_utc(epoch_us + (3 * PERIOD - LEAD) * S);
+    UNTIL(made(c, SHOW) == 4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -217,6 +294,9 @@ int main(void)
         COURIER_TEST(jobs__make_current_and_next_after_a_stop_that_ends_in_a_lead),
         COURIER_TEST(jobs__count_what_comes_too_late),
         COURIER_TEST(jobs__live_with_a_step_of_utc),
+        COURIER_TEST(jobs__make_teks_in_the_pause_of_a_fanout),
+        COURIER_TEST(jobs__get_over_a_utc_that_was_far_ahead),
+        COURIER_TEST(jobs__make_a_period_that_was_stepped_over),
     };
 
     return cmocka_run_group_tests(tests, courier_make_pki, bsa_server_remove_pki);

@@ -13,6 +13,7 @@ static const struct moment now = {.mono_us = 1000 * SECOND_US, .utc_us = 5000 * 
 static struct lane due_lane(void)
 {
     return (struct lane){.bsa = 1,
+                         .reach_us = 60 * SECOND_US,
                          .answers = true,
                          .rows = {.bsa = 1, .open = 3, .next_us = now.utc_us - SECOND_US}};
 }
@@ -98,7 +99,7 @@ static void lane_wait_us__is_for_ever_when_time_brings_nothing(void **state)
 static void lane_wait_us__of_a_poll_is_its_end_or_what_is_due(void **state)
 {
     struct push_poll poll = {.until_us = now.mono_us + 30 * SECOND_US};
-    struct lane l = {.bsa = 1, .poll = &poll};
+    struct lane l = {.bsa = 1, .reach_us = 60 * SECOND_US, .poll = &poll};
 
     (void)state;
     assert_int_equal(lane_wait_us(&l, &now), 30 * SECOND_US);
@@ -112,6 +113,25 @@ static void lane_wait_us__of_a_poll_is_its_end_or_what_is_due(void **state)
     l.empty_until_us = now.mono_us + 6 * SECOND_US;
     assert_int_equal(lane_wait_us(&l, &now), 6 * SECOND_US);
     atomic_store(&poll.gone, true);
+    assert_int_equal(lane_wait_us(&l, &now), 0);
+}
+
+/* UTC was set back: the row's time is of the one before. */
+static void lane_wait_us__is_nothing_for_what_is_too_far_ahead(void **state)
+{
+    struct push_poll poll = {.until_us = now.mono_us + 30 * SECOND_US};
+    struct lane l = due_lane();
+
+    (void)state;
+    l.rows.next_us = now.utc_us + l.reach_us;
+    assert_int_equal(lane_wait_us(&l, &now), l.reach_us);
+    l.rows.next_us++;
+    assert_int_equal(lane_wait_us(&l, &now), 0);
+    l.empty_until_us = now.mono_us + SECOND_US; /* the claim sees it otherwise */
+    assert_int_equal(lane_wait_us(&l, &now), SECOND_US);
+    l.empty_until_us = 0;
+    l.under_way = PUSH_LANE_MAX;
+    l.poll = &poll;
     assert_int_equal(lane_wait_us(&l, &now), 0);
 }
 
@@ -201,6 +221,7 @@ int main(void)
         cmocka_unit_test(lane_wait_us__is_the_time_until_something_is_due),
         cmocka_unit_test(lane_wait_us__is_for_ever_when_time_brings_nothing),
         cmocka_unit_test(lane_wait_us__of_a_poll_is_its_end_or_what_is_due),
+        cmocka_unit_test(lane_wait_us__is_nothing_for_what_is_too_far_ahead),
         cmocka_unit_test(lane_get__makes_each_once_and_keeps_them_in_order),
         cmocka_unit_test(lane_take_rows__counts_a_deadline_at_once),
         cmocka_unit_test(lane_outcome__counts_what_suspects_have),

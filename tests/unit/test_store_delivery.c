@@ -377,7 +377,7 @@ static int see(void *arg, const struct store_delivery *d)
 /* A walk of any kind over at most limit rows behind after. */
 struct asked {
     int (*walk)(struct store_tx *tx, const struct asked *a, const struct store_walk *w);
-    int64_t bsa, now_us, after;
+    int64_t bsa, now_us, far_us, after;
     size_t limit, stop_at;
 };
 
@@ -396,7 +396,9 @@ static const char *ask(struct store_tx *tx, const struct asked *a)
 
 static int due(struct store_tx *tx, const struct asked *a, const struct store_walk *w)
 {
-    return store_tx_delivery_due(tx, a->bsa, a->now_us, w, see);
+    const struct store_due x = {.now_us = a->now_us, .far_us = a->far_us ? a->far_us : INT64_MAX};
+
+    return store_tx_delivery_due(tx, a->bsa, &x, w, see);
 }
 
 static int all(struct store_tx *tx, const struct asked *a, const struct store_walk *w)
@@ -449,6 +451,10 @@ static int ask_due(void *arg, struct store_tx *tx)
     assert_int_equal(store_tx_delivery_update(tx, &d), 0);
     assert_string_equal(ASK(due, .bsa = 5, .now_us = 3000, .limit = 2), "13");
     assert_string_equal(ASK(due, .bsa = 5, .now_us = 4000, .limit = 2), "12");
+    /* Nor does one that is too far ahead. */
+    assert_string_equal(ASK(due, .bsa = 5, .now_us = 2001, .far_us = 4000), "1");
+    assert_string_equal(ASK(due, .bsa = 5, .now_us = 2001, .far_us = 3999), "12");
+    assert_string_equal(ASK(due, .bsa = 5, .now_us = 2000, .far_us = 3999), "2");
     return 0;
 }
 

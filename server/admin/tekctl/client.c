@@ -120,13 +120,12 @@ static int read_answer(struct session *s, json_t **ret_result)
         complain("tekd ended the connection without an answer");
         return TEKCTL_UNREACHABLE;
     }
-    error = json_string_value(json_object_get(doc, "error"));
-    if (!json_is_true(json_object_get(doc, "ok"))) {
-        complain("%s", error ? error : "refused");
-        return TEKCTL_FAILED;
-    }
     *ret_result = json_incref(json_object_get(doc, "result"));
-    return TEKCTL_DONE;
+    if (json_is_true(json_object_get(doc, "ok")))
+        return TEKCTL_DONE;
+    error = text_shown(json_object_get(doc, "error"));
+    complain("%s", error ? error : "refused");
+    return TEKCTL_FAILED;
 }
 
 void session_end(struct session *s)

@@ -197,15 +197,15 @@ static int run_plain(struct session *s)
     AUTO_JSON json_t *result = NULL;
     int r = session_call(s, &result);
 
-    if (r != TEKCTL_DONE)
+    if (r != TEKCTL_DONE && !result)
         return r;
     if (s->json) {
-        (void)json_dumpf(result ? result : json_null(), stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+        text_dump(result ? result : json_null(), JSON_INDENT(2) | JSON_ENCODE_ANY);
         (void)putchar('\n');
     } else if (s->command->print) {
         s->command->print(result);
     }
-    return fflush(stdout) == 0 ? TEKCTL_DONE : TEKCTL_FAILED;
+    return fflush(stdout) == 0 ? r : TEKCTL_FAILED;
 }
 
 static void print_page(const struct session *s, const json_t *page, size_t *n)
@@ -219,7 +219,7 @@ static void print_page(const struct session *s, const json_t *page, size_t *n)
             continue;
         }
         (void)fputs((*n)++ == 0 ? "[\n  " : ",\n  ", stdout);
-        (void)json_dumpf(element, stdout, JSON_COMPACT);
+        text_dump(element, JSON_COMPACT);
     }
 }
 

@@ -4,7 +4,7 @@
 
 static const char *str(const json_t *o, const char *key)
 {
-    const char *s = json_string_value(json_object_get(o, key));
+    const char *s = text_shown(json_object_get(o, key));
 
     return s ? s : "-";
 }
@@ -169,7 +169,7 @@ void print_bsa(const json_t *b)
 
 void print_object(const json_t *r)
 {
-    (void)json_dumpf(r, stdout, JSON_INDENT(2));
+    text_dump(r, JSON_INDENT(2));
     (void)putchar('\n');
 }
 
@@ -214,7 +214,7 @@ void print_lines(const json_t *strings)
     json_t *s;
 
     json_array_foreach (strings, i, s)
-        (void)puts(json_string_value(s));
+        (void)puts(text_shown(s));
 }
 
 /* Two units at most: 42s, 7m05s, 3h12m, 4d07h. */

@@ -88,7 +88,7 @@ static void print_json(const struct row *r, bool first)
         (void)json_object_set_new(e, "done", r->done[0] ? json_string(r->done) : json_null());
     }
     (void)fputs(first ? "[\n  " : ",\n  ", stdout);
-    (void)json_dumpf(e, stdout, JSON_COMPACT);
+    text_dump(e, JSON_COMPACT);
 }
 
 void row_heading(enum row_form form)

@@ -80,8 +80,9 @@ struct session {
 };
 
 /*
- * Sends the request and reads the answer line.  On success *ret_result is the caller's; else it
- * says on stderr why.  Returns an exit status.
+ * Sends the request and reads the answer line.  If it is not success it says on stderr why.
+ * *ret_result is the caller's; when the command failed, what it did all the same, or NULL.  Returns
+ * an exit status.
  */
 int session_call(struct session *s, json_t **ret_result);
 /* A message for people on stderr: "tekctl: …". */
@@ -150,6 +151,15 @@ struct row {
 void row_heading(enum row_form form);
 void row_print(const struct row *r, enum row_form form, bool first);
 void row_end(enum row_form form, bool any);
+
+/* ---- text.c: what may go to a terminal ------------------------------------------------------- */
+
+/* The string with each control character as \u00HH in its place, for people; borrowed from it.
+ * NULL: it is none. */
+const char *text_shown(json_t *string);
+/* The document on stdout, with the same: for JSON that is another way to write the same string.
+ * The flags are those of json_dumps(). */
+void text_dump(const json_t *doc, size_t flags);
 
 /* ---- print.c --------------------------------------------------------------------------------- */
 
