@@ -96,7 +96,7 @@ struct http_options {
     struct http_files files;
     unsigned loops;          /* h2o threads */
     unsigned connections;    /* over all loops; more are closed at accept */
-    int request_timeout_ms;  /* to read one request, and idle between two */
+    int request_timeout_ms;  /* to read one request, idle between two, to have an answer taken */
     int request_deadline_ms; /* from its last octet to the answer, unless a route has its own */
     const struct http_route *routes;
     size_t n_routes;

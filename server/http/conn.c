@@ -3,7 +3,9 @@
 #include <netdb.h>
 #include <openssl/x509.h>
 
+#include "tekd/clock.h"
 #include "tekd/err.h"
+#include "tekd/log.h"
 
 void conn_link(struct conn *c, struct http_loop *home)
 {
@@ -112,6 +114,29 @@ struct conn *conn_of(h2o_req_t *req)
     h2o_socket_t *sock = req->conn->callbacks->get_socket(req->conn);
 
     return sock->on_close.data;
+}
+
+/* A handshake has its own time-out, and its writes are small. */
+static void cut_if_stalled(struct conn *c)
+{
+    struct http *h = c->home->http;
+
+    if (!c->leaf || !stall_is_over(&c->stall, c->sock, (int64_t)h->request_timeout_ms * 1000))
+        return;
+    atomic_fetch_add(&h->timed_out, 1);
+    log_event(LOG_INFO, "http", "answer-not-taken", LOG_STR("addr", c->peer.addr));
+    stall_cut(c->sock);
+}
+
+void conns_cut_stalled(struct http_loop *loop)
+{
+    int64_t now = clock_mono_us();
+
+    if (now < loop->look_again_us)
+        return;
+    loop->look_again_us = now + STALL_LOOK_US;
+    for (struct conn *c = loop->conns; c; c = c->next)
+        cut_if_stalled(c);
 }
 
 const char *conn_recheck(struct conn *c)

@@ -142,6 +142,7 @@ static void turn(struct http_loop *l, int max_ms)
         max_ms = NO_ACCEPT_US / 1000;
     (void)h2o_evloop_run(l->evloop, exchange_wait_ms(l, max_ms));
     resume_accepting(l);
+    conns_cut_stalled(l);
     if (exchange_expire(l)) /* what that wrote is pending, and no event will say so */
         (void)h2o_evloop_run(l->evloop, 0);
 }

@@ -24,6 +24,7 @@ struct plain_handler {
 struct plain_conn {
     struct http_plain *plain;
     h2o_socket_t *sock;
+    struct stall stall;
     struct plain_conn *prev, *next;
 };
 
@@ -39,6 +40,7 @@ struct http_plain {
     h2o_accept_ctx_t accept;
     h2o_multithread_receiver_t wake;
     h2o_socket_t *listener;
+    int64_t look_again_us; /* at stalled connections: not before */
     struct plain_conn *conns;
     size_t n_conns;
     pthread_t thread;
@@ -126,6 +128,25 @@ static void init(struct http_plain *p)
     h2o_socket_read_start(p->listener, on_accept);
 }
 
+static void cut_stalled(struct http_plain *p)
+{
+    int64_t now = clock_mono_us();
+
+    if (now < p->look_again_us)
+        return;
+    p->look_again_us = now + STALL_LOOK_US;
+    for (struct plain_conn *c = p->conns; c; c = c->next) {
+        if (stall_is_over(&c->stall, c->sock, PLAIN_REQUEST_MS * INT64_C(1000)))
+            stall_cut(c->sock);
+    }
+}
+
+static void turn(struct http_plain *p, int max_ms)
+{
+    (void)h2o_evloop_run(p->evloop, max_ms);
+    cut_stalled(p);
+}
+
 /* Whether all connections have ended. */
 static bool drain(struct http_plain *p)
 {
@@ -136,7 +157,7 @@ static bool drain(struct http_plain *p)
     for (struct plain_conn *c = p->conns; c; c = c->next)
         (void)shutdown(h2o_socket_get_fd(c->sock), SHUT_RD);
     while ((p->conns || !atomic_load(&p->told)) && clock_mono_us() < give_up)
-        (void)h2o_evloop_run(p->evloop, DRAIN_MS);
+        turn(p, DRAIN_MS);
     return !p->conns;
 }
 
@@ -156,7 +177,7 @@ static void *run(void *arg)
     init(p);
     (void)sem_post(&p->ready);
     while (!atomic_load(&p->stop))
-        (void)h2o_evloop_run(p->evloop, TICK_MS);
+        turn(p, TICK_MS);
     if (drain(p))
         dispose(p);
     return NULL;

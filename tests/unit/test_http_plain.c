@@ -5,6 +5,8 @@
 #include <stdint.h>
 
 #include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "fake_clock.h"
 #include "tekd/auto.h"
 #include "tekd/err.h"
 #include "tekd/http.h"
@@ -148,6 +151,24 @@ static void http_plain__closes_what_is_over_its_limit(void **state)
         (void)close(fd[i]);
 }
 
+/* Time passes until its requests are not taken any more, which is within some looks. */
+static void http_plain__cuts_who_reads_no_answer(void **state)
+{
+    static const char request[] = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    AUTO_FD int fd = dial(http_plain_port(*state));
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    int turns = 0;
+
+    while (send(fd, request, strlen(request), MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 ||
+           errno == EAGAIN) {
+        if (poll(&p, 1, 100) != 0)
+            continue;
+        fake_clock_advance(2000000);
+        assert_in_range(++turns, 1, 300);
+    }
+    assert_non_null(strstr(ask(*state, "GET /healthz HTTP/1.0\r\n\r\n"), "200"));
+}
+
 static void http_plain_stop__ends_idle_connections(void **state)
 {
     struct http_plain *p;
@@ -195,6 +216,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(http_plain__serves_many_at_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(http_plain__closes_what_is_over_its_limit, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(http_plain__cuts_who_reads_no_answer, set_up, tear_down),
         cmocka_unit_test(http_plain_stop__ends_idle_connections),
         cmocka_unit_test_setup_teardown(http_plain_start__refuses_a_port_in_use, set_up, tear_down),
         cmocka_unit_test(http_plain_start__refuses_a_bad_address),
