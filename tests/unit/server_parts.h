@@ -17,7 +17,8 @@ struct parts {
     const char *store_reason;
     int bind_result;
     int reload_result; /* of http_reload() */
-    unsigned binds, ticks, reloads;
+    int read_result;   /* of push_read_files() */
+    unsigned binds, ticks, http_reloads, push_uses, push_drops;
     struct record *record[PARTS_RECORDS_MAX]; /* keys_note() */
     size_t n_records;
     int log_fd; /* what was logged */
