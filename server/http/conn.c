@@ -95,6 +95,7 @@ int conn_identify(struct conn *c)
     if (chain)
         c->chain = X509_chain_up_ref(chain);
     c->ssl = NULL; /* h2o's from here on */
+    c->checked_us = clock_mono_us();
     if (!c->leaf || X509_digest(c->leaf, EVP_sha256(), c->peer.cert_sha256, &len) != 1)
         return TEKD_ECRYPTO;
     return 0;
@@ -145,7 +146,8 @@ const char *conn_recheck(struct conn *c)
     struct tls *now;
     const char *why;
 
-    if (c->tls->generation == atomic_load(&h->generation))
+    if (c->tls->generation == atomic_load(&h->generation) &&
+        clock_mono_us() - c->checked_us < HTTP_RECHECK_US)
         return NULL;
     now = http_tls(h);
     why = tls_recheck(now, c->leaf, c->chain);
@@ -154,6 +156,7 @@ const char *conn_recheck(struct conn *c)
     } else {
         tls_unref(c->tls);
         c->tls = now;
+        c->checked_us = clock_mono_us();
     }
     return why;
 }

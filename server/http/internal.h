@@ -81,6 +81,7 @@ struct conn {
     struct stall stall;
     X509 *leaf;
     STACK_OF(X509) * chain;
+    int64_t checked_us; /* mono: when both were found good */
     struct http_peer peer;
     h2o_socket_export_t exported;
     h2o_multithread_message_t message; /* to the serving loop */
@@ -98,7 +99,7 @@ void conn_serve(struct conn *c);
 struct conn *conn_of(h2o_req_t *req);
 /* Cuts the loop's connections whose peers do not take their answers. */
 void conns_cut_stalled(struct http_loop *loop);
-/* Whether the peer may go on after a reload; NULL, or why not. */
+/* Whether the peer may go on, after a reload or HTTP_RECHECK_US; NULL, or why not. */
 const char *conn_recheck(struct conn *c);
 void conn_free(struct conn *c);
 

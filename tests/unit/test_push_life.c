@@ -9,6 +9,7 @@
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "bsa_server.h"
@@ -269,6 +270,41 @@ static void push_read_files__keeps_all_when_one_does_not_parse(void **state)
     remove_files(&f);
 }
 
+/* OpenSSL's clock: ahead of the real one by as much as a test says. */
+static _Atomic time_t ahead_s;
+
+time_t time(time_t *ret)
+{
+    struct timespec now;
+    time_t t;
+
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    t = now.tv_sec + ahead_s;
+    if (ret)
+        *ret = t;
+    return t;
+}
+
+/* It is looked at again when the check of the handshake is a minute old. */
+static void push__an_open_connection_does_not_outlive_its_certificate(void **state)
+{
+    struct courier *c = *state;
+    char mid[MID_SIZE];
+
+    delivers(c);
+    fake_clock_advance(60 * S);
+    delivers(c);
+    ahead_s = INT64_C(40) * 365 * 86400;
+    delivers(c);
+    assert_int_equal(push_server_connections(&c->bsa[0].server), 1);
+    fake_clock_advance(60 * S);
+    send_to(c, &c->bsa[0], mid);
+    until_failed(c, mid, "certificate expired");
+    ahead_s = 0;
+    fake_clock_advance(S);
+    until_state(c, mid, STORE_DELIVERY_CONFIRMED);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -281,6 +317,7 @@ int main(void)
         COURIER_TEST(push_stop__takes_a_service_twice),
         COURIER_TEST(push_start__wants_files_that_can_be_used),
         COURIER_TEST(push_start__wants_a_key_file_of_nobody_else),
+        COURIER_TEST(push__an_open_connection_does_not_outlive_its_certificate),
         COURIER_TEST(push_use_files__is_what_the_files_say_now),
         COURIER_TEST(push_read_files__keeps_all_when_one_does_not_parse),
     };
