@@ -66,6 +66,20 @@ static int check_hsm(struct tekd *t)
     return status_hsm_refused(&s) ? EXIT_FAILED : EXIT_NO_HSM;
 }
 
+/* The certificate was read before, the token answers now. */
+static int check_tls_key(struct tekd *t)
+{
+    bool fits = false;
+    int r;
+
+    if (!t->tls_spki)
+        return EXIT_OK;
+    r = setup_tls_key_fits(t, &fits);
+    if (r < 0 || !fits)
+        say("tls", false, r < 0 ? tekd_strerror(r) : TEKD_TLS_KEY_WRONG);
+    return r < 0 || !fits ? EXIT_FAILED : EXIT_OK;
+}
+
 static int check_store(struct tekd *t)
 {
     char text[HSM_TEXT_MAX];
@@ -98,6 +112,8 @@ int check_all(struct tekd *t)
 
     if (!t->hsm)
         return hsm;
+    if (hsm == EXIT_OK && check_tls_key(t) != EXIT_OK)
+        tls = EXIT_FAILED;
     r = check_store(t);
     if (r == EXIT_OK)
         r = hsm != EXIT_OK ? hsm : check_keys(t);
