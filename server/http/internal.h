@@ -144,6 +144,10 @@ struct http_loop {
     _Atomic bool told; /* nobody sends a wake-up any more */
 };
 
+/* Whether accept() failed with this because something was used up: asking again at once is vain. */
+bool loop_is_short(int error);
+#define LOOP_NO_ACCEPT_US 100000 /* until the next attempt then */
+
 int loop_start(struct http_loop *l, struct http *h, bool serves, const int *fds, size_t n_fds);
 /* Asks it to end; loop_join() waits for it and returns whether nothing of it is in use any more. */
 void loop_stop(struct http_loop *l);
