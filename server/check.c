@@ -76,6 +76,20 @@ static void say_store_error(int r)
         r == TEKD_EEXIST ? "another tekd has the database open: stop that one first" : text);
 }
 
+/* The certificate was read before, the token answers now. */
+static int check_tls_key(struct tekd *t)
+{
+    bool fits = false;
+    int r;
+
+    if (!t->tls_spki)
+        return EXIT_OK;
+    r = setup_tls_key_fits(t, &fits);
+    if (r < 0 || !fits)
+        say("tls", false, r < 0 ? tekd_strerror(r) : TEKD_TLS_KEY_WRONG);
+    return r < 0 || !fits ? EXIT_FAILED : EXIT_OK;
+}
+
 static int check_store(struct tekd *t)
 {
     char text[HSM_TEXT_MAX];
@@ -108,6 +122,8 @@ int check_all(struct tekd *t)
 
     if (!t->hsm)
         return hsm;
+    if (hsm == EXIT_OK && check_tls_key(t) != EXIT_OK)
+        tls = EXIT_FAILED;
     r = check_store(t);
     if (r == EXIT_OK)
         r = hsm != EXIT_OK ? hsm : check_keys(t);

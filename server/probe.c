@@ -39,6 +39,14 @@ static int keys_ready(struct tekd *t, char reason[static HSM_TEXT_MAX])
     return TEKD_EHSM;
 }
 
+static int tls_key_ready(struct tekd *t, char reason[static HSM_TEXT_MAX])
+{
+    if (!atomic_load(&t->tls_key_wrong))
+        return 0;
+    (void)snprintf(reason, HSM_TEXT_MAX, "%s", TEKD_TLS_KEY_WRONG);
+    return TEKD_EINVAL;
+}
+
 /* OpenSSL refuses until and from the very second on, by the same clock. */
 static int crl_ready(struct tekd *t, char reason[static HSM_TEXT_MAX])
 {
@@ -73,6 +81,8 @@ int probe_ready(void *tekd, char reason[static HSM_TEXT_MAX])
         r = keys_ready(t, reason);
     if (r == 0)
         r = crl_ready(t, reason);
+    if (r == 0)
+        r = tls_key_ready(t, reason);
     return r;
 }
 

@@ -11,6 +11,7 @@
 
 #include "tekd/enc.h"
 #include "tekd/err.h"
+#include "tekd/log.h"
 
 #define DETAIL_MAX 512
 #define USER_MAX   64
@@ -113,16 +114,31 @@ static void record_reload(struct tekd *t, uid_t uid, uint8_t now[TEKD_TLS_FILES]
     keys_note(t->keys, rec);
 }
 
+/* Requests and pushes have the new files, or both keep the old ones; each says what is wrong. */
+static int take_files(struct tekd *t)
+{
+    struct trust *files = NULL;
+    int r = push_read_files(t->push, &files);
+
+    if (r < 0) {
+        log_event(LOG_ERROR, "tls", "reload-refused", LOG_STR("kept", "the old files"));
+        return r;
+    }
+    r = http_reload(t->http);
+    if (r < 0)
+        push_drop_files(files);
+    else
+        push_use_files(t->push, files);
+    return r;
+}
+
 /* Files that were refused changed nothing, and are no record. */
 void reload_run(struct tekd *t, uid_t uid)
 {
     uint8_t now[TEKD_TLS_FILES][32];
-    int r;
 
     hash_files(&t->config->tls, now);
-    r = http_reload(t->http);
-    (void)push_reload(t->push);
-    if (r < 0)
+    if (take_files(t) < 0)
         return;
     record_reload(t, uid, now);
     t->certificates_next_us = 0; /* what is wrong with the new ones is said at once */

@@ -335,11 +335,11 @@ static void on_tls_refused(void *arg, const char *cause, const char *addr)
     keys_tls_refused(((struct tekd *)arg)->keys, cause, addr);
 }
 
-/* The signer's key is the one that the certificate names; it is to be freed. */
+/* The signer's key is the one that the certificate names; whether the HSM's is the same is seen
+ * once it answers. */
 static int tls_files(struct tekd *t, struct http_signer *signer, struct http_files *ret_files)
 {
     const struct config_tls *c = &t->config->tls;
-    unsigned char *der = NULL;
     int r = 0;
 
     *signer = (struct http_signer){.sign = tls_sign, .arg = t};
@@ -349,8 +349,9 @@ static int tls_files(struct tekd *t, struct http_signer *signer, struct http_fil
                                      .client_ca = c->client_ca,
                                      .crl = c->crl};
     if (c->key_in_hsm)
-        r = certificate_spki(c->certificate, &der, &signer->spki_len);
-    signer->spki = der;
+        r = certificate_spki(c->certificate, &t->tls_spki, &t->tls_spki_len);
+    signer->spki = t->tls_spki;
+    signer->spki_len = t->tls_spki_len;
     return r;
 }
 
@@ -387,7 +388,6 @@ int setup_http(struct tekd *t)
     reload_begin(t);
     if (r == 0)
         r = start_http(t, &files);
-    OPENSSL_free((void *)(uintptr_t)signer.spki);
     return r < 0 ? failed("http", r) : 0;
 }
 
@@ -397,10 +397,29 @@ int setup_check_tls(struct tekd *t, struct http_ends *ret_ends)
     struct http_files files;
     int r = tls_files(t, &signer, &files);
 
-    if (r == 0)
-        r = http_check(&files, ret_ends);
-    OPENSSL_free((void *)(uintptr_t)signer.spki);
-    return r;
+    return r < 0 ? r : http_check(&files, ret_ends);
+}
+
+static EVP_PKEY *read_spki(const uint8_t *der, size_t len)
+{
+    return d2i_PUBKEY(NULL, &der, (long)len);
+}
+
+int setup_tls_key_fits(struct tekd *t, bool *ret_fits)
+{
+    const int64_t wait_us = (int64_t)t->config->hsm.tls_timeout_ms * 1000;
+    EVP_PKEY *certificate, *key;
+    struct hsm_spki spki;
+    int r = hsm_public_key(t->hsm, HSM_PUBLIC_TLS, clock_mono_us() + wait_us, &spki);
+
+    if (r < 0)
+        return r;
+    certificate = read_spki(t->tls_spki, t->tls_spki_len);
+    key = read_spki(spki.der, spki.len);
+    *ret_fits = certificate && key && EVP_PKEY_eq(certificate, key) == 1;
+    EVP_PKEY_free(certificate);
+    EVP_PKEY_free(key);
+    return 0;
 }
 
 int setup_probe(struct tekd *t)
@@ -465,5 +484,6 @@ void setup_undo(struct tekd *t)
     push_free(t->push);
     keys_free(t->keys);
     hsm_free(t->hsm);
+    OPENSSL_free(t->tls_spki);
     config_free(t->config);
 }

@@ -21,6 +21,8 @@
 #error "the build sets TEKD_VERSION"
 #endif
 
+#define TEKD_TLS_KEY_WRONG "tls.key in the HSM is not the key of tls.certificate"
+
 /* How long the start waits for the token before it serves 503s, and tekd --check before it fails.
  */
 #define TEKD_HSM_START_US 15000000
@@ -47,11 +49,15 @@ struct tekd {
     struct http *http;
     struct http_plain *probe;
     struct admin *admin;
-    _Atomic int fatal;        /* an error of the store that ends tekd */
-    _Atomic bool hsm_changed; /* hsm_on_state() said so; the main thread looks */
-    bool unsafe;              /* a KEK is not what was bound, or weak; or the token: ends tekd */
-    bool weakness_said;       /* hsm.weakness is in the log, or there is nothing to say */
-    bool check_keks;          /* the token was away: its keys are to be looked at again */
+    _Atomic int fatal;          /* an error of the store that ends tekd */
+    _Atomic bool hsm_changed;   /* hsm_on_state() said so; the main thread looks */
+    bool unsafe;                /* a KEK is not what was bound, or weak; or the token: ends tekd */
+    bool weakness_said;         /* hsm.weakness is in the log, or there is nothing to say */
+    bool check_keks;            /* the token was away: its keys are to be looked at again */
+    bool tls_key_seen;          /* so was the TLS key in it, and compared */
+    _Atomic bool tls_key_wrong; /* it is not the certificate's: no handshake succeeds */
+    unsigned char *tls_spki;    /* DER of the certificate's key, if tls.key is in the HSM */
+    size_t tls_spki_len;
     int64_t certificates_next_us; /* when the main thread looks at their ends again */
     enum hsm_state hsm_state;     /* as the main thread last saw it */
 };
@@ -66,6 +72,9 @@ int setup_push(struct tekd *t);
 int setup_publish(struct tekd *t);
 int setup_front(struct tekd *t);
 int setup_http(struct tekd *t);
+/* Whether the TLS key in the HSM is the certificate's, after setup_http() or setup_check_tls().
+ * Errors: those of hsm_public_key(). */
+int setup_tls_key_fits(struct tekd *t, bool *ret_fits);
 /* The files that setup_http() reads, and how long they are good for. */
 int setup_check_tls(struct tekd *t, struct http_ends *ret_ends);
 int setup_probe(struct tekd *t);

@@ -55,13 +55,30 @@ static void record_weakness(struct tekd *t, const struct hsm_status *s)
     keys_note(t->keys, rec);
 }
 
+/* The certificate is a file that may name any key; with the wrong one every handshake fails. */
+static void watch_tls_key(struct tekd *t)
+{
+    bool fits = false;
+
+    if (!t->tls_spki || t->tls_key_seen || setup_tls_key_fits(t, &fits) < 0)
+        return; /* next time */
+    t->tls_key_seen = true;
+    atomic_store(&t->tls_key_wrong, !fits);
+    if (!fits)
+        log_event(LOG_ERROR, "tls", "key-in-hsm-of-another-certificate",
+                  LOG_STR("certificate", t->config->tls.certificate),
+                  LOG_STR("key", t->config->tls.key));
+}
+
 static void watch_hsm(struct tekd *t)
 {
     struct hsm_status s;
 
     /* Also a token that went and came back between two looks. */
-    if (atomic_exchange(&t->hsm_changed, false))
+    if (atomic_exchange(&t->hsm_changed, false)) {
         t->check_keks = true;
+        t->tls_key_seen = false;
+    }
     hsm_status_get(t->hsm, &s);
     if (s.state != t->hsm_state && s.state != HSM_STARTING) {
         if (t->hsm_state != HSM_STARTING || s.state != HSM_READY)
@@ -70,8 +87,10 @@ static void watch_hsm(struct tekd *t)
     }
     if (s.state == HSM_READY && !t->weakness_said)
         record_weakness(t, &s);
-    if (s.state == HSM_READY)
+    if (s.state == HSM_READY) {
         bind_again(t);
+        watch_tls_key(t);
+    }
     /* The workers' part of the attacks succeeded, or a signing key is weak. */
     if (s.state == HSM_DOWN && s.error == TEKD_EWEAK)
         t->unsafe = true;

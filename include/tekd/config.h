@@ -156,7 +156,7 @@ struct config_limits {
     uint32_t per_bsa_concurrency;   /* requests of one BSA under way */
     uint32_t per_bsa_auto_contents; /* contents one BSA may have made by policy.auto_content */
     uint32_t request_deadline_ms;   /* from the last octet of a request to its answer */
-    uint32_t request_timeout_ms;    /* reading a request, and idle between two */
+    uint32_t request_timeout_ms;    /* reading a request, idle between two, the answer */
     uint32_t free_warn_mb; /* alarm below this free space on the store's volume; 0: above */
     uint32_t free_stop_mb; /* keys are refused below this */
 };

@@ -23,6 +23,7 @@
 #define HTTP_ADDR_MAX        64    /* [IPv6]:port */
 #define HTTP_LISTEN_MAX      16
 #define HTTP_CORRELATION_MAX 36       /* a UUID */
+#define HTTP_RECHECK_US      60000000 /* so old may be what a certificate was found to be */
 #define HTTP_STOP_US         10000000 /* how long requests under way get at a graceful stop */
 
 struct http;
@@ -96,7 +97,7 @@ struct http_options {
     struct http_files files;
     unsigned loops;          /* h2o threads */
     unsigned connections;    /* over all loops; more are closed at accept */
-    int request_timeout_ms;  /* to read one request, and idle between two */
+    int request_timeout_ms;  /* to read one request, idle between two, to have an answer taken */
     int request_deadline_ms; /* from its last octet to the answer, unless a route has its own */
     const struct http_route *routes;
     size_t n_routes;
@@ -124,7 +125,8 @@ uint16_t http_port(const struct http *h, size_t listen_index);
 /*
  * Reads certificate, key, CA and CRL again; new connections use them, and each open connection's
  * next request is checked again, as is the answer to one under way (403 and close when it would be
- * refused now).  When a file does not parse all stay as they were.  Errors: TEKD_EINVAL.
+ * refused now).  That is also done when the last check is older than HTTP_RECHECK_US: certificates
+ * and CRLs expire.  When a file does not parse all stay as they were.  Errors: TEKD_EINVAL.
  */
 int http_reload(struct http *h);
 

@@ -20,7 +20,7 @@
  * Threads: "push" (curl's multi interface, timers, lanes), "jobs" (what waits for the HSM: fan-outs
  * and the TEKs of crypto-periods), and "push-sign" (signatures of handshakes, when the TLS key is
  * in the HSM: it waits for them, so that "push" need not).  Thread rule: push_start(),
- * push_reload(), push_stop() and push_free() from one thread; the rest from any.
+ * push_*_files(), push_stop() and push_free() from one thread; the rest from any.
  */
 #ifndef TEKD_PUSH_H
 #define TEKD_PUSH_H
@@ -57,8 +57,16 @@ struct push_options {
  * log), TEKD_EDENIED (others may read the key file; also said), TEKD_ENOMEM, those of store_call().
  */
 int push_start(const struct push_options *o, struct push **ret_push);
-/* Reads certificate, key, CA and CRL again; when one does not parse all stay as they were. */
-int push_reload(struct push *p);
+/*
+ * A reload in two steps, so that all who read these files take the new ones or none does: reads
+ * certificate, key, CA and CRL again; then what was read is used from now on, or dropped (takes
+ * NULL).  Errors of reading, said in the log: TEKD_EINVAL (one does not parse), TEKD_EDENIED,
+ * TEKD_ENOMEM.
+ */
+struct trust;
+int push_read_files(struct push *p, struct trust **ret_files);
+void push_use_files(struct push *p, struct trust *take_files);
+void push_drop_files(struct trust *files);
 /*
  * Claims nothing more, answers open polls, gives attempts under way PUSH_STOP_US, joins.  From then
  * on push_collect() gives TEKD_ECLOSED and nothing else happens: whoever answers HTTP may stop

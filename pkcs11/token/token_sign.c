@@ -152,15 +152,17 @@ static bool verifies_ed25519(EVP_PKEY *key, const struct hsm_signature *s, const
 }
 
 /* The public half is an object of its own: a signature shows that it belongs to the private one. */
-static bool halves_agree(struct token_signing *k)
+static int halves_agree(struct token_signing *k, bool *ret_agree)
 {
     static const uint8_t data[32] = {1};
     struct hsm_signature s = {.len = 0};
-    bool ok = k->public && token_signing_sign(k, data, sizeof(data), &s) == 0 &&
-              (k->half ? verifies_ecdsa : verifies_ed25519)(k->public, &s, data, sizeof(data));
+    int r = token_signing_sign(k, data, sizeof(data), &s);
 
+    if (r < 0)
+        return r;
+    *ret_agree = (k->half ? verifies_ecdsa : verifies_ed25519)(k->public, &s, data, sizeof(data));
     ERR_clear_error();
-    return ok;
+    return 0;
 }
 
 /* Which curve it is on, for what it is wanted; what is wrong with that. */
@@ -225,6 +227,22 @@ static int check_key(struct token *t, enum token_signer which, const struct want
     return r < 0 ? r : read_public(k, &found);
 }
 
+/* What is wrong with the key that was found, or NULL; an error says nothing of the key. */
+static int find_fault(struct token_signing *k, enum token_signer which, const char **ret_fault)
+{
+    bool agree = false;
+    int r;
+
+    if (k->public)
+        *ret_fault = take_curve(k, which);
+    if (*ret_fault)
+        return 0;
+    r = k->public ? halves_agree(k, &agree) : 0;
+    if (r == 0 && !agree)
+        *ret_fault = "what it signs does not verify with its public half: is that in the token?";
+    return r;
+}
+
 int token_sign_key(struct token *t, enum token_signer which, const char *name,
                    struct token_signing **ret_key)
 {
@@ -241,12 +259,10 @@ int token_sign_key(struct token *t, enum token_signer which, const char *name,
         r = token_sign_has_eddsa(t, w.label);
     if (r == 0)
         r = check_key(t, which, &w, k);
+    if (r == 0)
+        r = find_fault(k, which, &fault);
     if (r < 0)
         return r;
-    if (k->public)
-        fault = take_curve(k, which);
-    if (!fault && !halves_agree(k))
-        fault = "what it signs does not verify with its public half: is that in the token?";
     if (fault)
         return token_say(t, TEKD_EWEAK, "key \"%s\": %s", w.label, fault);
     *ret_key = TAKE(k);

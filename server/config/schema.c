@@ -294,7 +294,7 @@ static const struct setting limits_settings[] = {
     NUMBER(limits, request_deadline_ms, 100, 60000, 4000,
            "From the end of a request to its answer, queue, HSM and database included; then 503."),
     NUMBER(limits, request_timeout_ms, 100, 60000, 10000,
-           "Reading one request, and waiting for the next one."),
+           "Reading one request, waiting for the next one, and the client's taking the answer."),
     {.key = "free_warn_mb",
      .kind = SETTING_NUMBER,
      .flags = SETTING_OFF,

@@ -3,7 +3,9 @@
 #include <netdb.h>
 #include <openssl/x509.h>
 
+#include "tekd/clock.h"
 #include "tekd/err.h"
+#include "tekd/log.h"
 
 void conn_link(struct conn *c, struct http_loop *home)
 {
@@ -93,6 +95,7 @@ int conn_identify(struct conn *c)
     if (chain)
         c->chain = X509_chain_up_ref(chain);
     c->ssl = NULL; /* h2o's from here on */
+    c->checked_us = clock_mono_us();
     if (!c->leaf || X509_digest(c->leaf, EVP_sha256(), c->peer.cert_sha256, &len) != 1)
         return TEKD_ECRYPTO;
     return 0;
@@ -114,13 +117,37 @@ struct conn *conn_of(h2o_req_t *req)
     return sock->on_close.data;
 }
 
+/* A handshake has its own time-out, and its writes are small. */
+static void cut_if_stalled(struct conn *c)
+{
+    struct http *h = c->home->http;
+
+    if (!c->leaf || !stall_is_over(&c->stall, c->sock, (int64_t)h->request_timeout_ms * 1000))
+        return;
+    atomic_fetch_add(&h->timed_out, 1);
+    log_event(LOG_INFO, "http", "answer-not-taken", LOG_STR("addr", c->peer.addr));
+    stall_cut(c->sock);
+}
+
+void conns_cut_stalled(struct http_loop *loop)
+{
+    int64_t now = clock_mono_us();
+
+    if (now < loop->look_again_us)
+        return;
+    loop->look_again_us = now + STALL_LOOK_US;
+    for (struct conn *c = loop->conns; c; c = c->next)
+        cut_if_stalled(c);
+}
+
 const char *conn_recheck(struct conn *c)
 {
     struct http *h = c->home->http;
     struct tls *now;
     const char *why;
 
-    if (c->tls->generation == atomic_load(&h->generation))
+    if (c->tls->generation == atomic_load(&h->generation) &&
+        clock_mono_us() - c->checked_us < HTTP_RECHECK_US)
         return NULL;
     now = http_tls(h);
     why = tls_recheck(now, c->leaf, c->chain);
@@ -129,6 +156,7 @@ const char *conn_recheck(struct conn *c)
     } else {
         tls_unref(c->tls);
         c->tls = now;
+        c->checked_us = clock_mono_us();
     }
     return why;
 }

@@ -178,7 +178,7 @@ void exchange_refuse(h2o_req_t *req, const struct http_reply *reply)
     h2o_send(req, &body, body.len > 0, H2O_SEND_STATE_FINAL);
 }
 
-/* ---- after a reload -------------------------------------------------------------------------- */
+/* ---- who is not accepted any more ------------------------------------------------------------ */
 
 static const struct http_reply unwelcome = {.status = 403, .close = true};
 #define UNWELCOME_TITLE "this certificate is not accepted any more"
@@ -190,7 +190,7 @@ static bool is_welcome(struct conn *c)
 
     if (!why)
         return true;
-    log_event(LOG_INFO, "tls", "refused-after-reload", LOG_STR("cause", why),
+    log_event(LOG_INFO, "tls", "not-accepted-any-more", LOG_STR("cause", why),
               LOG_STR("addr", c->peer.addr));
     if (c->home->http->refused)
         c->home->http->refused(c->home->http->refused_arg, why, c->peer.addr);

@@ -127,6 +127,7 @@ static int copy_options(struct http *h, const struct http_options *o)
     if (r < 0)
         return r;
     h->connections_max = o->connections;
+    h->request_timeout_ms = o->request_timeout_ms;
     h->refused = o->refused;
     h->refused_arg = o->refused_arg;
     copy_routes(h, o);

@@ -52,6 +52,21 @@ const char *tls_cause(const SSL *ssl);
 /* A public key whose signatures the signer makes; signer outlives the key. */
 int tls_key_remote(const struct http_signer *signer, EVP_PKEY **ret_key);
 
+/* ---- stall.c: peers that do not read --------------------------------------------------------- */
+
+#define STALL_LOOK_US 1000000 /* between two looks */
+
+/* What was last seen of a socket; zeros before that. */
+struct stall {
+    size_t written;   /* octets that h2o was given so far */
+    int64_t since_us; /* mono: since then it is the same write */
+    bool cut;
+};
+/* Whether the socket has been at the same write for limit_us: once, then it is to be cut. */
+bool stall_is_over(struct stall *s, h2o_socket_t *sock, int64_t limit_us);
+/* Ends the connection; its owner learns that from h2o in the next turn of the loop. */
+void stall_cut(h2o_socket_t *sock);
+
 /* ---- conn.c: one connection ------------------------------------------------------------------ */
 
 struct http_loop;
@@ -63,8 +78,10 @@ struct conn {
     h2o_timeout_entry_t timeout; /* of the handshake */
     struct tls *tls;             /* of the handshake, then what it was last checked against */
     SSL *ssl;                    /* during the handshake only */
+    struct stall stall;
     X509 *leaf;
     STACK_OF(X509) * chain;
+    int64_t checked_us; /* mono: when both were found good */
     struct http_peer peer;
     h2o_socket_export_t exported;
     h2o_multithread_message_t message; /* to the serving loop */
@@ -80,7 +97,9 @@ int conn_identify(struct conn *c);
 void conn_serve(struct conn *c);
 /* The connection that a request came on. */
 struct conn *conn_of(h2o_req_t *req);
-/* Whether the peer may go on after a reload; NULL, or why not. */
+/* Cuts the loop's connections whose peers do not take their answers. */
+void conns_cut_stalled(struct http_loop *loop);
+/* Whether the peer may go on, after a reload or HTTP_RECHECK_US; NULL, or why not. */
 const char *conn_recheck(struct conn *c);
 void conn_free(struct conn *c);
 
@@ -117,12 +136,17 @@ struct http_loop {
     int gone_fd; /* of gone.c */
     h2o_socket_t *gone;
     int64_t accept_again_us; /* no descriptor was free: not before; 0: accepting */
+    int64_t look_again_us;   /* at stalled connections: not before */
     struct conn *conns;
     size_t exchanges;                            /* under way */
     struct deadlines deadlines[HTTP_ROUTES_MAX]; /* of each class of deadlines that http has */
     _Atomic bool stop;
     _Atomic bool told; /* nobody sends a wake-up any more */
 };
+
+/* Whether accept() failed with this because something was used up: asking again at once is vain. */
+bool loop_is_short(int error);
+#define LOOP_NO_ACCEPT_US 100000 /* until the next attempt then */
 
 int loop_start(struct http_loop *l, struct http *h, bool serves, const int *fds, size_t n_fds);
 /* Asks it to end; loop_join() waits for it and returns whether nothing of it is in use any more. */
@@ -192,6 +216,7 @@ struct http {
     struct http_signer signer;
     uint8_t *spki;
     unsigned connections_max;
+    int request_timeout_ms;
     int deadline_ms[HTTP_ROUTES_MAX];      /* of each class of deadlines */
     unsigned route_class[HTTP_ROUTES_MAX]; /* of each route */
     size_t n_classes;

@@ -8,10 +8,9 @@
 #include "tekd/err.h"
 #include "tekd/log.h"
 
-#define ACCEPT_MAX   16     /* connections taken at once, so that requests are not starved */
-#define TICK_MS      1000   /* the loop looks at its stop flag at least this often */
-#define DRAIN_MS     10     /* and at what is left when it stops */
-#define NO_ACCEPT_US 100000 /* without a free descriptor: until the next attempt */
+#define ACCEPT_MAX 16   /* connections taken at once, so that requests are not starved */
+#define TICK_MS    1000 /* the loop looks at its stop flag at least this often */
+#define DRAIN_MS   10   /* and at what is left when it stops */
 
 /* ---- accepting ------------------------------------------------------------------------------- */
 
@@ -25,7 +24,7 @@ static void pause_accepting(struct http_loop *l)
         if (l->listener[i])
             h2o_socket_read_stop(l->listener[i]);
     }
-    l->accept_again_us = clock_mono_us() + NO_ACCEPT_US;
+    l->accept_again_us = clock_mono_us() + LOOP_NO_ACCEPT_US;
 }
 
 static void resume_accepting(struct http_loop *l)
@@ -39,7 +38,7 @@ static void resume_accepting(struct http_loop *l)
     }
 }
 
-static bool is_short_of_something(int error)
+bool loop_is_short(int error)
 {
     return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
 }
@@ -52,7 +51,7 @@ static void on_accept(h2o_socket_t *listener, const char *err)
         return;
     for (int i = 0; i < ACCEPT_MAX; i++) {
         h2o_socket_t *sock = h2o_evloop_socket_accept(listener);
-        if (!sock && is_short_of_something(errno))
+        if (!sock && loop_is_short(errno))
             pause_accepting(l);
         if (!sock)
             return;
@@ -138,10 +137,11 @@ static void shut_conns(struct http_loop *l, int how)
 /* One turn of the loop. */
 static void turn(struct http_loop *l, int max_ms)
 {
-    if (l->accept_again_us != 0 && max_ms > NO_ACCEPT_US / 1000)
-        max_ms = NO_ACCEPT_US / 1000;
+    if (l->accept_again_us != 0 && max_ms > LOOP_NO_ACCEPT_US / 1000)
+        max_ms = LOOP_NO_ACCEPT_US / 1000;
     (void)h2o_evloop_run(l->evloop, exchange_wait_ms(l, max_ms));
     resume_accepting(l);
+    conns_cut_stalled(l);
     if (exchange_expire(l)) /* what that wrote is pending, and no event will say so */
         (void)h2o_evloop_run(l->evloop, 0);
 }

@@ -4,10 +4,12 @@
  */
 #include "internal.h"
 
+#include <errno.h>
 #include <sys/socket.h>
 
 #include "tekd/clock.h"
 #include "tekd/err.h"
+#include "tekd/log.h"
 
 #define PLAIN_BODY_MAX   1048576 /* metrics of every BSA */
 #define PLAIN_REQUEST_MS 5000
@@ -24,6 +26,7 @@ struct plain_handler {
 struct plain_conn {
     struct http_plain *plain;
     h2o_socket_t *sock;
+    struct stall stall;
     struct plain_conn *prev, *next;
 };
 
@@ -39,6 +42,8 @@ struct http_plain {
     h2o_accept_ctx_t accept;
     h2o_multithread_receiver_t wake;
     h2o_socket_t *listener;
+    int64_t accept_again_us; /* no descriptor was free: not before; 0: accepting */
+    int64_t look_again_us;   /* at stalled connections: not before */
     struct plain_conn *conns;
     size_t n_conns;
     pthread_t thread;
@@ -85,12 +90,22 @@ static void on_close(void *arg)
     free(c);
 }
 
+/* The connection stays in the backlog, and the poll would return at once for ever. */
+static void pause_accepting(struct http_plain *p)
+{
+    log_event(LOG_WARN, "http", "cannot-accept", LOG_STR("error", strerror(errno)));
+    h2o_socket_read_stop(p->listener);
+    p->accept_again_us = clock_mono_us() + LOOP_NO_ACCEPT_US;
+}
+
 static void on_accept(h2o_socket_t *listener, const char *err)
 {
     struct http_plain *p = listener->data;
     h2o_socket_t *sock = err ? NULL : h2o_evloop_socket_accept(listener);
     struct plain_conn *c = sock && p->n_conns < PLAIN_CONNS_MAX ? calloc(1, sizeof(*c)) : NULL;
 
+    if (!sock && !err && loop_is_short(errno))
+        pause_accepting(p);
     if (!sock)
         return;
     if (!c) {
@@ -126,6 +141,35 @@ static void init(struct http_plain *p)
     h2o_socket_read_start(p->listener, on_accept);
 }
 
+static void cut_stalled(struct http_plain *p)
+{
+    int64_t now = clock_mono_us();
+
+    if (now < p->look_again_us)
+        return;
+    p->look_again_us = now + STALL_LOOK_US;
+    for (struct plain_conn *c = p->conns; c; c = c->next) {
+        if (stall_is_over(&c->stall, c->sock, PLAIN_REQUEST_MS * INT64_C(1000)))
+            stall_cut(c->sock);
+    }
+}
+
+static void resume_accepting(struct http_plain *p)
+{
+    if (p->accept_again_us == 0 || clock_mono_us() < p->accept_again_us)
+        return;
+    p->accept_again_us = 0;
+    h2o_socket_read_start(p->listener, on_accept);
+}
+
+static void turn(struct http_plain *p, int max_ms)
+{
+    if (p->accept_again_us != 0 && max_ms > LOOP_NO_ACCEPT_US / 1000)
+        max_ms = LOOP_NO_ACCEPT_US / 1000;
+    (void)h2o_evloop_run(p->evloop, max_ms);
+    cut_stalled(p);
+}
+
 /* Whether all connections have ended. */
 static bool drain(struct http_plain *p)
 {
@@ -136,7 +180,7 @@ static bool drain(struct http_plain *p)
     for (struct plain_conn *c = p->conns; c; c = c->next)
         (void)shutdown(h2o_socket_get_fd(c->sock), SHUT_RD);
     while ((p->conns || !atomic_load(&p->told)) && clock_mono_us() < give_up)
-        (void)h2o_evloop_run(p->evloop, DRAIN_MS);
+        turn(p, DRAIN_MS);
     return !p->conns;
 }
 
@@ -155,8 +199,10 @@ static void *run(void *arg)
     (void)pthread_setname_np(pthread_self(), "probe");
     init(p);
     (void)sem_post(&p->ready);
-    while (!atomic_load(&p->stop))
-        (void)h2o_evloop_run(p->evloop, TICK_MS);
+    while (!atomic_load(&p->stop)) {
+        turn(p, TICK_MS);
+        resume_accepting(p);
+    }
     if (drain(p))
         dispose(p);
     return NULL;

@@ -25,12 +25,13 @@
 #include "tekd/backoff.h"
 #include "tekd/push.h"
 
-#define SECOND_US      INT64_C(1000000)
-#define PUSH_TICK_US   (SECOND_US / 5) /* the clocks are read again at least so often */
-#define PUSH_LOOK_US   (5 * SECOND_US) /* a BSA that cannot be sent to is looked at again */
-#define PUSH_STORE_US  SECOND_US       /* so is a store that could not claim */
-#define PUSH_POKES_MAX 1024            /* BSAs to look at; if there are more, all are looked at */
-#define PUSH_ADDR_MAX  (STORE_ID_MAX + 9) /* a host name and a port */
+#define SECOND_US       INT64_C(1000000)
+#define PUSH_TICK_US    (SECOND_US / 5)  /* the clocks are read again at least so often */
+#define PUSH_LOOK_US    (5 * SECOND_US)  /* a BSA that cannot be sent to is looked at again */
+#define PUSH_RECHECK_US (60 * SECOND_US) /* so old may be what a certificate was found to be */
+#define PUSH_STORE_US   SECOND_US        /* so is a store that could not claim */
+#define PUSH_POKES_MAX  1024             /* BSAs to look at; if there are more, all are looked at */
+#define PUSH_ADDR_MAX   (STORE_ID_MAX + 9) /* a host name and a port */
 
 struct lane;
 struct target;
@@ -272,6 +273,7 @@ struct conn {
     bool is_signing;  /* its handshake waits for "push-sign" */
     bool sign_failed;
     int64_t sign_by_us;
+    int64_t checked_us; /* mono: when its certificate was looked at */
     uint8_t cert[32];
 };
 int conn_new(struct target *t, int64_t sign_by_us, struct conn **ret_conn);
@@ -284,6 +286,8 @@ int tls_set_up(SSL_CTX *ctx, struct conn *c);
 struct conn *tls_conn(SSL *ssl);
 /* The handshake is over. */
 void tls_settle(SSL *ssl);
+/* Whether its server's certificate is still good, looked at again after PUSH_RECHECK_US. */
+bool tls_is_good(SSL *ssl);
 /* Why the server's certificate was not accepted; NULL if it was. */
 const char *tls_why(const struct conn *c);
 

@@ -279,20 +279,26 @@ int push_start(const struct push_options *o, struct push **ret_push)
     return 0;
 }
 
-int push_reload(struct push *p)
+int push_read_files(struct push *p, struct trust **ret_files)
 {
-    struct trust *fresh = NULL, *old;
-    int r = trust_new(p->files, &fresh);
+    return trust_new(p->files, ret_files);
+}
 
-    if (r < 0)
-        return r;
+void push_use_files(struct push *p, struct trust *take_files)
+{
+    struct trust *old;
+
     (void)pthread_mutex_lock(&p->lock);
     old = p->trust;
-    p->trust = fresh;
+    p->trust = take_files;
     (void)pthread_mutex_unlock(&p->lock);
     trust_unref(old);
     log_event(LOG_INFO, "push", "reloaded");
-    return 0;
+}
+
+void push_drop_files(struct trust *files)
+{
+    trust_unref(files);
 }
 
 void push_stop(struct push *p)

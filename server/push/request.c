@@ -3,7 +3,8 @@
  *
  * A connection that is kept open is used again by whatever transfer has the same host and port.
  * So, before each request, its target is compared: a connection that was made for another BSA, or
- * before files or enrolment changed, is shut and the transfer begins again with a new one.
+ * before files or enrolment changed, or whose certificate has expired since, is shut and the
+ * transfer begins again with a new one.
  */
 #include "internal.h"
 
@@ -83,7 +84,7 @@ static int on_request(void *arg, char *there, char *here, int port_there, int po
     (void)here;
     (void)port_there;
     (void)port_here;
-    if (!c || !c->is_enrolled || c->target != t->target) {
+    if (!c || !c->is_enrolled || c->target != t->target || !tls_is_good(ssl)) {
         t->stale = true;
         shut(t->easy);
         return CURL_PREREQFUNC_ABORT;

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tekd/clock.h"
 #include "tekd/err.h"
 #include "tekd/https.h"
 #include "tekd/pem.h"
@@ -99,6 +100,7 @@ int conn_new(struct target *t, int64_t sign_by_us, struct conn **ret_conn)
     c->target = target_ref(t);
     c->sign_by_us = sign_by_us;
     c->verify_error = X509_V_OK;
+    c->checked_us = clock_mono_us();
     *ret_conn = c;
     return 0;
 }
@@ -182,6 +184,42 @@ static int on_verify(int ok, X509_STORE_CTX *ctx)
     if (!ok && c->verify_error == X509_V_OK)
         c->verify_error = error;
     return ok;
+}
+
+/* What the handshake looked at, by the same callback. */
+static bool verify_again(SSL *ssl, X509 *cert)
+{
+    X509_STORE_CTX *ctx = X509_STORE_CTX_new();
+    bool ok = false;
+
+    if (ctx &&
+        X509_STORE_CTX_init(ctx, tls_conn(ssl)->target->store, cert,
+                            SSL_get_peer_cert_chain(ssl)) == 1 &&
+        X509_STORE_CTX_set_ex_data(ctx, SSL_get_ex_data_X509_STORE_CTX_idx(), ssl) == 1) {
+        (void)X509_STORE_CTX_set_default(ctx, "ssl_server");
+        X509_STORE_CTX_set_depth(ctx, PEM_CHAIN_MAX);
+        X509_STORE_CTX_set_verify_cb(ctx, on_verify);
+        ok = X509_verify_cert(ctx) == 1;
+    }
+    X509_STORE_CTX_free(ctx);
+    return ok;
+}
+
+bool tls_is_good(SSL *ssl)
+{
+    struct conn *c = tls_conn(ssl);
+    X509 *cert;
+
+    if (clock_mono_us() - c->checked_us < PUSH_RECHECK_US)
+        return true;
+    cert = SSL_get1_peer_certificate(ssl);
+    if (!cert || !verify_again(ssl, cert)) {
+        X509_free(cert);
+        return false;
+    }
+    X509_free(cert);
+    c->checked_us = clock_mono_us();
+    return true;
 }
 
 static int use_key(SSL_CTX *ctx, struct conn *c)

@@ -3,7 +3,9 @@
 import glob
 import os
 import re
+import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -498,6 +500,33 @@ def test_slow_clients_are_closed(new_tekd, mid, content):
         assert c.is_closed_by_peer(10)
         c.close()
     assert tekd.audit().ledger == {}
+
+
+def reads_nothing(tekd):
+    """Of the CA, which is enough to ask; sends until nothing more is taken."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+    raw.connect(("127.0.0.1", tekd.port))
+    sock = tekd.tls("stranger").wrap_socket(raw, server_hostname="localhost")
+    sock.settimeout(0.3)
+    try:
+        while True:
+            sock.sendall(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
+    except OSError:
+        return sock
+
+
+def test_who_reads_no_answers_is_cut(new_tekd, mid, content):
+    tekd = new_tekd(limits={"request_timeout_ms": 700, "connections": 8}).start()
+    with ThreadPoolExecutor(8) as pool:
+        held = list(pool.map(reads_nothing, [tekd] * 8))
+    m = request(mid, content, "bsa-1")
+    wait_until(lambda: tekd.ctl("status")["http"]["connections"] == 0, "all were cut")
+    assert tekd.ctl("status")["http"]["timed_out"] == 8
+    given(tekd.ask(m.mid, m.content), m, tekd.template.bsas["bsa-1"])
+    assert "event=answer-not-taken" in tekd.log()
+    for sock in held:
+        sock.close()
 
 
 def test_connections_beyond_the_limit_are_closed_and_room_is_made_again(new_tekd, mid, content):

@@ -6,6 +6,7 @@ to stand where docs/protocol.md says.
 
 import itertools
 import re
+import shutil
 
 import pytest
 
@@ -363,6 +364,23 @@ def test_the_push_clients_key_may_be_in_the_hsm(new_stage, content):
         stage["p-1"].listens()  # its connection ends: the next one is another handshake
     assert [b.server.connections for b in stage.fleet] == [1, 3]
     assert not re.search("key-in-hsm|error", stage.tekd.log())
+    stage.verify()
+
+
+def test_files_that_requests_cannot_take_pushes_do_not_take_either(new_stage, content):
+    """A certificate of another key than the HSM's."""
+    stage = new_stage(["p-0"], tls={"certificate": "pki/tekd-tls.crt",
+                                    "key": "pkcs11:object=tekd-tls"})
+    stage.fleet.tekd_cert = pki.fingerprint(stage.tekd.path("pki", "tekd-tls.crt"))
+    stage.start()
+    stage.wait(*stage.deliver(content, "p-0"))
+    shutil.copy(stage.tekd.path("pki", "tekd.crt"), stage.tekd.path("pki", "tekd-tls.crt"))
+    stage.tekd.hup()
+    assert "key-does-not-fit-certificate" in stage.tekd.log()
+    stage["p-0"].listens()  # its connection ends: the next one is another handshake
+    stage.wait(*stage.deliver(content + "-2", "p-0"))
+    assert stage["p-0"].server.connections == 2
+    assert "push event=reloaded" not in stage.tekd.log()
     stage.verify()
 
 

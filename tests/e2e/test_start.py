@@ -43,6 +43,21 @@ def test_check_reads_the_certificate_of_a_key_in_the_hsm(new_tekd):
     assert done.returncode == 0 and tls_line(done).split()[1] == "ok", done
 
 
+def test_certificate_of_another_key_than_the_hsms_is_said(new_tekd):
+    """It is a file, and what it says of the key is all that TLS needs to start."""
+    tekd = new_tekd(tls={"certificate": "pki/tekd.crt", "key": "pkcs11:object=tekd-tls"})
+    done = check(tekd)
+    why = "tls.key in the HSM is not the key of tls.certificate"
+    assert done.returncode == 1, done
+    assert re.search(f"^tls +BAD +{re.escape(why)}$", done.stdout, re.M), done
+    assert re.search("^keys +ok", done.stdout, re.M), done
+    tekd.start(wait="alive")
+    tekd.wait_for("/readyz", 503)
+    wait_until(lambda: tekd.probe("/readyz") == (503, f"not ready: {why}\n"), "it says why")
+    assert "tls event=key-in-hsm-of-another-certificate" in tekd.log()
+    tekd.stop()
+
+
 @pytest.mark.parametrize("spoil, why", [
     (lambda t: t.template.ca.write_crl(t.path("pki", "ca.crl"), -2 * pki.DAY, -pki.DAY),
      "CRL until"),

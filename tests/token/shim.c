@@ -112,8 +112,11 @@ static CK_RV get_mechanism_info(CK_SLOT_ID id, CK_MECHANISM_TYPE type, CK_MECHAN
  * is not. */
 static CK_RV sign(CK_SESSION_HANDLE s, CK_BYTE *data, CK_ULONG len, CK_BYTE *out, CK_ULONG *out_len)
 {
-    CK_RV rv = real->C_Sign(s, data, len, out, out_len);
+    CK_RV rv;
 
+    if (mode_is("fails-at-signing"))
+        return CKR_DEVICE_ERROR;
+    rv = real->C_Sign(s, data, len, out, out_len);
     if (rv == CKR_OK && out != NULL && len > 64 && mode_is("signs-texts-wrongly"))
         out[0] ^= 1;
     return rv;

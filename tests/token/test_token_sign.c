@@ -203,6 +203,21 @@ static void token_sign_key__needs_the_public_half(void **state)
     refuses(l, TOKEN_SIGN_TLS, "alone", "is that in the token");
 }
 
+/* A token in trouble says nothing of the key: whoever took it for a weak one would end tekd. */
+static void token_sign_key__does_not_take_a_fault_for_a_weak_key(void **state)
+{
+    struct lab *l = *state;
+    struct token_signing *key = NULL;
+
+    lab_make_key(l, TOKEN_SIGNING_KEY, "ec");
+    lab_make_key(l, TOKEN_SIGNING_ED25519, "ed");
+    lab_reopen_shimmed(l, "fails-at-signing", NULL, TOKEN_READ_WRITE);
+    assert_int_equal(token_sign_key(l->token, TOKEN_SIGN_CHECKPOINT, "ec", &key), TEKD_EHSM);
+    assert_int_equal(token_sign_key(l->token, TOKEN_SIGN_TLS, "ec", &key), TEKD_EHSM);
+    assert_int_equal(token_sign_key(l->token, TOKEN_SIGN_ED25519, "ed", &key), TEKD_EHSM);
+    assert_null(key);
+}
+
 #define LAB_TEST(f) cmocka_unit_test_setup_teardown(f, lab_setup, lab_teardown)
 
 int main(void)
@@ -215,6 +230,7 @@ int main(void)
         LAB_TEST(token_sign_key__refuses_two_of_one_label),
         LAB_TEST(token_sign_key__refuses_a_foreign_public_half),
         LAB_TEST(token_sign_key__needs_the_public_half),
+        LAB_TEST(token_sign_key__does_not_take_a_fault_for_a_weak_key),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

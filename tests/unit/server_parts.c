@@ -36,6 +36,17 @@ bool parts_logged(const char *text)
     return strstr(all, text) != NULL;
 }
 
+/* ---- setup.c --------------------------------------------------------------------------------- */
+
+int setup_tls_key_fits(struct tekd *t, bool *ret_fits)
+{
+    (void)t;
+    parts.tls_key_looks++;
+    if (parts.tls_key_result == 0)
+        *ret_fits = parts.tls_key_fits;
+    return parts.tls_key_result;
+}
+
 /* ---- the parts ------------------------------------------------------------------------------- */
 
 void hsm_status_get(struct hsm *h, struct hsm_status *ret_status)
@@ -89,13 +100,25 @@ void http_status_get(struct http *h, struct http_status *ret_status)
 int http_reload(struct http *h)
 {
     (void)h;
-    parts.reloads++;
+    parts.http_reloads++;
     return parts.reload_result;
 }
 
-int push_reload(struct push *p)
+int push_read_files(struct push *p, struct trust **ret_files)
 {
     (void)p;
-    parts.reloads++;
-    return parts.reload_result;
+    if (parts.read_result == 0)
+        *ret_files = (struct trust *)&parts;
+    return parts.read_result;
+}
+
+void push_use_files(struct push *p, struct trust *take_files)
+{
+    (void)p;
+    parts.push_uses += (void *)take_files == &parts;
+}
+
+void push_drop_files(struct trust *files)
+{
+    parts.push_drops += (void *)files == &parts;
 }

@@ -16,8 +16,12 @@ struct parts {
     int store_ready;
     const char *store_reason;
     int bind_result;
-    int reload_result; /* of http_reload() */
-    unsigned binds, ticks, reloads;
+    int reload_result;  /* of http_reload() */
+    int read_result;    /* of push_read_files() */
+    int tls_key_result; /* of setup_tls_key_fits() */
+    bool tls_key_fits;
+    unsigned tls_key_looks;
+    unsigned binds, ticks, http_reloads, push_uses, push_drops;
     struct record *record[PARTS_RECORDS_MAX]; /* keys_note() */
     size_t n_records;
     int log_fd; /* what was logged */

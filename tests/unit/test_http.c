@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <arpa/inet.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -772,6 +773,93 @@ static void http__waits_when_no_descriptor_is_free(void **state)
     (void)close(said[1]);
 }
 
+/* ---- peers that do not read ------------------------------------------------------------------ */
+
+#define FULL_MS 300 /* so long nothing more could be sent */
+
+static struct fixture *with_one_loop(void)
+{
+    struct fixture *f = fixture_new();
+    struct fixture_setup s;
+
+    fixture_setup(f, &s);
+    s.o.loops = 1;
+    assert_int_equal(fixture_start(f, &s), 0);
+    return f;
+}
+
+/* Requests whose answers nobody reads, until both directions are full. */
+static void fill(struct client *c)
+{
+    struct pollfd p = {.fd = c->fd, .events = POLLOUT};
+    static char requests[64 * 64];
+    size_t len = 0;
+
+    while (len + 64 < sizeof(requests))
+        len += (size_t)snprintf(requests + len, sizeof(requests) - len,
+                                "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n");
+    while (poll(&p, 1, FULL_MS) == 1)
+        assert_true(client_send(c, requests, len));
+}
+
+/* The loop's turns at a later time: it serves another connection. */
+static uint64_t timed_out_after(struct fixture *f, struct client *other, int64_t us)
+{
+    struct http_status s;
+    struct answer a;
+
+    fake_clock_advance(us);
+    for (int i = 0; i < 2; i++) {
+        client_request(other, "");
+        fixture_answer(f, "<other/>");
+        assert_true(client_read(other, &a));
+        assert_string_equal(a.body, "<other/>");
+    }
+    http_status_get(f->http, &s);
+    return s.timed_out;
+}
+
+/* The fixture's request_timeout_ms is a minute. */
+static void http__a_peer_that_takes_no_answer_is_cut(void **state)
+{
+    struct fixture *f = with_one_loop();
+    struct client *c = fixture_connect(f), *other = fixture_connect(f);
+    struct http_status s;
+    struct answer a;
+
+    (void)state;
+    fill(c);
+    assert_int_equal(timed_out_after(f, other, 1000000), 0);
+    assert_int_equal(timed_out_after(f, other, 58000000), 0);
+    for (int i = 0; i < 3 && timed_out_after(f, other, 60000000) == 0; i++)
+        ;
+    while (client_read(c, &a)) /* what had reached it */
+        assert_int_equal(a.status, 404);
+    assert_int_equal(timed_out_after(f, other, 60000000), 1);
+    http_status_get(f->http, &s);
+    assert_int_equal(s.connections, 1);
+    client_close(c);
+    client_close(other);
+    fixture_free(f);
+}
+
+static void http__a_peer_that_reads_late_is_not_cut(void **state)
+{
+    struct fixture *f = with_one_loop();
+    struct client *c = fixture_connect(f), *other = fixture_connect(f);
+    struct answer a;
+
+    (void)state;
+    client_text(c, "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n");
+    for (int i = 0; i < 3; i++) /* all of it is written: nothing waits for the peer */
+        assert_int_equal(timed_out_after(f, other, 60000000), 0);
+    assert_true(client_read(c, &a));
+    assert_int_equal(a.status, 404);
+    client_close(c);
+    client_close(other);
+    fixture_free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -800,6 +888,8 @@ int main(void)
         FIXTURE_TEST(http__a_broken_request_is_400),
         cmocka_unit_test(http__connections_over_the_limit_are_closed),
         cmocka_unit_test(http__a_connection_that_says_nothing_is_closed),
+        cmocka_unit_test(http__a_peer_that_takes_no_answer_is_cut),
+        cmocka_unit_test(http__a_peer_that_reads_late_is_not_cut),
         cmocka_unit_test(http__waits_when_no_descriptor_is_free),
     };
 

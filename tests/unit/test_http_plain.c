@@ -5,18 +5,23 @@
 #include <stdint.h>
 
 #include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "fake_clock.h"
 #include "tekd/auto.h"
 #include "tekd/err.h"
 #include "tekd/http.h"
+#include "tekd/log.h"
 
 #define ANSWER_MAX 8192
 
@@ -148,6 +153,59 @@ static void http_plain__closes_what_is_over_its_limit(void **state)
         (void)close(fd[i]);
 }
 
+/* Time passes until its requests are not taken any more, which is within some looks. */
+static void http_plain__cuts_who_reads_no_answer(void **state)
+{
+    static const char request[] = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    AUTO_FD int fd = dial(http_plain_port(*state));
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    int turns = 0;
+
+    while (send(fd, request, strlen(request), MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 ||
+           errno == EAGAIN) {
+        if (poll(&p, 1, 100) != 0)
+            continue;
+        fake_clock_advance(2000000);
+        assert_in_range(++turns, 1, 300);
+    }
+    assert_non_null(strstr(ask(*state, "GET /healthz HTTP/1.0\r\n\r\n"), "200"));
+}
+
+/* Nothing is logged again and again, and it goes on once there are descriptors. */
+static void http_plain__waits_when_no_descriptor_is_free(void **state)
+{
+    static const char request[] = "GET /healthz HTTP/1.0\r\n\r\n";
+    AUTO_FD int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const struct sockaddr_in to = {.sin_family = AF_INET,
+                                   .sin_port = htons(http_plain_port(*state)),
+                                   .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
+    struct rlimit before, none;
+    char line[LOG_LINE_MAX];
+    struct pollfd more;
+    int said[2];
+    ssize_t n;
+
+    assert_int_equal(pipe(said), 0);
+    log_open(said[1], LOG_LOGFMT, LOG_WARN);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = (struct rlimit){.rlim_cur = 3, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    assert_int_equal(connect(fd, (const struct sockaddr *)&to, sizeof(to)), 0);
+    assert_int_equal(send(fd, request, strlen(request), MSG_NOSIGNAL), strlen(request));
+    n = read(said[0], line, sizeof(line) - 1);
+    assert_true(n > 0);
+    line[n] = '\0';
+    assert_non_null(strstr(line, "event=cannot-accept"));
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    more = (struct pollfd){.fd = fd, .events = POLLIN};
+    assert_int_equal(poll(&more, 1, 500), 0); /* its pause is not over: the clock stands */
+    fake_clock_advance(100000);
+    assert_true(recv(fd, line, sizeof(line), 0) > 0);
+    log_open(STDERR_FILENO, LOG_LOGFMT, LOG_INFO);
+    (void)close(said[0]);
+    (void)close(said[1]);
+}
+
 static void http_plain_stop__ends_idle_connections(void **state)
 {
     struct http_plain *p;
@@ -194,6 +252,9 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(http_plain__serves_many_at_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(http_plain__closes_what_is_over_its_limit, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(http_plain__cuts_who_reads_no_answer, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(http_plain__waits_when_no_descriptor_is_free, set_up,
                                         tear_down),
         cmocka_unit_test(http_plain_stop__ends_idle_connections),
         cmocka_unit_test_setup_teardown(http_plain_start__refuses_a_port_in_use, set_up, tear_down),

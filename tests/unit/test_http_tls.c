@@ -13,9 +13,25 @@
 
 #include <cmocka.h>
 
+#include "fake_clock.h"
 #include "http_fixture.h"
 #include "tekd/auto.h"
 #include "tekd/err.h"
+
+/* OpenSSL's clock: ahead of the real one by as much as a test says. */
+static _Atomic time_t ahead_s;
+
+time_t time(time_t *ret)
+{
+    struct timespec now;
+    time_t t;
+
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    t = now.tv_sec + ahead_s;
+    if (ret)
+        *ret = t;
+    return t;
+}
 
 /* ---- TLS ------------------------------------------------------------------------------------- */
 
@@ -243,6 +259,45 @@ static void http_reload__an_expired_crl_refuses_everybody(void **state)
     assert_true(s.ends.crl_next_update_s < time(NULL));
 }
 
+/* Without a reload; looked at again when the check of the handshake is a minute old. */
+static void http__an_open_connection_does_not_outlive_the_crl(void **state)
+{
+    struct fixture *f = *state;
+    struct client *c = fixture_connect(f), *waits = fixture_connect(f);
+    struct http_exchange *x;
+    struct answer a;
+
+    fake_clock_advance(HTTP_RECHECK_US);
+    client_request(c, "");
+    fixture_answer(f, "<good/>");
+    assert_true(client_read(c, &a));
+    assert_int_equal(a.status, 200);
+    ahead_s = 40 * 365 * 86400;
+    fake_clock_advance(HTTP_RECHECK_US - 1);
+    client_request(c, "");
+    fixture_answer(f, "<checked/>");
+    assert_true(client_read(c, &a));
+    assert_int_equal(a.status, 200);
+    fake_clock_advance(1);
+    client_request(c, "");
+    assert_true(client_read(c, &a));
+    assert_int_equal(a.status, 403);
+    assert_non_null(strstr(fixture_wait_cause(f, 1), "expired"));
+    assert_true(client_ended(c));
+    /* An answer is checked as well. */
+    ahead_s = 0;
+    client_text(waits, "GET " FIXTURE_WAIT_PATH " HTTP/1.1\r\nHost: x\r\n\r\n");
+    x = fixture_take(f);
+    ahead_s = 40 * 365 * 86400;
+    fake_clock_advance(HTTP_RECHECK_US);
+    fixture_reply(x, 200, "<key/>");
+    assert_true(client_read(waits, &a));
+    ahead_s = 0;
+    assert_int_equal(a.status, 403);
+    client_close(c);
+    client_close(waits);
+}
+
 static void http_reload__keeps_the_old_files_when_one_is_broken(void **state)
 {
     static const char *const files[] = {"ca.crl", "ca.crt", "server.crt", "server.key"};
@@ -438,6 +493,7 @@ int main(void)
         FIXTURE_TEST(http_reload__refuses_a_revoked_peer_on_its_open_connection),
         FIXTURE_TEST(http_reload__refuses_a_revoked_peer_that_waits),
         FIXTURE_TEST(http_reload__an_expired_crl_refuses_everybody),
+        FIXTURE_TEST(http__an_open_connection_does_not_outlive_the_crl),
         FIXTURE_TEST(http_reload__keeps_the_old_files_when_one_is_broken),
         FIXTURE_TEST(http_reload__serves_the_new_certificate),
         FIXTURE_TEST(http_status__says_when_files_end),

@@ -9,6 +9,7 @@
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "bsa_server.h"
@@ -224,7 +225,15 @@ static void delivers(struct courier *c)
     until_state(c, mid, STORE_DELIVERY_CONFIRMED);
 }
 
-static void push_reload__uses_what_the_files_say_now(void **state)
+static void reloads(struct courier *c)
+{
+    struct trust *files;
+
+    assert_int_equal(push_read_files(c->push, &files), 0);
+    push_use_files(c->push, files);
+}
+
+static void push_use_files__is_what_the_files_say_now(void **state)
 {
     struct courier *c = *state;
     struct files f;
@@ -234,19 +243,20 @@ static void push_reload__uses_what_the_files_say_now(void **state)
     delivers(c);
     /* Another CA: the open connection is not good any more, either. */
     copy_file(bsa_server_path("other-ca", "crt", path), f.ca);
-    assert_int_equal(push_reload(c->push), 0);
+    reloads(c);
     send_to(c, &c->bsa[0], mid);
     until_failed(c, mid, "unknown CA");
     copy_file(bsa_server_path("ca", "crt", path), f.ca);
-    assert_int_equal(push_reload(c->push), 0);
+    reloads(c);
     fake_clock_advance(S);
     until_state(c, mid, STORE_DELIVERY_CONFIRMED);
     remove_files(&f);
 }
 
-static void push_reload__keeps_all_when_one_does_not_parse(void **state)
+static void push_read_files__keeps_all_when_one_does_not_parse(void **state)
 {
     struct courier *c = *state;
+    struct trust *read = NULL;
     struct files f;
     char path[BSA_SERVER_PATH_MAX];
 
@@ -254,10 +264,45 @@ static void push_reload__keeps_all_when_one_does_not_parse(void **state)
     delivers(c);
     copy_file(bsa_server_path("other-ca", "crt", path), f.ca);
     copy_file(f.key, f.certificate);
-    assert_int_equal(push_reload(c->push), TEKD_EINVAL);
+    assert_int_equal(push_read_files(c->push, &read), TEKD_EINVAL);
     delivers(c);
     assert_int_equal(push_server_connections(&c->bsa[0].server), 1);
     remove_files(&f);
+}
+
+/* OpenSSL's clock: ahead of the real one by as much as a test says. */
+static _Atomic time_t ahead_s;
+
+time_t time(time_t *ret)
+{
+    struct timespec now;
+    time_t t;
+
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    t = now.tv_sec + ahead_s;
+    if (ret)
+        *ret = t;
+    return t;
+}
+
+/* It is looked at again when the check of the handshake is a minute old. */
+static void push__an_open_connection_does_not_outlive_its_certificate(void **state)
+{
+    struct courier *c = *state;
+    char mid[MID_SIZE];
+
+    delivers(c);
+    fake_clock_advance(60 * S);
+    delivers(c);
+    ahead_s = INT64_C(40) * 365 * 86400;
+    delivers(c);
+    assert_int_equal(push_server_connections(&c->bsa[0].server), 1);
+    fake_clock_advance(60 * S);
+    send_to(c, &c->bsa[0], mid);
+    until_failed(c, mid, "certificate expired");
+    ahead_s = 0;
+    fake_clock_advance(S);
+    until_state(c, mid, STORE_DELIVERY_CONFIRMED);
 }
 
 int main(void)
@@ -272,8 +317,9 @@ int main(void)
         COURIER_TEST(push_stop__takes_a_service_twice),
         COURIER_TEST(push_start__wants_files_that_can_be_used),
         COURIER_TEST(push_start__wants_a_key_file_of_nobody_else),
-        COURIER_TEST(push_reload__uses_what_the_files_say_now),
-        COURIER_TEST(push_reload__keeps_all_when_one_does_not_parse),
+        COURIER_TEST(push__an_open_connection_does_not_outlive_its_certificate),
+        COURIER_TEST(push_use_files__is_what_the_files_say_now),
+        COURIER_TEST(push_read_files__keeps_all_when_one_does_not_parse),
     };
 
     return cmocka_run_group_tests(tests, courier_make_pki, bsa_server_remove_pki);

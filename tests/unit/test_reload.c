@@ -84,7 +84,8 @@ static void reload_run__names_the_files_that_changed_once(void **state)
     assert_detail(1, "SIGHUP: tls.certificate=" SHA256_OF_A " tls.crl=" SHA256_OF_A);
     reload_run(&x->t, 0);
     assert_detail(2, "SIGHUP: the same files");
-    assert_int_equal(parts.reloads, 6);
+    assert_int_equal(parts.http_reloads, 3);
+    assert_int_equal(parts.push_uses, 3);
 }
 
 static void reload_run__says_who_sent_it(void **state)
@@ -114,6 +115,30 @@ static void reload_run__records_nothing_that_was_refused(void **state)
     parts.reload_result = 0;
     reload_run(&x->t, 0);
     assert_detail(0, "SIGHUP: tls.client_ca=" SHA256_OF_A);
+}
+
+/* Whichever of the two refuses them: the other does not take them either. */
+static void reload_run__takes_the_files_on_both_sides_or_on_none(void **state)
+{
+    struct files *x = *state;
+
+    parts.reload_result = TEKD_EINVAL;
+    reload_run(&x->t, 0);
+    assert_int_equal(parts.http_reloads, 1);
+    assert_int_equal(parts.push_uses, 0);
+    assert_int_equal(parts.push_drops, 1);
+    parts.reload_result = 0;
+    parts.read_result = TEKD_EINVAL;
+    reload_run(&x->t, 0);
+    assert_int_equal(parts.http_reloads, 1);
+    assert_int_equal(parts.push_uses, 0);
+    assert_true(parts_logged("error tls event=reload-refused"));
+    assert_int_equal(parts.n_records, 0);
+    parts.read_result = 0;
+    reload_run(&x->t, 0);
+    assert_int_equal(parts.http_reloads, 2);
+    assert_int_equal(parts.push_uses, 1);
+    assert_int_equal(parts.n_records, 1);
 }
 
 static void reload_run__does_without_a_crl(void **state)
@@ -147,6 +172,8 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(reload_run__says_who_sent_it, setup, teardown),
         cmocka_unit_test_setup_teardown(reload_run__records_nothing_that_was_refused, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(reload_run__takes_the_files_on_both_sides_or_on_none, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(reload_run__does_without_a_crl, setup, teardown),
         cmocka_unit_test_setup_teardown(reload_hash_file__reads_whole_files_only, setup, teardown),

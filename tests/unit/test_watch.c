@@ -134,6 +134,34 @@ static void watch_tick__ends_tekd_when_teks_can_be_stolen(void **state)
     assert_true(t->unsafe);
 }
 
+static void watch_tick__compares_the_tls_key_whenever_the_token_was_away(void **state)
+{
+    static unsigned char spki[] = {1};
+    struct config config = {.tls = {.certificate = "crt", .key = "pkcs11:object=k"}};
+    struct tekd *t = *state;
+
+    t->config = &config;
+    watch_tick(t); /* the key is in a file */
+    assert_int_equal(parts.tls_key_looks, 0);
+    t->tls_spki = spki;
+    parts.tls_key_result = TEKD_EAGAIN; /* busy: later */
+    watch_tick(t);
+    parts.tls_key_result = 0;
+    watch_tick(t);
+    watch_tick(t);
+    assert_int_equal(parts.tls_key_looks, 2);
+    assert_true(atomic_load(&t->tls_key_wrong));
+    assert_true(parts_logged("error tls event=key-in-hsm-of-another-certificate certificate=crt"));
+    assert_false(t->unsafe);
+    parts.tls_key_fits = true;
+    hsm_says(t, HSM_DOWN, "");
+    watch_tick(t);
+    assert_int_equal(parts.tls_key_looks, 2);
+    hsm_says(t, HSM_READY, "");
+    watch_tick(t);
+    assert_false(atomic_load(&t->tls_key_wrong));
+}
+
 static void watch_tick__records_once_what_a_token_cannot_prevent(void **state)
 {
     struct tekd *t = *state;
@@ -209,6 +237,7 @@ int main(void)
         TEST(watch_tick__checks_keks_whenever_the_token_was_away),
         TEST(watch_tick__ends_tekd_when_a_kek_is_not_what_it_was),
         TEST(watch_tick__ends_tekd_when_teks_can_be_stolen),
+        TEST(watch_tick__compares_the_tls_key_whenever_the_token_was_away),
         TEST(watch_tick__records_once_what_a_token_cannot_prevent),
         TEST(watch_tick__waits_with_that_for_a_token),
         TEST(watch_tick__warns_a_week_before_crl_and_certificate_end),
