@@ -42,9 +42,8 @@ static int fate(bool is_write)
     count++;
     if (armed == VFS_IO_ERROR && count == at)
         code = is_write ? SQLITE_IOERR_WRITE : SQLITE_IOERR_FSYNC;
-    else if (armed == VFS_FULL && count >= at && is_write)
-        code = SQLITE_FULL;
-    else if (armed == VFS_FULL_ONCE && count == at && is_write)
+    else if (is_write &&
+             ((armed == VFS_FULL && count >= at) || (armed == VFS_FULL_ONCE && count == at)))
         code = SQLITE_FULL;
     else if (armed == VFS_POWER_CUT && count >= at)
         code = SQLITE_IOERR;

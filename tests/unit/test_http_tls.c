@@ -272,7 +272,7 @@ static void http__an_open_connection_does_not_outlive_the_crl(void **state)
     fixture_answer(f, "<good/>");
     assert_true(client_read(c, &a));
     assert_int_equal(a.status, 200);
-    ahead_s = 40 * 365 * 86400;
+    ahead_s = 40L * 365 * 86400;
     fake_clock_advance(HTTP_RECHECK_US - 1);
     client_request(c, "");
     fixture_answer(f, "<checked/>");
@@ -288,7 +288,7 @@ static void http__an_open_connection_does_not_outlive_the_crl(void **state)
     ahead_s = 0;
     client_text(waits, "GET " FIXTURE_WAIT_PATH " HTTP/1.1\r\nHost: x\r\n\r\n");
     x = fixture_take(f);
-    ahead_s = 40 * 365 * 86400;
+    ahead_s = 40L * 365 * 86400;
     fake_clock_advance(HTTP_RECHECK_US);
     fixture_reply(x, 200, "<key/>");
     assert_true(client_read(waits, &a));
