@@ -218,6 +218,30 @@ class Bsa:
         return self.post(confirmation(delivery, status, self.form)).status
 
 
+class Transports(dict):
+    """The connections of a loop by descriptor, and all that there ever were.
+
+    asyncio's own table knows only those that somebody else holds, and nobody holds one that neither
+    reads nor writes, or whose descriptor was given to another: it would be collected some day, in
+    the middle of a test that has nothing to do with it, without having been closed.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._all = []
+
+    def __setitem__(self, fd, transport):
+        self._all.append(transport)
+        super().__setitem__(fd, transport)
+
+    def close(self):
+        """Once the loop has ended: what it could not close any more."""
+        for transport in self._all:
+            if transport._sock is not None:  # pylint: disable=protected-access
+                transport._sock.close()  # pylint: disable=protected-access
+                transport._sock = None  # pylint: disable=protected-access
+
+
 class Fleet:
     """The BSAs of one server: a mapping by name."""
 
@@ -232,9 +256,8 @@ class Fleet:
         self._clear = {}  # key ID -> (ContentID, TEK)
         self._key_of = {}  # TEK -> key ID
         self._loop = asyncio.new_event_loop()
-        # asyncio only knows connections that somebody holds, and nobody holds one that neither reads
-        # nor writes: it would be collected without having been closed.
-        self._loop._transports = {}  # pylint: disable=protected-access
+        self._transports = Transports()
+        self._loop._transports = self._transports  # pylint: disable=protected-access
         self._loop.set_exception_handler(self._on_exception)
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -298,13 +321,14 @@ class Fleet:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
             # A connection in its handshake is in no list but this one.
-            for transport in list(self._loop._transports.values()):  # pylint: disable=protected-access
+            for transport in list(self._transports.values()):
                 transport.abort()
             await asyncio.sleep(0)  # each is closed in a call of its own
         self.run(end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+        self._transports.close()
         self._posters.shutdown(cancel_futures=True)
         self.journal.close()
         assert not self.faults, "\n".join(self.faults)
