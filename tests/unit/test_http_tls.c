@@ -17,21 +17,7 @@
 #include "http_fixture.h"
 #include "tekd/auto.h"
 #include "tekd/err.h"
-
-/* OpenSSL's clock: ahead of the real one by as much as a test says. */
-static _Atomic time_t ahead_s;
-
-time_t time(time_t *ret)
-{
-    struct timespec now;
-    time_t t;
-
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    t = now.tv_sec + ahead_s;
-    if (ret)
-        *ret = t;
-    return t;
-}
+#include "wall_clock.h"
 
 /* ---- TLS ------------------------------------------------------------------------------------- */
 
@@ -272,7 +258,7 @@ static void http__an_open_connection_does_not_outlive_the_crl(void **state)
     fixture_answer(f, "<good/>");
     assert_true(client_read(c, &a));
     assert_int_equal(a.status, 200);
-    ahead_s = 40L * 365 * 86400;
+    wall_clock_ahead(40L * 365 * 86400);
     fake_clock_advance(HTTP_RECHECK_US - 1);
     client_request(c, "");
     fixture_answer(f, "<checked/>");
@@ -285,14 +271,14 @@ static void http__an_open_connection_does_not_outlive_the_crl(void **state)
     assert_non_null(strstr(fixture_wait_cause(f, 1), "expired"));
     assert_true(client_ended(c));
     /* An answer is checked as well. */
-    ahead_s = 0;
+    wall_clock_ahead(0);
     client_text(waits, "GET " FIXTURE_WAIT_PATH " HTTP/1.1\r\nHost: x\r\n\r\n");
     x = fixture_take(f);
-    ahead_s = 40L * 365 * 86400;
+    wall_clock_ahead(40L * 365 * 86400);
     fake_clock_advance(HTTP_RECHECK_US);
     fixture_reply(x, 200, "<key/>");
     assert_true(client_read(waits, &a));
-    ahead_s = 0;
+    wall_clock_ahead(0);
     assert_int_equal(a.status, 403);
     client_close(c);
     client_close(waits);

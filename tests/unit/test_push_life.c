@@ -9,13 +9,13 @@
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "bsa_server.h"
 #include "push_fixture.h"
 #include "tekd/clock.h"
 #include "tekd/err.h"
+#include "wall_clock.h"
 
 /* ---- stops and starts ------------------------------------------------------------------------ */
 
@@ -270,21 +270,6 @@ static void push_read_files__keeps_all_when_one_does_not_parse(void **state)
     remove_files(&f);
 }
 
-/* OpenSSL's clock: ahead of the real one by as much as a test says. */
-static _Atomic time_t ahead_s;
-
-time_t time(time_t *ret)
-{
-    struct timespec now;
-    time_t t;
-
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    t = now.tv_sec + ahead_s;
-    if (ret)
-        *ret = t;
-    return t;
-}
-
 /* It is looked at again when the check of the handshake is a minute old. */
 static void push__an_open_connection_does_not_outlive_its_certificate(void **state)
 {
@@ -294,13 +279,13 @@ static void push__an_open_connection_does_not_outlive_its_certificate(void **sta
     delivers(c);
     fake_clock_advance(60 * S);
     delivers(c);
-    ahead_s = INT64_C(40) * 365 * 86400;
+    wall_clock_ahead(INT64_C(40) * 365 * 86400);
     delivers(c);
     assert_int_equal(push_server_connections(&c->bsa[0].server), 1);
     fake_clock_advance(60 * S);
     send_to(c, &c->bsa[0], mid);
     until_failed(c, mid, "certificate expired");
-    ahead_s = 0;
+    wall_clock_ahead(0);
     fake_clock_advance(S);
     until_state(c, mid, STORE_DELIVERY_CONFIRMED);
 }
