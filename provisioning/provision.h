@@ -183,7 +183,7 @@ int pki_issue(struct pki *p, const struct pki_subject *s);
  */
 int pki_has(struct pki *p, const struct pki_subject *s);
 
-/* Adds a subjectAltName for OpenSSL to b, behind a comma: an IP address or a DNS name.
+/* Adds a subjectAltName, as OpenSSL reads a list of them, to b: an IP address or a DNS name.
  * Errors: TEKD_EINVAL (neither; said on stderr). */
 int pki_put_host(struct buf *b, const char *host);
 
