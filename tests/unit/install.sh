@@ -1,7 +1,8 @@
 #!/bin/bash
 # What "cmake --install" leaves: each file in its place and none besides, programs that run from
-# there, documents whose links lead somewhere, libcp3 found by pkg-config and linked by a program,
-# a unit that systemd accepts; and the folders of Debian when the prefix is /usr.
+# there, each with its manual page, documents whose links lead somewhere, libcp3 found by pkg-config
+# and linked by a program, a unit that systemd accepts and whose manual page is there; and the
+# folders of Debian when the prefix is /usr.
 #   install.sh SOURCE_DIRECTORY BUILD_DIRECTORY C_COMPILER [FLAG]...
 set -euo pipefail
 source=$1 build=$2 cc=$3
@@ -22,6 +23,7 @@ cached() {
 prefix=$(cached CMAKE_INSTALL_PREFIX)
 libdir=$prefix/$(cached CMAKE_INSTALL_LIBDIR)
 docdir=$prefix/share/doc/tekd
+mandir=$prefix/share/man
 version=$(cached CMAKE_PROJECT_VERSION)
 
 expected() {
@@ -34,6 +36,8 @@ expected() {
     for file in "$source"/docs/*.{md,sample}; do
         printf '%s\n' "$docdir/docs/${file##*/}"
     done
+    printf '%s\n' "$mandir"/man1/{tek-audit,tek-bsa,tekctl}.1 "$mandir/man5/tekd.yaml.5" \
+        "$mandir"/man8/{tek-provision,tekd,tekd-hsm}.8
 }
 
 check_files() {
@@ -47,12 +51,16 @@ check_files() {
 }
 
 check_programs() {
-    local program
+    local program page
     for program in "$root$prefix"/{bin,sbin}/*; do
         [[ -x $program ]] || fail "$program cannot be run"
         "$program" --help >/dev/null || fail "$program --help: status $?"
         [[ $("$program" --version) == "${program##*/} $version" ]] || fail "$program: another version"
         [[ $(readelf -d "$program") != *PATH* ]] || fail "$program looks for libraries in the build"
+        # What is for root is in section 8, as its program is in sbin.
+        page=$mandir/man1/${program##*/}.1
+        [[ $program != */sbin/* ]] || page=$mandir/man8/${program##*/}.8
+        grep -qx "\.Nm ${program##*/}" "$root$page" || fail "$page is not the page of ${program##*/}"
     done
     # tekd looks for tekd-hsm beside itself; the sample names the place of Debian's packages.
     diff "$root$docdir/docs/tekd.yaml.sample" <("$root$prefix/sbin/tekd" --sample-config) ||
@@ -90,12 +98,14 @@ END
 }
 
 check_unit() {
-    local unit=$root$prefix/lib/systemd/system/tekd.service start
+    local unit=$root$prefix/lib/systemd/system/tekd.service start page
     start=$(sed -n 's/^ExecStart=\([^ ]*\) .*/\1/p' "$unit")
     [[ -x $root$start ]] || fail "the unit starts $start, which is not installed"
     # An I/O error or tampering: somebody has to look, as the documents say.
     grep -qx 'RestartPreventExitStatus=1 2 74' "$unit" || fail "the unit starts again on 74"
     ! grep -n '@' "$unit" || fail "the unit was not filled in"
+    page=$(sed -n 's/^Documentation=man:\(.*\)(\(.\)) .*/man\2\/\1.\2/p' "$unit")
+    [[ -f $root$mandir/$page ]] || fail "the unit names the page $page, which is not installed"
     command -v systemd-analyze >/dev/null || return 0
     # It knows nothing of our root: a program that is there stands for the one that is not.
     mkdir "$root/unit"
