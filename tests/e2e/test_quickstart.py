@@ -80,8 +80,11 @@ def once_and_again_and_serving(demo):
     done = run(demo.argv("--once"), timeout=300)
     for step in STEPS:
         assert re.search(rf"^==> .*{step}", done.stdout, re.M), (step, done.stdout)
-    # Nothing serves them any more.
-    assert "commands to try next" not in done.stdout
+    # It ends with commands that need no server, and they work.
+    *offline, serve = done.stdout.split("==> commands to try next\n")[1].splitlines()
+    assert len(offline) == 2 and serve.split()[:3] == [QUICKSTART, "--dir", demo.folder]
+    ledger, proof = (run(command.split()).stdout for command in offline)
+    assert "bsa-1" in ledger and proof.startswith("c2sp.org/tlog-proof@v1\n")
     shown = re.search(r"TEK, unwrapped by the BSA: ([0-9a-f]{32})$", done.stdout, re.M)[1]
     assert re.search(r"verified \d+ records under checkpoint", done.stdout), done.stdout
     mid = values(done.stdout, "message_id")[0]
