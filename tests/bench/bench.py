@@ -24,7 +24,7 @@ import audit  # noqa: E402  (the path above is where they are)
 import pki  # noqa: E402
 import push  # noqa: E402
 from instance import Instance, Token, copy_state, make_state  # noqa: E402
-from procs import Machine, drop_caches  # noqa: E402
+from procs import Machine, cpu_of, drop_caches  # noqa: E402
 from report import Report, median, ratios  # noqa: E402
 from tools import BenchError, Programs, Static, call, call_json  # noqa: E402
 
@@ -112,6 +112,13 @@ class Bench:
         run["machine"] = Machine().since(machine)
         return run
 
+    def static_load(self, instance, static):
+        """The yardstick (e), with what it cost its server."""
+        cpu = cpu_of(static.pid)
+        run = self.load(instance, WHAT["e"], "--mode", "get", address=static.address)
+        run["static_cpu_us"] = 1e6 * (cpu_of(static.pid) - cpu) / run["answered"]
+        return run
+
     def lone(self, instance, *args):
         return check("the lone client", instance.load(
             "--media", self.args.media, "--connections", 1, "--count", self.lone_count,
@@ -149,7 +156,7 @@ class Bench:
         steps = [
             ("a", lambda: self.raw(instance.token, bsa_kek)),
             ("b", lambda: self.observed(instance, "b")),
-            ("e", lambda: self.load(instance, WHAT["e"], "--mode", "get", address=static.address)),
+            ("e", lambda: self.static_load(instance, static)),
             ("c", lambda: self.observed(instance, "c")),
             ("d", lambda: self.observed(instance, "d")),
         ]
@@ -193,6 +200,7 @@ class Bench:
 
     def costs(self):
         report = self.report
+        self.costs_of_yardsticks()
         for key in "bcd":
             self.costs_of(key, self.rounds.runs[key])
         asked = sum(x["answered"] for key in "bcd" for x in self.rounds.runs[key])
@@ -200,6 +208,17 @@ class Bench:
         report.columns()
         report.series("rss", "tekd", self.rounds.rss, "MB", 1)
         report.series("rss_workers", "its largest worker", self.rounds.workers_rss, "MB", 1)
+
+    def costs_of_yardsticks(self):
+        report, runs = self.report, self.rounds.runs
+        report.heading("Cost of the yardsticks")
+        report.columns()
+        report.series("cpu_a", "CPU of an operation of (a)",
+                      [x["cpu_us_per_operation"] for x in runs["a"]], "us", 1)
+        report.series("cpu_e_static", "CPU of the server of (e), a request",
+                      [x["static_cpu_us"] for x in runs["e"]], "us", 1)
+        report.series("cpu_e_load", "CPU of the load generator",
+                      [x["cpu_us_per_request"] for x in runs["e"]], "us", 1)
 
     def costs_of(self, key, runs):
         """CPU per request: the server by thread, its helpers by process, the load generator."""
@@ -412,10 +431,10 @@ class Bench:
         with Static(self.programs, self.directory, stand_in.body) as static:
             for number in range(self.args.rounds):
                 machine = Machine()
-                r.rate["a"].append(self.raw(token, "bench-bsa")["rate"])
-                run = self.load(stand_in, WHAT["e"], "--mode", "get", address=static.address)
-                r.rate["e"].append(run["rate"])
-                r.runs["e"].append(run)
+                for key, run in (("a", self.raw(token, "bench-bsa")),
+                                 ("e", self.static_load(stand_in, static))):
+                    r.rate[key].append(run["rate"])
+                    r.runs[key].append(run)
                 r.disk.append(self.disk(self.directory))
                 r.lone_known.append(check("lone", stand_in.load(
                     "--connections", 1, "--count", self.lone_count, "--mode", "get",
@@ -427,11 +446,10 @@ class Bench:
         report.columns()
         report.series("rate_a", WHAT["a"], r.rate["a"], "per s")
         report.series("rate_e", "(e) static answer of 512 octets", r.rate["e"], "per s")
-        report.series("load_cpu", "CPU of the load generator, a request",
-                      [x["cpu_us_per_request"] for x in r.runs["e"]], "us", 1)
         report.series("lone_static", "a lone client of (e), p50", r.lone_known, "us")
         report.series("disk_sync", "fdatasync of a small append, p50", r.disk, "us")
         report.series("steal", "steal time of the machine", r.steal, "%", 2)
+        self.costs_of_yardsticks()
 
 
 class Standing:

@@ -114,6 +114,7 @@ class Static:
         if not line:
             raise BenchError("bench_static did not start")
         self.address = f"127.0.0.1:{json.loads(line)['port']}"
+        self.pid = self.process.pid
 
     def __enter__(self):
         return self
