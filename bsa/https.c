@@ -71,14 +71,24 @@ static const struct {
     {CURLE_ABORTED_BY_CALLBACK, TEKD_ECLOSED},
 };
 
+/*
+ * A TLS alert is the server's no to our certificate; with TLS 1.3 it comes after the handshake, and
+ * libcurl has no code of its own for it.  Texts of other codes name the host, and what that is
+ * called says nothing.
+ */
+static bool is_alert(CURLcode code, const char *text)
+{
+    return (code == CURLE_SSL_CONNECT_ERROR || code == CURLE_SEND_ERROR ||
+            code == CURLE_RECV_ERROR) &&
+           strstr(text, " alert ") != NULL;
+}
+
 static int error_of(CURLcode code, const char *text)
 {
     for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
         if (codes[i].code == code)
             return codes[i].error;
-    /* A TLS alert is the server's no to our certificate; with TLS 1.3 it comes after the
-     * handshake, and libcurl has no code of its own for it. */
-    return strstr(text, "alert") != NULL ? TEKD_EDENIED : TEKD_EIO;
+    return is_alert(code, text) ? TEKD_EDENIED : TEKD_EIO;
 }
 
 /*
@@ -94,7 +104,7 @@ static bool cut_behind_handshake(CURL *curl, CURLcode code, const char *text)
         return false;
     (void)curl_easy_getinfo(curl, CURLINFO_APPCONNECT_TIME_T, &handshake_us);
     (void)curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
-    return handshake_us > 0 && status == 0 && strstr(text, "alert") == NULL;
+    return handshake_us > 0 && status == 0 && !is_alert(code, text);
 }
 
 static void explain(CURL *curl, CURLcode code, const char *text, char ret_why[static HTTPS_WHY_MAX])

@@ -208,6 +208,24 @@ static void https_post__needs_our_certificate(void **state)
     assert_int_equal(post(&s, "nobody", &answer), TEKD_EINVAL); /* there is no such file */
 }
 
+/* A host may be called what it likes: it is not there all the same. */
+static void https_post__takes_no_name_for_an_alert(void **state)
+{
+    static const char *const urls[] = {"https://alert.localhost:1/cp3",
+                                       "https://an.alert.localhost:1/cp3"};
+    AUTO(buf) struct buf *body = NULL;
+    struct https_answer answer = {.status = 0};
+    char why[HTTPS_WHY_MAX];
+
+    (void)state;
+    assert_int_equal(buf_new(HTTPS_BODY_MAX, &body), 0);
+    answer.body = body;
+    for (size_t i = 0; i < ARRAY_SIZE(urls); i++) {
+        assert_int_equal(post_as("client", urls[i], &answer, why), TEKD_EIO);
+        assert_non_null(strstr(why, "alert"));
+    }
+}
+
 static void https_get__asks_without_a_body(void **state)
 {
     char ca[BSA_SERVER_PATH_MAX], cert[BSA_SERVER_PATH_MAX], key[BSA_SERVER_PATH_MAX], url[64];
@@ -274,6 +292,7 @@ int main(void)
         cmocka_unit_test(https_post__refuses_half_an_answer),
         cmocka_unit_test(https_post__tells_what_is_ours),
         cmocka_unit_test(https_post__needs_our_certificate),
+        cmocka_unit_test(https_post__takes_no_name_for_an_alert),
         cmocka_unit_test(https_get__asks_without_a_body),
         cmocka_unit_test(https_get__ends_when_it_is_told_to),
     };
