@@ -116,8 +116,11 @@ static void explain(CURL *curl, CURLcode code, const char *text, char ret_why[st
                        "%s, behind the TLS handshake: the server may not take our certificate",
                        curl_easy_strerror(code));
     else
-        (void)snprintf(ret_why, HTTPS_WHY_MAX, "%s",
-                       *text != '\0' ? text : curl_easy_strerror(code));
+        (void)snprintf(ret_why, HTTPS_WHY_MAX, "%s%s",
+                       *text != '\0' ? text : curl_easy_strerror(code),
+                       code == CURLE_SSL_CERTPROBLEM
+                           ? "; --cert and --key are PEM, of one key, without a passphrase"
+                           : "");
 }
 
 #define SET(option, value) (e = e == CURLE_OK ? curl_easy_setopt(curl, option, value) : e)
@@ -133,6 +136,7 @@ static CURLcode set_tls(CURL *curl, const struct https_request *q)
     SET(CURLOPT_CAPATH, NULL); /* or the system's CAs would be trusted besides ours */
     SET(CURLOPT_SSLCERT, q->cert);
     SET(CURLOPT_SSLKEY, q->key);
+    SET(CURLOPT_KEYPASSWD, ""); /* or OpenSSL would ask for one at the terminal, and wait */
     SET(CURLOPT_SSL_SESSIONID_CACHE, 0L);
     SET(CURLOPT_SSL_ENABLE_ALPN, 0L);
     return e;

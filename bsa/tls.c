@@ -15,6 +15,7 @@
 struct tls {
     SSL_CTX *ctx;
     X509_STORE *peers; /* the certificates that may push; NULL: all of the CA */
+    bool asked;        /* for a passphrase */
 };
 
 static int fail(const char *option, const char *path)
@@ -29,13 +30,32 @@ static int fail(const char *option, const char *path)
 }
 
 /* Nobody is there to be asked. */
-static int no_passphrase(char *buf, int size, int rwflag, void *arg)
+static int no_passphrase(char *buf, int size, int rwflag, void *asked)
 {
     (void)buf;
     (void)size;
     (void)rwflag;
-    (void)arg;
+    *(bool *)asked = true;
     return -1;
+}
+
+static int fail_key(const char *path, const char *why)
+{
+    complain("--key %s: %s", path, why);
+    ERR_clear_error();
+    return TEKD_EINVAL;
+}
+
+/* OpenSSL takes a key of another type than the certificate's, and would fail in each handshake. */
+static int read_key(struct tls *t, const char *path)
+{
+    int r = SSL_CTX_use_PrivateKey_file(t->ctx, path, SSL_FILETYPE_PEM);
+
+    if (t->asked)
+        return fail_key(path, "expected a key without a passphrase");
+    if (r != 1)
+        return fail("key", path);
+    return SSL_CTX_check_private_key(t->ctx) == 1 ? 0 : fail_key(path, "not the key of --cert");
 }
 
 /* Whether this very certificate is among them. */
@@ -70,7 +90,6 @@ static void set_rules(SSL_CTX *ctx)
     (void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     (void)SSL_CTX_set_num_tickets(ctx, 0);
     (void)SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION);
-    SSL_CTX_set_default_passwd_cb(ctx, no_passphrase);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, verify);
     SSL_CTX_set_verify_depth(ctx, CHAIN_MAX);
 }
@@ -79,11 +98,13 @@ static void set_rules(SSL_CTX *ctx)
 static int read_files(struct tls *t, const struct tls_files *files)
 {
     STACK_OF(X509_NAME) * names;
+    int r;
 
     if (SSL_CTX_use_certificate_chain_file(t->ctx, files->cert) != 1)
         return fail("cert", files->cert);
-    if (SSL_CTX_use_PrivateKey_file(t->ctx, files->key, SSL_FILETYPE_PEM) != 1)
-        return fail("key", files->key);
+    r = read_key(t, files->key);
+    if (r < 0)
+        return r;
     names = SSL_load_client_CA_file(files->ca);
     if (names == NULL || SSL_CTX_load_verify_file(t->ctx, files->ca) != 1) {
         sk_X509_NAME_pop_free(names, X509_NAME_free);
@@ -109,6 +130,8 @@ int tls_new(const struct tls_files *files, struct tls **ret_tls)
         return TEKD_ENOMEM;
     (void)SSL_CTX_set_app_data(t->ctx, t);
     set_rules(t->ctx);
+    SSL_CTX_set_default_passwd_cb(t->ctx, no_passphrase);
+    SSL_CTX_set_default_passwd_cb_userdata(t->ctx, &t->asked);
     r = read_files(t, files);
     if (r < 0)
         return r;

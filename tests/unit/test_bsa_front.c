@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "bsa_output.h"
 #include "bsa_server.h"
 #include "tekd/clock.h"
 #include "tekd/err.h"
@@ -377,6 +378,34 @@ static void front_new__says_what_is_ours(void **state)
     assert_null(f);
 }
 
+/* Keys that OpenSSL takes, or would ask somebody about. */
+static void front_new__needs_the_key_of_the_certificate(void **state)
+{
+    static const struct {
+        const char *name, *why;
+    } cases[] = {
+        {"client", "key values mismatch"},
+        {"rsa", "not the key of --cert"},
+        {"locked-server", "expected a key without a passphrase"},
+    };
+    struct test *t = *state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        char key[BSA_SERVER_PATH_MAX], text[BSA_OUTPUT_MAX], line[BSA_SERVER_PATH_MAX + 64];
+        struct bsa_output output;
+        struct front *f = NULL;
+        int r;
+
+        t->options.files.key = bsa_server_path(cases[i].name, "key", key);
+        bsa_output_catch(&output, stderr);
+        r = front_new(&t->options, &f);
+        bsa_output_end(&output, text);
+        assert_int_equal(r, TEKD_EINVAL);
+        (void)snprintf(line, sizeof(line), "tek-bsa: --key %s: %s\n", key, cases[i].why);
+        assert_string_equal(text, line);
+    }
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -393,6 +422,7 @@ int main(void)
         TEST(front_run__ends_delays_when_told),
         TEST(front_finish__lets_the_answer_out),
         TEST(front_new__says_what_is_ours),
+        TEST(front_new__needs_the_key_of_the_certificate),
     };
 
     return cmocka_run_group_tests_name("bsa_front", tests, bsa_server_make_pki,
