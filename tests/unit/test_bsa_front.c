@@ -1,6 +1,7 @@
 /* The server of listen, asked by the client of request. */
 #include "bsa.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <setjmp.h>
@@ -9,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -406,6 +409,31 @@ static void front_new__needs_the_key_of_the_certificate(void **state)
     }
 }
 
+/* No descriptor is left: that is said, and no other is closed instead. */
+static void front_new__fails_without_descriptors(void **state)
+{
+    char text[BSA_OUTPUT_MAX];
+    struct rlimit before, none;
+    struct bsa_output output;
+    struct front *f = NULL;
+    struct test *t = *state;
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC), r;
+
+    assert_true(null >= 0);
+    assert_int_equal(dup2(null, STDIN_FILENO), STDIN_FILENO);
+    assert_int_equal(close(null), 0);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = (struct rlimit){1, before.rlim_max};
+    bsa_output_catch(&output, stderr);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    r = front_new(&t->options, &f);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    bsa_output_end(&output, text);
+    assert_int_equal(r, TEKD_ENOMEM);
+    assert_string_equal(text, "tek-bsa: Too many open files\n");
+    assert_true(fcntl(STDIN_FILENO, F_GETFD) >= 0);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -423,6 +451,7 @@ int main(void)
         TEST(front_finish__lets_the_answer_out),
         TEST(front_new__says_what_is_ours),
         TEST(front_new__needs_the_key_of_the_certificate),
+        TEST(front_new__fails_without_descriptors),
     };
 
     return cmocka_run_group_tests_name("bsa_front", tests, bsa_server_make_pki,
