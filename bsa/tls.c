@@ -18,13 +18,17 @@ struct tls {
     bool asked;        /* for a passphrase */
 };
 
-static int fail(const char *option, const char *path)
+/* OpenSSL's words for what is no such file say little: they come behind what is expected. */
+static int fail(const char *option, const char *path, const char *expected)
 {
     unsigned long e = ERR_peek_error();
-    const char *why =
-        ERR_SYSTEM_ERROR(e) ? strerror(ERR_GET_REASON(e)) : ERR_reason_error_string(e);
+    const char *why = ERR_reason_error_string(e);
 
-    complain("--%s %s: %s", option, path, why != NULL ? why : "cannot be used");
+    if (ERR_SYSTEM_ERROR(e))
+        complain("--%s %s: %s", option, path, strerror(ERR_GET_REASON(e)));
+    else
+        complain("--%s %s: expected %s (%s)", option, path, expected,
+                 why != NULL ? why : "cannot be used");
     ERR_clear_error();
     return TEKD_EINVAL;
 }
@@ -39,23 +43,19 @@ static int no_passphrase(char *buf, int size, int rwflag, void *asked)
     return -1;
 }
 
-static int fail_key(const char *path, const char *why)
-{
-    complain("--key %s: %s", path, why);
-    ERR_clear_error();
-    return TEKD_EINVAL;
-}
-
 /* OpenSSL takes a key of another type than the certificate's, and would fail in each handshake. */
 static int read_key(struct tls *t, const char *path)
 {
     int r = SSL_CTX_use_PrivateKey_file(t->ctx, path, SSL_FILETYPE_PEM);
+    bool other = ERR_GET_LIB(ERR_peek_error()) == ERR_LIB_X509; /* it does not match */
 
     if (t->asked)
-        return fail_key(path, "expected a key without a passphrase");
-    if (r != 1)
-        return fail("key", path);
-    return SSL_CTX_check_private_key(t->ctx) == 1 ? 0 : fail_key(path, "not the key of --cert");
+        return fail("key", path, "a key without a passphrase");
+    if (r != 1 && !other)
+        return fail("key", path, "a private key in PEM");
+    return r == 1 && SSL_CTX_check_private_key(t->ctx) == 1
+               ? 0
+               : fail("key", path, "the key of --cert");
 }
 
 /* Whether this very certificate is among them. */
@@ -101,18 +101,18 @@ static int read_files(struct tls *t, const struct tls_files *files)
     int r;
 
     if (SSL_CTX_use_certificate_chain_file(t->ctx, files->cert) != 1)
-        return fail("cert", files->cert);
+        return fail("cert", files->cert, "our certificate in PEM, then its chain");
     r = read_key(t, files->key);
     if (r < 0)
         return r;
     names = SSL_load_client_CA_file(files->ca);
     if (names == NULL || SSL_CTX_load_verify_file(t->ctx, files->ca) != 1) {
         sk_X509_NAME_pop_free(names, X509_NAME_free);
-        return fail("ca", files->ca);
+        return fail("ca", files->ca, "certificates in PEM");
     }
     SSL_CTX_set_client_CA_list(t->ctx, names);
     if (t->peers != NULL && X509_STORE_load_file(t->peers, files->bsm_cert) != 1)
-        return fail("bsm-cert", files->bsm_cert);
+        return fail("bsm-cert", files->bsm_cert, "certificates in PEM");
     return 0;
 }
 
