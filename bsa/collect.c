@@ -12,7 +12,7 @@
 
 #define HTTP_NO_CONTENT 204
 #define URL_MAX         2048
-#define PAUSE_MS        1000 /* after a question that brought nothing sooner than that */
+#define PAUSE_MS        1000 /* after a question that brought nothing good sooner than that */
 
 static const struct option_row rows[] = {
     SETTING("url", url, "URL", "where Key Requests go, https://HOST/cp3", .required = true),
@@ -48,6 +48,7 @@ struct collect {
     char url[URL_MAX]; /* of deliveries */
     unsigned taken;
     bool failed; /* a delivery was refused, or its Confirmation */
+    bool stuck;  /* the last one was not confirmed */
     bool ended;
     struct https_answer http;
     struct delivery delivery; /* under way */
@@ -72,6 +73,7 @@ static int confirm(struct collect *c, json_t *doc)
 
     if (status != 0)
         report_number(doc, "accepted", status);
+    c->stuck = r < 0;
     if (r == 0)
         return BSA_DONE;
     c->failed = true;
@@ -96,6 +98,7 @@ static int take(struct collect *c)
     json_t *doc;
 
     delivery_take(&c->rules, &subject, d);
+    c->stuck = true;
     if (d->error < 0) {
         c->failed = true;
         report_complain(&d->why);
@@ -114,12 +117,13 @@ static int take(struct collect *c)
 
 /* ---- the run --------------------------------------------------------------------------------- */
 
-/* No delivery came.  A server that does not wait is not asked all the time. */
-static void pause_after(struct collect *c, int64_t waited_us)
+/*
+ * A server that does not wait is not asked all the time, neither one that gives what cannot be
+ * confirmed: it may have nothing else.
+ */
+static void pause_since(struct collect *c, int64_t begin_us)
 {
-    if (c->settings.wait_s == 0)
-        c->ended = true;
-    else if (waited_us < (int64_t)PAUSE_MS * 1000)
+    if (clock_mono_us() - begin_us < (int64_t)PAUSE_MS * 1000)
         c->ended = stop_wait(c->stop, PAUSE_MS);
 }
 
@@ -129,7 +133,7 @@ static int ask(struct collect *c)
     struct check_refusal why = {.check = "HTTPS"};
     char text[HTTPS_WHY_MAX] = "out of memory";
     int64_t begin_us = clock_mono_us();
-    int r;
+    int e = BSA_DONE, r;
 
     request.timeout_s += c->settings.wait_s;
     buf_reset(c->http.body);
@@ -142,9 +146,12 @@ static int ask(struct collect *c)
         return exit_of(r);
     }
     if (c->http.status != HTTP_NO_CONTENT)
-        return take(c);
-    pause_after(c, clock_mono_us() - begin_us);
-    return BSA_DONE;
+        e = take(c);
+    c->ended = c->taken == c->settings.count ||
+               (c->http.status == HTTP_NO_CONTENT && c->settings.wait_s == 0);
+    if (e == BSA_DONE && !c->ended && (c->stuck || c->http.status == HTTP_NO_CONTENT))
+        pause_since(c, begin_us);
+    return e;
 }
 
 static int make_url(struct collect *c)
@@ -170,10 +177,8 @@ static int run(struct collect *c)
         complain("out of memory");
         return BSA_REFUSED;
     }
-    while (e == BSA_DONE && !c->ended && !stop_wait(c->stop, 0)) {
+    while (e == BSA_DONE && !c->ended && !stop_wait(c->stop, 0))
         e = ask(c);
-        c->ended = c->ended || c->taken == c->settings.count;
-    }
     if (stop_wait(c->stop, 0))
         return BSA_DONE;
     return e == BSA_DONE && c->failed ? BSA_REFUSED : e;

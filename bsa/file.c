@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,21 +52,18 @@ static int write_out(int fd, const struct secret *text)
     return file_write(fd, secret_peek(text), secret_len(text)) < 0 ? -1 : fsync(fd);
 }
 
-int file_save_tek(const char *path, const struct secret *tek)
+/* By way of a temporary file, which nothing is left of. */
+static int replace(const char *path, const struct secret *text)
 {
-    AUTO(secret) struct secret *text = NULL;
     AUTO_MEM char *temporary = NULL;
     AUTO_FD int fd = -1;
     int errnum;
 
-    if (secret_new(ENC_HEX_LEN(secret_len(tek)) + 1, &text) < 0 ||
-        asprintf(&temporary, "%s.XXXXXX", path) < 0) {
+    if (asprintf(&temporary, "%s.XXXXXX", path) < 0) {
         temporary = NULL;
         errno = ENOMEM;
         return -1;
     }
-    enc_hex(secret_peek(tek), secret_len(tek), (char *)secret_get(text));
-    secret_get(text)[ENC_HEX_LEN(secret_len(tek))] = '\n';
     fd = mkostemp(temporary, O_CLOEXEC); /* mode 0600 */
     if (fd >= 0 && write_out(fd, text) == 0 && rename(temporary, path) == 0 &&
         file_sync_folder(path) == 0)
@@ -75,6 +73,31 @@ int file_save_tek(const char *path, const struct secret *tek)
         (void)unlink(temporary); /* gone already if only the folder could not be synced */
     errno = errnum;
     return -1;
+}
+
+/* What ends the program by default waits meanwhile: a key in a file of no name would be left. */
+int file_save_tek(const char *path, const struct secret *tek)
+{
+    AUTO(secret) struct secret *text = NULL;
+    sigset_t ending, before;
+    int errnum, r;
+
+    if (secret_new(ENC_HEX_LEN(secret_len(tek)) + 1, &text) < 0) {
+        errno = ENOMEM;
+        return -1;
+    }
+    enc_hex(secret_peek(tek), secret_len(tek), (char *)secret_get(text));
+    secret_get(text)[ENC_HEX_LEN(secret_len(tek))] = '\n';
+    (void)sigemptyset(&ending);
+    (void)sigaddset(&ending, SIGHUP);
+    (void)sigaddset(&ending, SIGINT);
+    (void)sigaddset(&ending, SIGTERM);
+    (void)pthread_sigmask(SIG_BLOCK, &ending, &before);
+    r = replace(path, text);
+    errnum = errno;
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = errnum;
+    return r;
 }
 
 /* ---- a folder of keys ------------------------------------------------------------------------ */

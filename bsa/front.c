@@ -364,10 +364,13 @@ int front_new(const struct front_options *o, struct front **ret_front)
     AUTO_FD int stop = fcntl(stop_fd(o->stop), F_DUPFD_CLOEXEC, 0);
     int r;
 
-    if (f == NULL || stop < 0)
+    if (f != NULL)
+        f->fd = -1;
+    if (f == NULL || stop < 0) {
+        complain("%s", strerror(errno));
         return TEKD_ENOMEM;
+    }
     f->o = *o;
-    f->fd = -1;
     h2o_linklist_init_anchor(&f->conns);
     h2o_linklist_init_anchor(&f->delayed);
     r = tls_new(&o->files, &f->tls);

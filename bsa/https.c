@@ -71,14 +71,24 @@ static const struct {
     {CURLE_ABORTED_BY_CALLBACK, TEKD_ECLOSED},
 };
 
+/*
+ * A TLS alert is the server's no to our certificate; with TLS 1.3 it comes after the handshake, and
+ * libcurl has no code of its own for it.  Texts of other codes name the host, and what that is
+ * called says nothing.
+ */
+static bool is_alert(CURLcode code, const char *text)
+{
+    return (code == CURLE_SSL_CONNECT_ERROR || code == CURLE_SEND_ERROR ||
+            code == CURLE_RECV_ERROR) &&
+           strstr(text, " alert ") != NULL;
+}
+
 static int error_of(CURLcode code, const char *text)
 {
     for (size_t i = 0; i < ARRAY_SIZE(codes); i++)
         if (codes[i].code == code)
             return codes[i].error;
-    /* A TLS alert is the server's no to our certificate; with TLS 1.3 it comes after the
-     * handshake, and libcurl has no code of its own for it. */
-    return strstr(text, "alert") != NULL ? TEKD_EDENIED : TEKD_EIO;
+    return is_alert(code, text) ? TEKD_EDENIED : TEKD_EIO;
 }
 
 /*
@@ -94,7 +104,7 @@ static bool cut_behind_handshake(CURL *curl, CURLcode code, const char *text)
         return false;
     (void)curl_easy_getinfo(curl, CURLINFO_APPCONNECT_TIME_T, &handshake_us);
     (void)curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
-    return handshake_us > 0 && status == 0 && strstr(text, "alert") == NULL;
+    return handshake_us > 0 && status == 0 && !is_alert(code, text);
 }
 
 static void explain(CURL *curl, CURLcode code, const char *text, char ret_why[static HTTPS_WHY_MAX])
@@ -106,8 +116,11 @@ static void explain(CURL *curl, CURLcode code, const char *text, char ret_why[st
                        "%s, behind the TLS handshake: the server may not take our certificate",
                        curl_easy_strerror(code));
     else
-        (void)snprintf(ret_why, HTTPS_WHY_MAX, "%s",
-                       *text != '\0' ? text : curl_easy_strerror(code));
+        (void)snprintf(ret_why, HTTPS_WHY_MAX, "%s%s",
+                       *text != '\0' ? text : curl_easy_strerror(code),
+                       code == CURLE_SSL_CERTPROBLEM
+                           ? "; --cert and --key are PEM, of one key, without a passphrase"
+                           : "");
 }
 
 #define SET(option, value) (e = e == CURLE_OK ? curl_easy_setopt(curl, option, value) : e)
@@ -123,6 +136,7 @@ static CURLcode set_tls(CURL *curl, const struct https_request *q)
     SET(CURLOPT_CAPATH, NULL); /* or the system's CAs would be trusted besides ours */
     SET(CURLOPT_SSLCERT, q->cert);
     SET(CURLOPT_SSLKEY, q->key);
+    SET(CURLOPT_KEYPASSWD, ""); /* or OpenSSL would ask for one at the terminal, and wait */
     SET(CURLOPT_SSL_SESSIONID_CACHE, 0L);
     SET(CURLOPT_SSL_ENABLE_ALPN, 0L);
     return e;

@@ -83,7 +83,7 @@ static int complete(const struct option_table *table, void *values)
 int options_parse(const struct option_table *table, int argc, char **argv, void *values)
 {
     struct option list[OPTIONS_MAX + 2] = {0};
-    int index = 0, c, r;
+    int index = 0, at = 1, c, r;
 
     assert(table->n <= OPTIONS_MAX);
     for (size_t i = 0; i < table->n; i++)
@@ -92,14 +92,14 @@ int options_parse(const struct option_table *table, int argc, char **argv, void 
                                   NULL, 1};
     list[table->n] = (struct option){"help", no_argument, NULL, 2};
     opterr = 0;
-    optind = 1;
-    while ((c = getopt_long(argc, argv, ":", list, &index)) != -1) {
+    optind = 0; /* glibc: a new vector */
+    for (; (c = getopt_long(argc, argv, "+:", list, &index)) != -1; at = optind) {
         if (c == 2) {
             print_usage(table);
             return TEKD_ECLOSED;
         }
         if (c != 1) {
-            complain("%s: %s %s; see tek-bsa %s --help", table->command, argv[optind - 1],
+            complain("%s: %s %s; see tek-bsa %s --help", table->command, argv[at],
                      c == ':' ? "needs a value" : "is no option", table->command);
             return TEKD_EINVAL;
         }

@@ -105,17 +105,22 @@ static json_t *start_document(const struct request *q)
     return doc;
 }
 
-static void refuse(const struct request *q, const struct check_refusal *why)
+static void document_refusal(const struct request *q, const struct check_refusal *why)
 {
     json_t *doc;
 
-    report_complain(why);
     if (!q->settings.given.json)
         return;
     doc = start_document(q);
     report_refusal(doc, why);
     report_print(doc, true);
     json_decref(doc);
+}
+
+static void refuse(const struct request *q, const struct check_refusal *why)
+{
+    report_complain(why);
+    document_refusal(q, why);
 }
 
 static int exchange(struct request *q)
@@ -176,6 +181,27 @@ static void report(const struct request *q)
     json_decref(doc);
 }
 
+static int save(const struct request *q)
+{
+    const char *path = q->settings.given.out;
+    struct check_refusal why = {.check = "out"};
+
+    if (path == NULL || file_save_tek(path, q->answer.tek) == 0)
+        return BSA_DONE;
+    (void)snprintf(why.found, sizeof(why.found), "%s", strerror(errno));
+    check_show(path, strlen(path), why.expected, sizeof(why.expected));
+    complain("--out %s: %s", path, why.found);
+    document_refusal(q, &why);
+    return BSA_REFUSED;
+}
+
+/* The server may have given the key: who asks under another MessageID has to know this one. */
+static void tell_message_id(const struct request *q)
+{
+    if (q->settings.given.message_id == NULL)
+        complain("to ask for the same answer again: --message-id %s", q->message_id);
+}
+
 static int run(struct request *q)
 {
     int e;
@@ -187,17 +213,15 @@ static int run(struct request *q)
         return BSA_REFUSED;
     }
     e = exchange(q);
-    if (e != BSA_DONE)
-        return e;
-    e = judge(q);
-    if (e != BSA_DONE)
-        return e;
-    if (q->settings.given.out != NULL && file_save_tek(q->settings.given.out, q->answer.tek) < 0) {
-        complain("--out %s: %s", q->settings.given.out, strerror(errno));
-        return BSA_REFUSED;
-    }
-    report(q);
-    return BSA_DONE;
+    if (e == BSA_DONE)
+        e = judge(q);
+    if (e == BSA_DONE)
+        e = save(q);
+    if (e == BSA_DONE)
+        report(q);
+    else if (e == BSA_UNREACHABLE || q->answer.tek != NULL)
+        tell_message_id(q);
+    return e;
 }
 
 int request_run(int argc, char **argv)

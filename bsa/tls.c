@@ -15,27 +15,47 @@
 struct tls {
     SSL_CTX *ctx;
     X509_STORE *peers; /* the certificates that may push; NULL: all of the CA */
+    bool asked;        /* for a passphrase */
 };
 
-static int fail(const char *option, const char *path)
+/* OpenSSL's words for what is no such file say little: they come behind what is expected. */
+static int fail(const char *option, const char *path, const char *expected)
 {
     unsigned long e = ERR_peek_error();
-    const char *why =
-        ERR_SYSTEM_ERROR(e) ? strerror(ERR_GET_REASON(e)) : ERR_reason_error_string(e);
+    const char *why = ERR_reason_error_string(e);
 
-    complain("--%s %s: %s", option, path, why != NULL ? why : "cannot be used");
+    if (ERR_SYSTEM_ERROR(e))
+        complain("--%s %s: %s", option, path, strerror(ERR_GET_REASON(e)));
+    else
+        complain("--%s %s: expected %s (%s)", option, path, expected,
+                 why != NULL ? why : "cannot be used");
     ERR_clear_error();
     return TEKD_EINVAL;
 }
 
 /* Nobody is there to be asked. */
-static int no_passphrase(char *buf, int size, int rwflag, void *arg)
+static int no_passphrase(char *buf, int size, int rwflag, void *asked)
 {
     (void)buf;
     (void)size;
     (void)rwflag;
-    (void)arg;
+    *(bool *)asked = true;
     return -1;
+}
+
+/* OpenSSL takes a key of another type than the certificate's, and would fail in each handshake. */
+static int read_key(struct tls *t, const char *path)
+{
+    int r = SSL_CTX_use_PrivateKey_file(t->ctx, path, SSL_FILETYPE_PEM);
+    bool other = ERR_GET_LIB(ERR_peek_error()) == ERR_LIB_X509; /* it does not match */
+
+    if (t->asked)
+        return fail("key", path, "a key without a passphrase");
+    if (r != 1 && !other)
+        return fail("key", path, "a private key in PEM");
+    return r == 1 && SSL_CTX_check_private_key(t->ctx) == 1
+               ? 0
+               : fail("key", path, "the key of --cert");
 }
 
 /* Whether this very certificate is among them. */
@@ -70,7 +90,6 @@ static void set_rules(SSL_CTX *ctx)
     (void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     (void)SSL_CTX_set_num_tickets(ctx, 0);
     (void)SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION);
-    SSL_CTX_set_default_passwd_cb(ctx, no_passphrase);
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, verify);
     SSL_CTX_set_verify_depth(ctx, CHAIN_MAX);
 }
@@ -79,19 +98,21 @@ static void set_rules(SSL_CTX *ctx)
 static int read_files(struct tls *t, const struct tls_files *files)
 {
     STACK_OF(X509_NAME) * names;
+    int r;
 
     if (SSL_CTX_use_certificate_chain_file(t->ctx, files->cert) != 1)
-        return fail("cert", files->cert);
-    if (SSL_CTX_use_PrivateKey_file(t->ctx, files->key, SSL_FILETYPE_PEM) != 1)
-        return fail("key", files->key);
+        return fail("cert", files->cert, "our certificate in PEM, then its chain");
+    r = read_key(t, files->key);
+    if (r < 0)
+        return r;
     names = SSL_load_client_CA_file(files->ca);
     if (names == NULL || SSL_CTX_load_verify_file(t->ctx, files->ca) != 1) {
         sk_X509_NAME_pop_free(names, X509_NAME_free);
-        return fail("ca", files->ca);
+        return fail("ca", files->ca, "certificates in PEM");
     }
     SSL_CTX_set_client_CA_list(t->ctx, names);
     if (t->peers != NULL && X509_STORE_load_file(t->peers, files->bsm_cert) != 1)
-        return fail("bsm-cert", files->bsm_cert);
+        return fail("bsm-cert", files->bsm_cert, "certificates in PEM");
     return 0;
 }
 
@@ -109,6 +130,8 @@ int tls_new(const struct tls_files *files, struct tls **ret_tls)
         return TEKD_ENOMEM;
     (void)SSL_CTX_set_app_data(t->ctx, t);
     set_rules(t->ctx);
+    SSL_CTX_set_default_passwd_cb(t->ctx, no_passphrase);
+    SSL_CTX_set_default_passwd_cb_userdata(t->ctx, &t->asked);
     r = read_files(t, files);
     if (r < 0)
         return r;

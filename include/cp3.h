@@ -134,7 +134,7 @@ struct cp3_key_info {
     enum cp3_wrap wrap;
     uint64_t bits; /* at most 65535 */
     uint64_t period;
-    struct cp3_time not_before;
+    struct cp3_time not_before; /* both from the year 0001 on: xs:dateTime */
     struct cp3_time not_after;
 };
 
@@ -205,15 +205,16 @@ CP3_API int cp3_reader_new(struct cp3_reader **ret_reader);
 CP3_API void cp3_reader_free(struct cp3_reader *reader); /* NULL is fine */
 
 /*
- * Read one message.  ret_err may be NULL; without an error it is left alone.  *ret_message holds
+ * Read one message.  octets may be NULL if len is 0: an empty body, which is no message.
+ * ret_err may be NULL; without an error it is left alone.  *ret_message holds
  * the message on success, and nothing to be looked at on failure.
  *
  * Both: UTF-8, with or without a byte order mark; fields in any order.
  * XML: a declared encoding must be UTF-8.  Refused: elements of the CP-3 namespace or of none that
  * the message does not have, repeated ones, attributes that are not known (xsi:* and xmlns* are
  * ignored), DOCTYPE, processing instructions.  Elements of other namespaces are ignored;
- * extensions too where the message has none.  Integers and Data may stand between white space, as
- * XML Schema has it (some 3000 octets with it); strings may not.
+ * extensions too where the message has none.  Integers, Data, notBefore and notAfter may stand
+ * between white space, as XML Schema has it (some 3000 octets with it); strings may not.
  * JSON: one object; duplicate members, also of unknown names, are malformed; unknown members are
  * ignored, fields of another message are not; integers stand without fraction and exponent.
  * Strings carry no C0 control, DEL, U+FFFE, U+FFFF (XML cannot carry them) or lone surrogate, and

@@ -55,7 +55,7 @@ int buf_error(const struct buf *b);
 
 /*
  * A reader over octets that it does not own; big-endian.  After the first read past the end every
- * read gives zeros and view_error() says TEKD_EFORMAT.
+ * read gives zeros and view_end() says TEKD_EFORMAT.
  */
 struct view {
     const uint8_t *p;

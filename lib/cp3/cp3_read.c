@@ -68,7 +68,7 @@ static bool check_octets(const char *text, size_t len, struct cp3_fill *f)
 int cp3_read(struct cp3_reader *reader, enum cp3_media media, const void *octets, size_t len,
              struct cp3_message *ret_message, struct cp3_error *ret_err)
 {
-    const char *text = octets;
+    const char *text = octets != NULL ? octets : ""; /* which jansson takes for an empty body */
     struct cp3_fill f;
     size_t skip;
 

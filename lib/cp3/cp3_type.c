@@ -10,7 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define UUID_LEN 36
+#define UUID_LEN   36
+#define DATE_FIRST (-62135596800LL) /* 0001-01-01T00:00:00Z: xs:dateTime has no year 0000 */
 
 static_assert(CP3_VALUE_MAX >= CP3_CONTENT_ID_MAX && CP3_VALUE_MAX >= CP3_DATA_MAX * 2,
               "every value fits");
@@ -40,7 +41,7 @@ static bool is_string(const struct cp3_value *v, char *why)
     return v->kind == CP3_TEXT || v->kind == CP3_STRING || fault(why, "not a string");
 }
 
-/* White space around what XML Schema collapses: integers and hexBinary. */
+/* White space around what XML Schema collapses: integers, hexBinary and dateTime. */
 static struct cp3_value collapsed(const struct cp3_value *v)
 {
     struct cp3_value c = *v;
@@ -218,10 +219,14 @@ static bool time_read(const struct cp3_field *field, const struct cp3_value *v,
 static bool date_read(const struct cp3_field *field, const struct cp3_value *v,
                       struct cp3_message *m, char *why)
 {
+    struct cp3_value c = collapsed(v);
+    struct cp3_time *t = value_in(field, m);
+
     if (!is_string(v, why))
         return false;
-    return cp3_time_read_date(v->text, v->len, value_in(field, m)) == 0 ||
-           fault(why, "not RFC 3339");
+    if (cp3_time_read_date(c.text, c.len, t) < 0)
+        return fault(why, "not RFC 3339");
+    return t->seconds >= DATE_FIRST || fault(why, "before the year 0001");
 }
 
 static int time_format(const struct cp3_field *field, const struct cp3_message *m, char *out)
@@ -237,8 +242,15 @@ static int time_format(const struct cp3_field *field, const struct cp3_message *
     return (int)len;
 }
 
+static int date_format(const struct cp3_field *field, const struct cp3_message *m, char *out)
+{
+    const struct cp3_time *t = value_of(field, m);
+
+    return t->seconds < DATE_FIRST ? -1 : time_format(field, m, out);
+}
+
 const struct cp3_type cp3_type_time = {false, time_read, time_format};
-const struct cp3_type cp3_type_date = {false, date_read, time_format};
+const struct cp3_type cp3_type_date = {false, date_read, date_format};
 
 /* ---- UUID, RFC 9562 section 4, lower case ---- */
 

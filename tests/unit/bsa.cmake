@@ -6,6 +6,7 @@ endforeach()
 # The disk fails when the test says so.
 target_link_options(test_bsa_journal PRIVATE -Wl,--wrap=fdatasync)
 target_link_options(test_bsa_delivery PRIVATE -Wl,--wrap=fdatasync,--wrap=fsync)
+target_link_options(test_bsa_file PRIVATE -Wl,--wrap=fsync)
 
 # Against a TLS server of their own, which answers what the test says.
 add_library(bsa_server STATIC bsa_server.c)

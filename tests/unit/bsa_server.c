@@ -70,6 +70,20 @@ static void add_extension(X509 *cert, int nid, const char *value)
     X509_EXTENSION_free(extension);
 }
 
+static void write_key(const char *name, EVP_PKEY *key, const char *passphrase)
+{
+    char path[BSA_SERVER_PATH_MAX];
+    FILE *f = fopen(bsa_server_path(name, "key", path), "w");
+
+    assert_true(f != NULL && chmod(path, 0600) == 0);
+    assert_int_equal(PEM_write_PrivateKey(f, key, passphrase != NULL ? EVP_aes_128_cbc() : NULL,
+                                          (const unsigned char *)passphrase,
+                                          passphrase != NULL ? (int)strlen(passphrase) : 0, NULL,
+                                          NULL),
+                     1);
+    assert_int_equal(fclose(f), 0);
+}
+
 static void make_party(struct party *p)
 {
     struct party *issuer = party(p->issuer);
@@ -98,10 +112,21 @@ static void make_party(struct party *p)
     assert_non_null(f);
     assert_int_equal(PEM_write_X509(f, p->cert), 1);
     assert_int_equal(fclose(f), 0);
-    f = fopen(bsa_server_path(p->name, "key", path), "w");
-    assert_true(f != NULL && chmod(path, 0600) == 0);
-    assert_int_equal(PEM_write_PrivateKey(f, p->key, NULL, NULL, 0, NULL, NULL), 1);
-    assert_int_equal(fclose(f), 0);
+    write_key(p->name, p->key, NULL);
+}
+
+static const char *const odd_keys[] = {"rsa", "locked", "locked-server"};
+
+/* Keys that fit no certificate, or cannot be read. */
+static void make_odd_keys(void)
+{
+    EVP_PKEY *rsa = EVP_RSA_gen(2048);
+
+    assert_non_null(rsa);
+    write_key("rsa", rsa, NULL);
+    EVP_PKEY_free(rsa);
+    write_key("locked", party("client")->key, "secret");
+    write_key("locked-server", party("server")->key, "secret");
 }
 
 int bsa_server_make_pki(void **state)
@@ -111,6 +136,7 @@ int bsa_server_make_pki(void **state)
     assert_non_null(mkdtemp(dir));
     for (size_t i = 0; i < ARRAY_SIZE(parties); i++)
         make_party(&parties[i]);
+    make_odd_keys();
     return 0;
 }
 
@@ -125,6 +151,8 @@ int bsa_server_remove_pki(void **state)
         EVP_PKEY_free(parties[i].key);
         X509_free(parties[i].cert);
     }
+    for (size_t i = 0; i < ARRAY_SIZE(odd_keys); i++)
+        (void)unlink(bsa_server_path(odd_keys[i], "key", path));
     return rmdir(dir);
 }
 

@@ -14,7 +14,8 @@
 /*
  * Group set-up and tear-down.  Made are NAME.crt and NAME.key of: ca, other-ca; by ca: server,
  * server-2, server-3 (127.0.0.1), elsewhere (another name), client; by other-ca: imitation
- * (127.0.0.1), stranger.
+ * (127.0.0.1), stranger.  Keys alone: rsa, of no certificate; locked and locked-server, those of
+ * client and server with a passphrase.
  */
 int bsa_server_make_pki(void **state);
 int bsa_server_remove_pki(void **state);

@@ -3,6 +3,7 @@
  * audit_export.c with a few steps changed, and must be refused by the check it names, with that
  * text, as the first failure; or be verified.
  */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,9 +11,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <openssl/ec.h>
+#include <openssl/pem.h>
 #include <openssl/x509.h>
 
 #include "audit_export.h"
@@ -1368,6 +1371,41 @@ static void key_parse__takes_pem_and_der(void **state)
     EVP_PKEY_free(p384);
 }
 
+/* What a passphrase would open, offered where OpenSSL asks for it without a terminal. */
+static void offer_passphrase(void)
+{
+    int offered[2];
+
+    (void)setsid();
+    assert_int_equal(pipe2(offered, O_CLOEXEC), 0);
+    assert_int_equal(write(offered[1], "secret\n", 7), 7);
+    assert_int_equal(close(offered[1]), 0);
+    assert_int_equal(dup2(offered[0], STDIN_FILENO), STDIN_FILENO);
+    assert_int_equal(close(offered[0]), 0);
+}
+
+static void key_parse__asks_nobody_for_a_passphrase(void **state)
+{
+    EVP_PKEY *key = EVP_EC_gen("P-256"), *again = NULL;
+    BIO *bio = BIO_new(BIO_s_mem());
+    const uint8_t *pem;
+    char *text;
+    long len;
+
+    (void)state;
+    assert_true(PEM_ASN1_write_bio((i2d_of_void *)i2d_PUBKEY, PEM_STRING_PUBLIC, bio, key,
+                                   EVP_aes_128_cbc(), (const unsigned char *)"secret", 6, NULL,
+                                   NULL) == 1);
+    len = BIO_get_mem_data(bio, &text);
+    pem = (const uint8_t *)text;
+    assert_non_null(strstr(text, "ENCRYPTED"));
+    offer_passphrase();
+    assert_int_equal(key_parse(pem, (size_t)len, &again), TEKD_EFORMAT);
+    assert_null(again);
+    BIO_free(bio);
+    EVP_PKEY_free(key);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1401,6 +1439,7 @@ int main(void)
         cmocka_unit_test(verify__refuses_an_attempt_of_what_was_not_carried),
         cmocka_unit_test(pool_add__numbers_each_string_once),
         cmocka_unit_test(key_parse__takes_pem_and_der),
+        cmocka_unit_test(key_parse__asks_nobody_for_a_passphrase),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

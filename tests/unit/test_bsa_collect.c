@@ -13,6 +13,7 @@
 
 #include "bsa_output.h"
 #include "bsa_server.h"
+#include "tekd/clock.h"
 
 /* RFC 3394 section 4.3. */
 #define KEK_HEX "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n"
@@ -188,6 +189,32 @@ static void collect_run__ends_when_the_server_cannot(void **state)
     }
 }
 
+#define PAGE "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi"
+
+/* What cannot be confirmed may be all that the server ever says. */
+static void collect_run__does_not_ask_all_the_time(void **state)
+{
+    static const struct {
+        const char *first, *second; /* NULL: a delivery, and what its Confirmation is answered */
+        int64_t least_us;
+    } cases[] = {
+        {PAGE, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", 1000000},
+        /* Behind the pause nobody takes its third connection for a second. */
+        {NULL, "HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n", 2000000},
+    };
+    struct run *r = *state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        const char *first = cases[i].first;
+        int64_t begin_us = clock_mono_us();
+
+        assert_int_equal(collect_from(r, first != NULL ? first : delivery(r, DELIVERY(DATA)),
+                                      cases[i].second, ARGS("--wait", "0", "--timeout", "1")),
+                         BSA_UNREACHABLE);
+        assert_true(clock_mono_us() - begin_us >= cases[i].least_us);
+    }
+}
+
 static void collect_run__tells_that_nobody_is_there(void **state)
 {
     struct run *r = *state;
@@ -232,6 +259,7 @@ int main(void)
         TEST(collect_run__says_that_a_confirmation_was_not_taken),
         TEST(collect_run__ends_with_nothing_if_told),
         TEST(collect_run__ends_when_the_server_cannot),
+        TEST(collect_run__does_not_ask_all_the_time),
         TEST(collect_run__tells_that_nobody_is_there),
         TEST(collect_run__refuses_what_it_should_not_do),
     };

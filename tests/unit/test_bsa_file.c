@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -93,6 +94,41 @@ static void file_save_tek__leaves_the_old_one_when_it_fails(void **state)
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_size, 0);
     assert_int_equal(unlink(path), 0);
+}
+
+/* The program is told to end while the key is written. */
+static int ending_with; /* a signal, or 0 */
+int __real_fsync(int fd);
+int __wrap_fsync(int fd);
+int __wrap_fsync(int fd)
+{
+    if (ending_with != 0)
+        (void)raise(ending_with);
+    return __real_fsync(fd);
+}
+
+/* tear_down() finds the folder empty: there is no other file. */
+static void file_save_tek__is_not_ended_half_way(void **state)
+{
+    static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+    char path[PATH_MAX_HERE];
+
+    (void)state;
+    (void)in_dir("x.tek", path);
+    for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
+        int status = 0;
+        pid_t child = fork();
+
+        assert_true(child >= 0);
+        if (child == 0) {
+            ending_with = signals[i];
+            _exit(file_save_tek(path, tek) < 0 ? 2 : 1);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFSIGNALED(status));
+        assert_int_equal(WTERMSIG(status), signals[i]);
+        assert_int_equal(unlink(path), 0); /* it came to its end first */
+    }
 }
 
 static void name_of(const char *content_id, bool key_info, char out[static FILE_NAME_SIZE])
@@ -214,6 +250,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(file_save_tek__replaces_what_was_there),
         cmocka_unit_test(file_save_tek__leaves_the_old_one_when_it_fails),
+        cmocka_unit_test(file_save_tek__is_not_ended_half_way),
         cmocka_unit_test(file_tek_name__shows_content_and_key),
         cmocka_unit_test(file_tek_name__cuts_long_content_ids),
         cmocka_unit_test(file_open_folder__makes_and_locks_it),

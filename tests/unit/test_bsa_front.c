@@ -1,6 +1,7 @@
 /* The server of listen, asked by the client of request. */
 #include "bsa.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <setjmp.h>
@@ -9,9 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "bsa_output.h"
 #include "bsa_server.h"
 #include "tekd/clock.h"
 #include "tekd/err.h"
@@ -377,6 +381,61 @@ static void front_new__says_what_is_ours(void **state)
     assert_null(f);
 }
 
+/* Keys that OpenSSL takes, or would ask somebody about. */
+static void front_new__needs_the_key_of_the_certificate(void **state)
+{
+    static const struct {
+        const char *name, *why;
+    } cases[] = {
+        {"client", "expected the key of --cert ("},
+        {"rsa", "expected the key of --cert ("},
+        {"locked-server", "expected a key without a passphrase ("},
+        {"nothing", "No such file or directory\n"},
+    };
+    struct test *t = *state;
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        char key[BSA_SERVER_PATH_MAX], text[BSA_OUTPUT_MAX], line[BSA_SERVER_PATH_MAX + 64];
+        struct bsa_output output;
+        struct front *f = NULL;
+        int r;
+
+        t->options.files.key = bsa_server_path(cases[i].name, "key", key);
+        bsa_output_catch(&output, stderr);
+        r = front_new(&t->options, &f);
+        bsa_output_end(&output, text);
+        assert_int_equal(r, TEKD_EINVAL);
+        (void)snprintf(line, sizeof(line), "tek-bsa: --key %s: %s", key, cases[i].why);
+        assert_memory_equal(text, line, strlen(line));
+        assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1);
+    }
+}
+
+/* No descriptor is left: that is said, and no other is closed instead. */
+static void front_new__fails_without_descriptors(void **state)
+{
+    char text[BSA_OUTPUT_MAX];
+    struct rlimit before, none;
+    struct bsa_output output;
+    struct front *f = NULL;
+    struct test *t = *state;
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC), r;
+
+    assert_true(null >= 0);
+    assert_int_equal(dup2(null, STDIN_FILENO), STDIN_FILENO);
+    assert_int_equal(close(null), 0);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = (struct rlimit){1, before.rlim_max};
+    bsa_output_catch(&output, stderr);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    r = front_new(&t->options, &f);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    bsa_output_end(&output, text);
+    assert_int_equal(r, TEKD_ENOMEM);
+    assert_string_equal(text, "tek-bsa: Too many open files\n");
+    assert_true(fcntl(STDIN_FILENO, F_GETFD) >= 0);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -393,6 +452,8 @@ int main(void)
         TEST(front_run__ends_delays_when_told),
         TEST(front_finish__lets_the_answer_out),
         TEST(front_new__says_what_is_ours),
+        TEST(front_new__needs_the_key_of_the_certificate),
+        TEST(front_new__fails_without_descriptors),
     };
 
     return cmocka_run_group_tests_name("bsa_front", tests, bsa_server_make_pki,

@@ -2,12 +2,14 @@
  */
 #include "bsa.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -208,6 +210,55 @@ static void https_post__needs_our_certificate(void **state)
     assert_int_equal(post(&s, "nobody", &answer), TEKD_EINVAL); /* there is no such file */
 }
 
+/* Nobody is asked for a passphrase: without a terminal OpenSSL would read it from stdin. */
+static void https_post__asks_for_no_passphrase(void **state)
+{
+    char ca[BSA_SERVER_PATH_MAX], cert[BSA_SERVER_PATH_MAX], key[BSA_SERVER_PATH_MAX], url[64];
+    AUTO(buf) struct buf *body = NULL;
+    struct https_answer answer = {.status = 0};
+    struct https_request request = {.url = url,
+                                    .ca = bsa_server_path("ca", "crt", ca),
+                                    .cert = bsa_server_path("client", "crt", cert),
+                                    .key = bsa_server_path("locked", "key", key),
+                                    .timeout_s = 20};
+    char why[HTTPS_WHY_MAX];
+    struct bsa_server s;
+    int offered[2];
+
+    (void)state;
+    assert_int_equal(buf_new(HTTPS_BODY_MAX, &body), 0);
+    answer.body = body;
+    (void)setsid(); /* without a terminal, if there was one */
+    assert_int_equal(pipe2(offered, O_CLOEXEC), 0);
+    assert_int_equal(write(offered[1], "secret\n", 7), 7);
+    assert_int_equal(close(offered[1]), 0);
+    assert_int_equal(dup2(offered[0], STDIN_FILENO), STDIN_FILENO);
+    assert_int_equal(close(offered[0]), 0);
+    bsa_server_start(&s, "server", OK_HEAD "Content-Length: 0\r\n\r\n");
+    (void)snprintf(url, sizeof(url), "https://127.0.0.1:%u/cp3", s.port);
+    assert_int_equal(https_get(&request, &answer, why), TEKD_EINVAL);
+    bsa_server_stop(&s);
+    assert_non_null(strstr(why, "; --cert and --key are PEM, of one key, without a passphrase"));
+}
+
+/* A host may be called what it likes: it is not there all the same. */
+static void https_post__takes_no_name_for_an_alert(void **state)
+{
+    static const char *const urls[] = {"https://alert.localhost:1/cp3",
+                                       "https://an.alert.localhost:1/cp3"};
+    AUTO(buf) struct buf *body = NULL;
+    struct https_answer answer = {.status = 0};
+    char why[HTTPS_WHY_MAX];
+
+    (void)state;
+    assert_int_equal(buf_new(HTTPS_BODY_MAX, &body), 0);
+    answer.body = body;
+    for (size_t i = 0; i < ARRAY_SIZE(urls); i++) {
+        assert_int_equal(post_as("client", urls[i], &answer, why), TEKD_EIO);
+        assert_non_null(strstr(why, "alert"));
+    }
+}
+
 static void https_get__asks_without_a_body(void **state)
 {
     char ca[BSA_SERVER_PATH_MAX], cert[BSA_SERVER_PATH_MAX], key[BSA_SERVER_PATH_MAX], url[64];
@@ -274,6 +325,8 @@ int main(void)
         cmocka_unit_test(https_post__refuses_half_an_answer),
         cmocka_unit_test(https_post__tells_what_is_ours),
         cmocka_unit_test(https_post__needs_our_certificate),
+        cmocka_unit_test(https_post__asks_for_no_passphrase),
+        cmocka_unit_test(https_post__takes_no_name_for_an_alert),
         cmocka_unit_test(https_get__asks_without_a_body),
         cmocka_unit_test(https_get__ends_when_it_is_told_to),
     };

@@ -86,6 +86,10 @@ static void options_parse__says_what_is_wrong(void **state)
         {{"try", "--on=yes", NULL},
          "tek-bsa: try: --on=yes is no option; see tek-bsa try --help\n"},
         {{"try", "-f", NULL}, "tek-bsa: try: -f is no option; see tek-bsa try --help\n"},
+        {{"try", "-first", "1", NULL},
+         "tek-bsa: try: -first is no option; see tek-bsa try --help\n"},
+        {{"try", "--on", "-fx", NULL}, "tek-bsa: try: -fx is no option; see tek-bsa try --help\n"},
+        {{"try", "2", "-f", NULL}, "tek-bsa: try: 2 is not an option; see tek-bsa try --help\n"},
         {{"try", "--first", "1", "2", NULL},
          "tek-bsa: try: 2 is not an option; see tek-bsa try --help\n"},
     };
@@ -95,7 +99,7 @@ static void options_parse__says_what_is_wrong(void **state)
         char *argv[6], text[BSA_OUTPUT_MAX];
         struct values v = {.on = false};
 
-        memcpy(argv, cases[i].argv, sizeof(argv)); /* getopt permutes it */
+        memcpy(argv, cases[i].argv, sizeof(argv)); /* getopt takes it without const */
         assert_int_equal(catching(stderr, argv, &v, text), TEKD_EINVAL);
         assert_string_equal(text, cases[i].text);
     }

@@ -221,6 +221,35 @@ static void request_run__says_when_it_cannot_write_the_tek(void **state)
     assert_string_equal(r->printed, "");
 }
 
+/* A document too; and without the MessageID the answer could not be had again. */
+static void request_run__tells_how_to_get_the_answer_again(void **state)
+{
+    static const char again[] = "tek-bsa: to ask for the same answer again: --message-id ";
+    struct run *r = *state;
+    const char *check, *found, *id, *line;
+    json_t *doc;
+
+    (void)snprintf(r->url, sizeof(r->url), "https://127.0.0.1:1/cp3");
+    assert_int_equal(run(r, ARGS("--json")), BSA_UNREACHABLE);
+    line = strstr(r->complained, again);
+    assert_non_null(line);
+    doc = json_loads(r->printed, JSON_REJECT_DUPLICATES, NULL);
+    assert_int_equal(json_unpack(doc, "{s:s}", "message_id", &id), 0);
+    assert_int_equal(strlen(id), 36);
+    assert_memory_equal(line + sizeof(again) - 1, id, 36);
+    json_decref(doc);
+
+    assert_int_equal(run_against(r, "200 OK", "", MESSAGE("m-1", GIVEN),
+                                 ARGS(ASK, "--json", "--out", "/nowhere/tek")),
+                     BSA_REFUSED);
+    assert_null(strstr(r->complained, again)); /* who chose it knows it */
+    doc = json_loads(r->printed, JSON_REJECT_DUPLICATES, NULL);
+    assert_int_equal(json_unpack(doc, "{s:s, s:s}", "failed_check", &check, "found", &found), 0);
+    assert_string_equal(check, "out");
+    assert_string_equal(found, "No such file or directory");
+    json_decref(doc);
+}
+
 /* Each way to a no: one line that says why, its exit code, and nothing written. */
 static const struct {
     const char *status, *headers, *body;
@@ -364,6 +393,7 @@ int main(void)
         TEST(request_run__makes_a_message_id_of_its_own),
         TEST(request_run__writes_the_tek_where_it_is_told),
         TEST(request_run__says_when_it_cannot_write_the_tek),
+        TEST(request_run__tells_how_to_get_the_answer_again),
         TEST(request_run__says_why_it_was_refused),
         TEST(request_run__documents_a_refusal_too),
         TEST(request_run__refuses_a_key_for_somebody_else),

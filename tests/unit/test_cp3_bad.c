@@ -342,6 +342,10 @@ static const struct {
      INTEGER},
     {"KeyInfo", "notBefore=\"3976214400\"", "{\"notBefore\":\"3976214400\"}", "KeyInfo.notBefore",
      "not RFC 3339"},
+    {"KeyInfo", "notBefore=\"0000-12-31T23:59:59Z\"", "{\"notBefore\":\"0000-12-31T23:59:59Z\"}",
+     "KeyInfo.notBefore", "before the year 0001"},
+    {"KeyInfo", NULL, "{\"notAfter\":\" 2026-01-01T00:00:00Z\"}", "KeyInfo.notAfter",
+     "not RFC 3339"},
     {"KeyInfo", NULL, "{\"notAfter\":3976214400}", "KeyInfo.notAfter", "not a string"},
     {"KeyInfo", "other=\"1\"", NULL, "KeyInfo", "unknown attribute other"},
     {"KeyInfo", "x:bits=\"1\"", NULL, "KeyInfo", "unknown attribute bits"},
@@ -642,6 +646,22 @@ static void cp3_read__refuses_bad_xml(void **state)
     check_wholes(CP3_XML, bad_xml, sizeof(bad_xml) / sizeof(bad_xml[0]));
 }
 
+/* Who has no body may have no pointer either. */
+static void cp3_read__takes_null_for_an_empty_body(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct cp3_error none, empty;
+        struct cp3_message m;
+
+        assert_int_equal(cp3_read(reader, i ? CP3_XML : CP3_JSON, NULL, 0, &m, &none), CP3_ESYNTAX);
+        assert_int_equal(cp3_read(reader, i ? CP3_XML : CP3_JSON, "", 0, &m, &empty), CP3_ESYNTAX);
+        assert_string_equal(none.reason, empty.reason);
+        assert_string_equal(none.element, "document");
+        assert_int_equal(none.line, empty.line);
+    }
+}
+
 static const struct whole bad_json[] = {
     {SIZED(""), {CP3_ESYNTAX, 1, "document", "*"}, 0, ""},
     {SIZED("\n\n "), {CP3_ESYNTAX, 3, "document", "*"}, 0, ""},
@@ -821,6 +841,7 @@ int main(void)
         cmocka_unit_test(cp3_read__refuses_a_bad_value),
         cmocka_unit_test(cp3_read__refuses_a_bad_extension),
         cmocka_unit_test(cp3_read__refuses_bad_xml),
+        cmocka_unit_test(cp3_read__takes_null_for_an_empty_body),
         cmocka_unit_test(cp3_read__refuses_bad_json),
         cmocka_unit_test(cp3_read__refuses_a_body_that_is_too_long),
         cmocka_unit_test(cp3_read__bounds_what_a_peer_repeats),

@@ -185,6 +185,13 @@ static void cp3_read__takes_what_is_allowed(void **state)
     assert_int_equal(m.key_info.wrap, CP3_WRAP_AES_KWP);
     assert_int_equal(m.key_info.has, 0);
     assert_int_equal(m.key_info.key_id[0], 0x8E);
+    read_changed(CP3_XML, 3, "KeyInfo",
+                 "keyID=\"" FIXTURE_KEY_ID "\" kekID=\"a\" wrap=\"aes-kw\" bits=\" 128&#10;\" "
+                 "notBefore=\" 0001-01-01T00:00:00Z \" notAfter=\"\n2026-01-01T00:00:00Z&#9;\"",
+                 &m);
+    assert_int_equal(m.key_info.bits, 128);
+    assert_int_equal(m.key_info.not_before.seconds, -62135596800);
+    assert_string_equal(m.key_info.not_after.text, "2026-01-01T00:00:00Z");
     read_changed(CP3_XML, 4, "Version", "2", &m);
     assert_int_equal(m.version, 2);
 }
@@ -425,6 +432,11 @@ static void break_not_after(struct cp3_message *m)
     m->key_info.not_after.seconds = INT64_MAX;
 }
 
+static void break_not_before(struct cp3_message *m)
+{
+    m->key_info.not_before.seconds = -62135596801; /* of the year 0000 */
+}
+
 static void cp3_write__refuses_what_a_reader_would(void **state)
 {
     static void (*const breakers[])(struct cp3_message *) = {
@@ -433,7 +445,8 @@ static void cp3_write__refuses_what_a_reader_would(void **state)
         break_end,     break_status,        break_refused_with_data,
         break_no_data, break_short_data,    break_long_data,
         break_time,    break_kek_id,        break_wrap,
-        break_bits,    break_not_after,     break_nothing,
+        break_bits,    break_not_after,     break_not_before,
+        break_nothing,
     };
     size_t last = sizeof(breakers) / sizeof(breakers[0]) - 1, len;
     char out[CP3_WRITTEN_MAX];

@@ -340,6 +340,110 @@ static void queue_close__wakes_every_consumer(void **state)
     }
 }
 
+/* ---- a limit --------------------------------------------------------------------------------- */
+
+static void assert_held_back(struct queue *q)
+{
+    void *e = NULL;
+
+    assert_int_equal(queue_pop(q, NO_WAIT, &e), TEKD_ETIMEDOUT);
+    assert_null(e);
+}
+
+static void queue_limit__holds_back_who_is_too_many(void **state)
+{
+    AUTO(queue) struct queue *q = NULL;
+
+    (void)state;
+    assert_int_equal(queue_new(4, &q), 0);
+    queue_limit(q, 2);
+    for (size_t n = 0; n < 4; n++)
+        assert_int_equal(queue_push(q, entry(n)), 0);
+    assert_int_equal(pop_number(q), 0);
+    assert_int_equal(pop_number(q), 1);
+    assert_held_back(q);
+    queue_leave(q);
+    assert_int_equal(pop_number(q), 2);
+    assert_held_back(q);
+    queue_leave(q);
+    queue_leave(q);
+    assert_int_equal(pop_number(q), 3);
+    queue_leave(q);
+}
+
+static void queue_block__lets_one_more_run(void **state)
+{
+    AUTO(queue) struct queue *q = NULL;
+
+    (void)state;
+    assert_int_equal(queue_new(4, &q), 0);
+    queue_limit(q, 1);
+    for (size_t n = 0; n < 3; n++)
+        assert_int_equal(queue_push(q, entry(n)), 0);
+    assert_int_equal(pop_number(q), 0);
+    queue_block(q);
+    assert_int_equal(pop_number(q), 1);
+    queue_unblock(q); /* two are at work now, one more than the limit */
+    queue_leave(q);
+    assert_held_back(q);
+    queue_leave(q);
+    assert_int_equal(pop_number(q), 2);
+    queue_leave(q);
+}
+
+/* Pushed while nobody may take it, it is given to who waits as soon as somebody blocks. */
+static void queue_block__wakes_who_was_held_back(void **state)
+{
+    (void)state;
+    for (size_t round = 0; round < 300; round++) {
+        AUTO(queue) struct queue *q = NULL;
+        struct waiter w = {.deadline = FOR_EVER};
+        pthread_t thread;
+
+        assert_int_equal(queue_new(2, &q), 0);
+        w.q = q;
+        queue_limit(q, 1);
+        assert_int_equal(queue_push(q, entry(1)), 0);
+        assert_int_equal(pop_number(q), 1);
+        start_waiter(&w, &thread);
+        assert_int_equal(queue_push(q, entry(2)), 0);
+        queue_block(q);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_int_equal(w.r, 0);
+        assert_int_equal(number_of(w.e), 2);
+        queue_unblock(q);
+        queue_leave(q);
+        queue_leave(q);
+    }
+}
+
+/* After the close nobody comes back for the next entry of his own accord, so all are woken. */
+static void queue_leave__wakes_who_was_held_back_at_the_end(void **state)
+{
+    (void)state;
+    for (size_t round = 0; round < 300; round++) {
+        AUTO(queue) struct queue *q = NULL;
+        struct waiter w = {.deadline = FOR_EVER};
+        pthread_t thread;
+        void *e;
+
+        assert_int_equal(queue_new(2, &q), 0);
+        w.q = q;
+        queue_limit(q, 1);
+        assert_int_equal(queue_push(q, entry(1)), 0);
+        assert_int_equal(pop_number(q), 1);
+        assert_int_equal(queue_push(q, entry(2)), 0);
+        start_waiter(&w, &thread);
+        queue_close(q);
+        queue_leave(q);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_int_equal(w.r, 0);
+        assert_int_equal(number_of(w.e), 2);
+        queue_leave(q);
+        assert_int_equal(queue_pop(q, FOR_EVER, &e), TEKD_ECLOSED);
+    }
+}
+
 #define PRODUCERS ((size_t)4)
 #define CONSUMERS ((size_t)4)
 #define EACH      ((size_t)5000)
@@ -426,6 +530,10 @@ int main(void)
         cmocka_unit_test(queue_close__gives_what_was_pushed_patiently),
         cmocka_unit_test(queue_push_patient__does_not_wake_too_early),
         cmocka_unit_test(queue_close__wakes_every_consumer),
+        cmocka_unit_test(queue_limit__holds_back_who_is_too_many),
+        cmocka_unit_test(queue_block__lets_one_more_run),
+        cmocka_unit_test(queue_block__wakes_who_was_held_back),
+        cmocka_unit_test(queue_leave__wakes_who_was_held_back_at_the_end),
         cmocka_unit_test(queue__loses_and_doubles_nothing_between_threads),
     };
 

@@ -22,7 +22,7 @@ static int add_all(X509_STORE *store, BIO *bio)
     X509 *x;
     int n = 0;
 
-    while ((x = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
+    while ((x = PEM_read_bio_X509(bio, NULL, key_no_passphrase, NULL))) {
         int ok = X509_STORE_add_cert(store, x);
 
         X509_free(x);
