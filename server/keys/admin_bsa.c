@@ -26,7 +26,7 @@
 static int cert_fingerprint(const char *pem, uint8_t ret_sha256[static 32])
 {
     BIO *bio = BIO_new_mem_buf(pem, -1);
-    X509 *x = bio ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
+    X509 *x = bio ? PEM_read_bio_X509(bio, NULL, pem_no_passphrase, NULL) : NULL;
     unsigned len = 32;
     int ok = x && X509_digest(x, EVP_sha256(), ret_sha256, &len) == 1;
 

@@ -7,5 +7,6 @@ add_library(h2o_leaks OBJECT h2o_leaks.c)
 foreach(module http http_tls http_life http_plain)
     tekd_unit_test(${module} http_fixture tekd_http tekd_base h2o_leaks FAKE_CLOCK)
 endforeach()
+tekd_unit_test(pem http_fixture tekd_tls tekd_base h2o_leaks FAKE_CLOCK)
 # Certificates expire when it says so.
 target_sources(test_http_tls PRIVATE wall_clock.c)
