@@ -43,6 +43,26 @@ static int code_of(CK_RV rv)
     return TEKD_EHSM;
 }
 
+/*
+ * CKR_GENERAL_ERROR and CKR_FUNCTION_FAILED are not among them: modules say these of what they do
+ * not know, too.
+ */
+static const CK_RV failed_codes[] = {
+    CKR_HOST_MEMORY,        CKR_SLOT_ID_INVALID,          CKR_DEVICE_ERROR,
+    CKR_DEVICE_MEMORY,      CKR_DEVICE_REMOVED,           CKR_FUNCTION_CANCELED,
+    CKR_SESSION_CLOSED,     CKR_SESSION_HANDLE_INVALID,   CKR_TOKEN_NOT_PRESENT,
+    CKR_USER_NOT_LOGGED_IN, CKR_CRYPTOKI_NOT_INITIALIZED,
+};
+
+bool token_has_failed(CK_RV rv)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(failed_codes); i++) {
+        if (failed_codes[i] == rv)
+            return true;
+    }
+    return false;
+}
+
 int token_log(struct token *t, const char *call, unsigned long rv)
 {
     char name[TOKEN_CKR_MAX];

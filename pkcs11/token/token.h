@@ -211,7 +211,8 @@ const char *token_profile_name(size_t i);
 /*
  * The mechanism code by which this token does a wrap: the first code of the profile whose result
  * on a throw-away key agrees with the RFC's own vector (for OAEP: that OpenSSL opens).  Remembered
- * after the first call; called by everything that wraps.  Errors: TEKD_ENOTFOUND (no code works).
+ * after the first call; called by everything that wraps.  Errors: TEKD_ENOTFOUND (no code works),
+ * TEKD_EHSM (the token failed: nothing is remembered).
  */
 int token_profile_mechanism(struct token *t, enum hsm_wrap wrap, unsigned long *ret_mechanism);
 

@@ -51,6 +51,12 @@ struct token {
 int token_say(struct token *t, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/*
+ * Whether rv says that the token, its link or the session failed: then nothing follows for what was
+ * asked, neither that there is no such mechanism nor that it was refused.
+ */
+bool token_has_failed(CK_RV rv);
+
 /* The steps of token_open(), for who makes a token. */
 int token_load(struct token *t);
 int token_slots(struct token *t, CK_TOKEN_INFO *info, CK_SLOT_ID *ids, size_t *ret_n);

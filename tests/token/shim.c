@@ -125,8 +125,11 @@ static CK_RV sign(CK_SESSION_HANDLE s, CK_BYTE *data, CK_ULONG len, CK_BYTE *out
 static CK_RV wrap_key(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE kek,
                       CK_OBJECT_HANDLE key, CK_BYTE *out, CK_ULONG *len)
 {
-    CK_RV rv = real->C_WrapKey(s, m, kek, key, out, len);
+    CK_RV rv;
 
+    if (mode_is("device-error-at-wrapping"))
+        return CKR_DEVICE_ERROR;
+    rv = real->C_WrapKey(s, m, kek, key, out, len);
     if (mode_is("wraps-otherwise") && rv == CKR_OK && out != NULL)
         out[0] ^= 1;
     return rv;
