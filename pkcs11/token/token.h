@@ -191,7 +191,8 @@ struct token_attacks {
 
 /*
  * Plays all three.  Errors: TEKD_EWEAK when (1) or (2) worked, or (3) although its prevention is
- * promised: do not serve.  ret_attacks is filled in that case too.
+ * promised: do not serve.  ret_attacks is filled in that case too.  TEKD_EHSM when the token failed
+ * at one of them: that refuses nothing.
  */
 int token_attack_play(struct token *t, struct token_attacks *ret_attacks);
 

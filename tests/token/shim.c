@@ -135,10 +135,21 @@ static CK_RV wrap_key(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE kek
     return rv;
 }
 
+/* NOLINTNEXTLINE(readability-function-size): the parameters are Cryptoki's */
+static CK_RV unwrap_key(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE kek, CK_BYTE *in,
+                        CK_ULONG len, CK_ATTRIBUTE *t, CK_ULONG n, CK_OBJECT_HANDLE *o)
+{
+    if (mode_is("device-removed-at-unwrapping"))
+        return CKR_DEVICE_REMOVED;
+    return real->C_UnwrapKey(s, m, kek, in, len, t, n, o);
+}
+
 static CK_RV set_attributes(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE *t, CK_ULONG n)
 {
     if (mode_is("session-read-only"))
         return CKR_SESSION_READ_ONLY;
+    if (mode_is("session-lost-at-writing"))
+        return CKR_SESSION_HANDLE_INVALID;
     if (mode_is("takes-all-writes"))
         return CKR_OK;
     return real->C_SetAttributeValue(s, o, t, n);
@@ -163,6 +174,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST **list)
     shim.C_GetMechanismInfo = get_mechanism_info;
     shim.C_Sign = sign;
     shim.C_WrapKey = wrap_key;
+    shim.C_UnwrapKey = unwrap_key;
     shim.C_SetAttributeValue = set_attributes;
     *list = &shim;
     return CKR_OK;
