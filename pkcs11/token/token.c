@@ -334,6 +334,23 @@ static const struct {
     {CKF_USER_PIN_TO_BE_CHANGED, CKF_USER_PIN_TO_BE_CHANGED, "the user PIN must be changed"},
 };
 
+/*
+ * Codes that no standard ties to the PIN, but that a module may say of one: its own, and those for
+ * arguments it will not take (a PIN that is no "user:password").  They are taken for a refused PIN:
+ * trying it again by ourselves could lock it, asking the operator costs a command.
+ */
+static bool may_be_the_pin(CK_RV rv)
+{
+    return rv >= CKR_VENDOR_DEFINED || rv == CKR_ARGUMENTS_BAD || rv == CKR_FUNCTION_REJECTED;
+}
+
+static int login_failed(struct token *t, CK_RV rv)
+{
+    int r = token_log(t, "C_Login", rv);
+
+    return may_be_the_pin(rv) ? TEKD_EPIN : r;
+}
+
 int token_login(struct token *t, const struct secret *pin)
 {
     CK_RV rv;
@@ -350,7 +367,7 @@ int token_login(struct token *t, const struct secret *pin)
     rv = t->f->C_Login(t->session, CKU_USER, (CK_UTF8CHAR *)(uintptr_t)secret_peek(pin),
                        secret_len(pin));
     if (rv != CKR_OK && rv != CKR_USER_ALREADY_LOGGED_IN)
-        return token_log(t, "C_Login", rv);
+        return login_failed(t, rv);
     t->logged_in = true;
     return 0;
 }

@@ -77,7 +77,8 @@ int token_open(struct token *t);
  * Logs in as the user; once.  Refuses before the PIN is tried when the token says that the PIN is
  * locked, has one try left, must be changed or was never set.  The PIN is not kept: the caller
  * frees it right after.  (The login goes past libp11, which would keep a copy of it.)
- * Errors: TEKD_EPIN (never try this PIN again by itself), TEKD_EHSM.
+ * Errors: TEKD_EPIN (never try this PIN again by itself: refused, or by a code of the vendor's own
+ * perhaps refused), TEKD_EHSM.
  */
 int token_login(struct token *t, const struct secret *pin);
 

@@ -42,6 +42,10 @@ static CK_RV login(CK_SESSION_HANDLE s, CK_USER_TYPE user, CK_UTF8CHAR *pin, CK_
     shim_logins++;
     if (mode_is("device-error-at-login"))
         return CKR_DEVICE_ERROR;
+    if (mode_is("vendor-code-at-login"))
+        return CKR_VENDOR_DEFINED + 0x13;
+    if (mode_is("bad-arguments-at-login"))
+        return CKR_ARGUMENTS_BAD;
     return real->C_Login(s, user, pin, len);
 }
 
