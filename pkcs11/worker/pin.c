@@ -96,7 +96,30 @@ static void log_latch(const struct pin *p, const char *call)
               LOG_STR("call", call), LOG_STR("error", strerrorname_np(errno)));
 }
 
-/* What cannot be read is taken for a latch on the source as it is: better asked once too often. */
+/* What identify() writes: three lines, each with its end. */
+static bool is_whole(const char *identity)
+{
+    size_t len = strlen(identity);
+    size_t lines = 0;
+
+    for (size_t i = 0; i < len; i++)
+        lines += identity[i] == '\n';
+    return lines >= 3 && identity[len - 1] == '\n';
+}
+
+/* The source as it is now; what is no file is told from nothing else of its kind. */
+static void identify_source(const struct pin *p, char out[static PIN_IDENTITY_MAX])
+{
+    if (p->path != NULL)
+        identify_file(p, out);
+    else
+        identify_fd(p, -1, out);
+}
+
+/*
+ * What cannot be read, or was cut short when it was written, is taken for a latch on the source as
+ * it is: better asked once too often.
+ */
 static void latch_read(struct pin *p)
 {
     char text[sizeof(latch_line) - 1 + PIN_IDENTITY_MAX];
@@ -112,10 +135,11 @@ static void latch_read(struct pin *p)
     if (n < 0)
         log_latch(p, fd < 0 ? "open" : "read");
     memset(text + (n < 0 ? 0 : n), 0, sizeof(text) - (size_t)(n < 0 ? 0 : n));
-    if (strncmp(text, latch_line, sizeof(latch_line) - 1) == 0)
+    if (strncmp(text, latch_line, sizeof(latch_line) - 1) == 0 &&
+        is_whole(text + sizeof(latch_line) - 1))
         memcpy(p->refused, text + sizeof(latch_line) - 1, sizeof(p->refused));
     else
-        identify_file(p, p->refused);
+        identify_source(p, p->refused);
 }
 
 static int write_all(int fd, const char *s)

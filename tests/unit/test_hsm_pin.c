@@ -133,6 +133,47 @@ static void pin_load__takes_a_torn_latch_for_one(void **state)
     assert_int_equal(loaded(p, &second), CONTROL_PIN_HAVE);
 }
 
+/* Wherever a kill or a full disk cut the writing short. */
+static void pin_load__takes_a_latch_cut_anywhere_for_one(void **state)
+{
+    struct place *p = *state;
+    AUTO(pin) struct pin *first = NULL;
+    struct stat st;
+
+    put_file(p->file, "1234");
+    assert_int_equal(loaded(p, &first), CONTROL_PIN_HAVE);
+    pin_refused(first, "refused");
+    assert_int_equal(stat(p->latch, &st), 0);
+    for (off_t len = st.st_size; len >= 0; len--) {
+        AUTO(pin) struct pin *later = NULL;
+
+        assert_int_equal(truncate(p->latch, len), 0);
+        if (loaded(p, &later) != CONTROL_PIN_REFUSED)
+            fail_msg("cut to %jd octets it is open", (intmax_t)len);
+    }
+}
+
+/* All pipes are alike: a PIN that comes through one is asked of the operator. */
+static void pin_load__takes_a_torn_latch_for_one_on_a_pipe(void **state)
+{
+    struct place *p = *state;
+    AUTO(pin) struct pin *pin = NULL;
+    int fd[2];
+
+    assert_int_equal(pipe2(fd, O_CLOEXEC), 0);
+    assert_int_equal(write(fd[1], "1234", 4), 4);
+    assert_int_equal(close(fd[1]), 0);
+    p->source.kind = HSM_PIN_FD;
+    p->source.name = "";
+    put_file(p->latch, "");
+    assert_int_equal(pin_new(&p->source, &pin), 0);
+    pin_load(pin, fd[0]);
+    assert_int_equal(pin_state(pin), CONTROL_PIN_REFUSED);
+    pin_retry(pin, fd[0]);
+    assert_pin(pin, "1234");
+    assert_int_equal(close(fd[0]), 0);
+}
+
 static void pin_poll__waits_until_a_changed_file_has_settled(void **state)
 {
     struct place *p = *state;
@@ -308,6 +349,8 @@ int main(void)
         TEST(pin_refused__latches_over_restarts_until_the_file_changes),
         TEST(pin_refused__is_about_one_token_and_module),
         TEST(pin_load__takes_a_torn_latch_for_one),
+        TEST(pin_load__takes_a_latch_cut_anywhere_for_one),
+        TEST(pin_load__takes_a_torn_latch_for_one_on_a_pipe),
         TEST(pin_poll__waits_until_a_changed_file_has_settled),
         TEST(pin_refresh__reads_a_file_that_changed),
         TEST(pin_load__without_a_latch_file_latches_in_memory),
