@@ -229,6 +229,9 @@ int token_ecdsa_der(const uint8_t *raw, size_t half, struct hsm_signature *ret_s
 /* The public key of this object; NULL: it cannot be read. */
 int token_key_public_of(struct token *t, CK_OBJECT_HANDLE o, EVP_PKEY **ret_key);
 
+/* What is wrong with an RSA public key that keys are to be wrapped to, in words; NULL: nothing. */
+const char *token_rsa_fault(EVP_PKEY *key);
+
 /* Creates an object of an RSA public key with these names and flags. */
 int token_make_rsa_object(struct token *t, EVP_PKEY *key, struct token_template *tpl,
                           CK_OBJECT_HANDLE *ret_o);

@@ -363,18 +363,39 @@ static int rsa_number(EVP_PKEY *key, const char *name, uint8_t out[static RSA_OC
     return r;
 }
 
+/* RSA with the exponent 1 is no encryption, and with an even one nobody can decrypt. */
+static bool exponent_ok(EVP_PKEY *key)
+{
+    BIGNUM *e = NULL;
+    bool ok =
+        EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_E, &e) > 0 && BN_is_odd(e) && !BN_is_one(e);
+
+    BN_free(e);
+    return ok;
+}
+
+const char *token_rsa_fault(EVP_PKEY *key)
+{
+    if (EVP_PKEY_get_base_id(key) != EVP_PKEY_RSA || EVP_PKEY_get_size(key) < RSA_OCTETS_MIN ||
+        EVP_PKEY_get_size(key) > RSA_OCTETS_MAX)
+        return "it is no RSA key of 2048 to 4096 bits";
+    return exponent_ok(key) ? NULL : "its RSA exponent is 1 or even";
+}
+
 int token_make_rsa_object(struct token *t, EVP_PKEY *key, struct token_template *tpl,
                           CK_OBJECT_HANDLE *ret_o)
 {
     uint8_t modulus[RSA_OCTETS_MAX], exponent[RSA_OCTETS_MAX];
     size_t n_len = 0, e_len = 0;
     struct token_template all = {.n = 0};
+    const char *fault = token_rsa_fault(key);
     CK_RV rv;
 
-    if (EVP_PKEY_get_base_id(key) != EVP_PKEY_RSA ||
-        rsa_number(key, OSSL_PKEY_PARAM_RSA_N, modulus, &n_len) < 0 ||
-        rsa_number(key, OSSL_PKEY_PARAM_RSA_E, exponent, &e_len) < 0 || n_len < RSA_OCTETS_MIN)
-        return token_say(t, TEKD_EINVAL, "the key is no RSA key of 2048 to 4096 bits");
+    if (fault)
+        return token_say(t, TEKD_EINVAL, "the public key: %s", fault);
+    if (rsa_number(key, OSSL_PKEY_PARAM_RSA_N, modulus, &n_len) < 0 ||
+        rsa_number(key, OSSL_PKEY_PARAM_RSA_E, exponent, &e_len) < 0)
+        return token_say(t, TEKD_EINVAL, "the public key cannot be read");
     token_attr_add_number(&all, CKA_CLASS, CKO_PUBLIC_KEY);
     token_attr_add_number(&all, CKA_KEY_TYPE, CKK_RSA);
     token_attr_add(&all, CKA_MODULUS, modulus, n_len);
