@@ -141,11 +141,6 @@ void token_unload(struct token *t)
         (void)t->f->C_CloseSession(t->session);
     t->session = 0;
     t->logged_in = false;
-    t->slot = NULL;
-    if (t->slots)
-        PKCS11_release_all_slots(t->ctx, t->slots, t->n_slots);
-    t->slots = NULL;
-    t->n_slots = 0;
     if (t->ctx) {
         PKCS11_CTX_unload(t->ctx);
         PKCS11_CTX_free(t->ctx);
@@ -227,23 +222,45 @@ int token_load(struct token *t)
         t->ctx = NULL;
         return r;
     }
-    if (PKCS11_enumerate_slots(t->ctx, &t->slots, &t->n_slots) != 0)
-        return log_libp11(t, "C_GetSlotList");
     return 0;
 }
 
-/* All tokens, initialised or not; both arrays have TOKEN_SLOTS_MAX places. */
+/* A module looks for slots anew when it is asked how many there are (PKCS#11 2.40, 5.5). */
+static int list_slots(struct token *t, CK_SLOT_ID ids[static TOKEN_SLOTS_MAX], CK_ULONG *ret_n)
+{
+    CK_ULONG n = 0;
+    CK_RV rv = t->f->C_GetSlotList(CK_FALSE, NULL, &n);
+
+    if (rv != CKR_OK)
+        return token_log(t, "C_GetSlotList", rv);
+    if (n > TOKEN_SLOTS_MAX)
+        return token_say(t, TEKD_EHSM, "the module has %lu slots, more than %d", n,
+                         TOKEN_SLOTS_MAX);
+    n = TOKEN_SLOTS_MAX;
+    rv = t->f->C_GetSlotList(CK_FALSE, ids, &n);
+    if (rv != CKR_OK)
+        return token_log(t, "C_GetSlotList", rv);
+    *ret_n = n;
+    return 0;
+}
+
+/*
+ * All tokens, initialised or not; both arrays have TOKEN_SLOTS_MAX places.  Not by libp11, which
+ * gives up when one of the tokens fails: another partition that is away is none of our business.
+ */
 int token_slots(struct token *t, CK_TOKEN_INFO *info, CK_SLOT_ID *ids, size_t *ret_n)
 {
+    CK_SLOT_ID all[TOKEN_SLOTS_MAX];
+    CK_ULONG n_all = 0;
     size_t n = 0;
+    int r = list_slots(t, all, &n_all);
 
-    if (t->n_slots > TOKEN_SLOTS_MAX)
-        return token_say(t, TEKD_EHSM, "the module has %u slots, more than %d", t->n_slots,
-                         TOKEN_SLOTS_MAX);
-    for (unsigned i = 0; i < t->n_slots; i++) {
+    if (r < 0)
+        return r;
+    for (CK_ULONG i = 0; i < n_all; i++) {
         CK_RV rv;
 
-        ids[n] = PKCS11_get_slotid_from_slot(&t->slots[i]);
+        ids[n] = all[i];
         rv = t->f->C_GetTokenInfo(ids[n], &info[n]);
         if (rv == CKR_OK)
             n++;
@@ -252,15 +269,6 @@ int token_slots(struct token *t, CK_TOKEN_INFO *info, CK_SLOT_ID *ids, size_t *r
     }
     *ret_n = n;
     return 0;
-}
-
-static PKCS11_SLOT *slot_of(struct token *t, CK_SLOT_ID id)
-{
-    for (unsigned i = 0; i < t->n_slots; i++) {
-        if (PKCS11_get_slotid_from_slot(&t->slots[i]) == id)
-            return &t->slots[i];
-    }
-    return NULL;
 }
 
 static int find(struct token *t)
@@ -288,7 +296,6 @@ static int find(struct token *t)
     if (found > 1)
         return token_say(t, TEKD_EEXIST, "%zu tokens agree with %s: add serial=", found,
                          t->uri_text);
-    t->slot = slot_of(t, t->slot_id);
     return 0;
 }
 

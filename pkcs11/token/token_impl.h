@@ -33,9 +33,6 @@ struct token {
     void *dl;
     CK_FUNCTION_LIST *f;
     PKCS11_CTX *ctx;
-    PKCS11_SLOT *slots;
-    unsigned n_slots;
-    PKCS11_SLOT *slot;
     CK_SLOT_ID slot_id;
     CK_TOKEN_INFO raw;
     CK_SESSION_HANDLE session; /* 0 is no session (CK_INVALID_HANDLE) */

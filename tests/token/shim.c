@@ -26,6 +26,8 @@ static CK_RV get_token_info(CK_SLOT_ID id, CK_TOKEN_INFO *info)
 {
     CK_RV rv = real->C_GetTokenInfo(id, info);
 
+    if (mode_is("other-token-fails") && memcmp(info->label, "lab ", 4) != 0)
+        return CKR_DEVICE_ERROR;
     if (mode_is("final-try"))
         info->flags |= CKF_USER_PIN_FINAL_TRY;
     if (mode_is("locked"))
