@@ -1,6 +1,6 @@
 """tek-provision as an operator meets it: exit statuses, refusals, running it twice.
 
-    check_provision.py TEK-PROVISION TOKEN-ROUNDTRIP SOFTHSM
+    check_provision.py TEK-PROVISION TOKEN-ROUNDTRIP SOFTHSM SHIM
 """
 
 import json
@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 
 class Case(unittest.TestCase):
-    provision, _, module = sys.argv[1:4]
+    provision, _, module, shim = sys.argv[1:5]
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory(prefix="tekd-provision-")
@@ -52,6 +52,11 @@ class Case(unittest.TestCase):
 
     def on(self, *words, expect=0, uri="pkcs11:token=t"):
         return self.run_it(*words, *self.module_options(), "--token", uri, expect=expect)
+
+    def shimmed(self, mode):
+        """From now on the module is the shim, in this mode (shim.c); "" is as without."""
+        self.env.update(SHIM_MODULE=Case.module, SHIM_MODE=mode)
+        self.module = self.shim
 
     def keys(self):
         return {k["label"]: k for k in json.loads(self.on("list", "--json").stdout)}
@@ -153,6 +158,22 @@ class Token(Case):
         self.token("--generate-pins")
         self.write("hsm.pin", "WRONGWRONGWRONG1")
         self.assertIn("C_Login: CKR_PIN_INCORRECT", self.on("list", expect=1).stderr)
+
+
+class Module(Case):
+    """What a module may do to the process that it is in."""
+
+    storage = ("kek", "storage", "--label", "s")
+
+    def test_a_link_that_breaks_is_an_answer(self):
+        self.token("--generate-pins")
+        self.shimmed("link-is-gone-at-generating")
+        self.assertIn("C_GenerateKey: CKR_DEVICE_ERROR", self.on(*self.storage, expect=3).stderr)
+
+    def test_what_it_holds_of_keys_is_not_dumped(self):
+        self.token("--generate-pins")
+        self.shimmed("refuses-who-can-be-dumped")
+        self.on(*self.storage)
 
 
 class Keys(Case):

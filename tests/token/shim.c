@@ -3,8 +3,10 @@
  * one would rather not have them.
  */
 #include <dlfcn.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -78,6 +80,12 @@ static CK_RV generate_key(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_ATTRIBUTE *t,
     CK_ATTRIBUTE kept[64];
     CK_ULONG n_kept = 0;
 
+    if (mode_is("link-is-gone-at-generating")) {
+        (void)raise(SIGPIPE); /* as write() to its socket does */
+        return CKR_DEVICE_ERROR;
+    }
+    if (mode_is("refuses-who-can-be-dumped") && prctl(PR_GET_DUMPABLE) != 0)
+        return CKR_FUNCTION_REJECTED;
     if (mode_is("fails-at-192-bits") && length_of(t, n) == 24)
         return CKR_DEVICE_ERROR;
     while (mode_is("hangs-at-192-bits") && length_of(t, n) == 24)
