@@ -231,6 +231,9 @@ class Keys(Case):
         self.assertTrue(self.keys()["b"]["imported"])
         self.assertIn("exists and agrees", self.on(*demo).stdout)
         self.write("b.kek", "00" * 32 + "\n")
+        self.assertEqual(self.on(*demo, expect=1).stderr, "tek-provision: "
+                         f'{self.path("b.kek")} is not the value of key "b"\n')
+        self.write("b.kek", "00" * 16 + "\n")
         self.assertIn("is not the value of key", self.on(*demo, expect=1).stderr)
         os.unlink(self.path("b.kek"))
         self.assertIn("take another label", self.on(*demo, expect=1).stderr)
@@ -242,20 +245,46 @@ class Keys(Case):
         self.assertEqual(self.read("b.kek"), "precious\n")
         self.assertEqual(self.keys(), {})
 
+    def receiver(self, name, key):
+        public = key.public_key() if hasattr(key, "public_key") else key
+        return self.write(name, public.public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode())
+
     def test_handed_out_to_a_receiver(self):
         key = rsa.generate_private_key(65537, 3072)
-        pem = key.public_key().public_bytes(serialization.Encoding.PEM,
-                                            serialization.PublicFormat.SubjectPublicKeyInfo)
-        receiver = self.write("receiver.pem", pem.decode())
+        receiver = self.receiver("receiver.pem", key)
         self.on("kek", "bsa", "--label", "b", "--receiver", receiver, expect=2)
         command = ("kek", "bsa", "--label", "b", "--receiver", receiver, "--out")
         self.on(*command, self.path("b.wrapped"))
         oaep = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)
         self.assertEqual(len(key.decrypt(bytes.fromhex(self.read("b.wrapped").strip()), oaep)), 32)
-        self.assertIn("exists and agrees", self.on(*command, self.path("b.wrapped")).stdout)
+        again = self.on(*command, self.path("b.wrapped"))
+        self.assertIn("exists and agrees", again.stdout)
+        self.assertIn("nothing was wrapped", again.stderr)
         self.assertIn("its wrapped value left the token only then: take another label",
                       self.on(*command, self.path("other"), expect=1).stderr)
         self.assertFalse(os.path.exists(self.path("other")))
+
+    def test_another_receiver_is_not_taken_for_the_first(self):
+        """What was wrapped tells its modulus' length, and that it is no smaller than itself."""
+        out = self.path("b.wrapped")
+        command = ("kek", "bsa", "--label", "b", "--out", out, "--receiver")
+        self.on(*command, self.receiver("a.pem", rsa.generate_private_key(65537, 2048)))
+        wrapped = self.read("b.wrapped")
+        longer = self.receiver("longer.pem", rsa.generate_private_key(65537, 3072))
+        self.assertIn(f"{out} is wrapped to another key than that of {longer}",
+                      self.on(*command, longer, expect=1).stderr)
+        smaller = rsa.RSAPublicNumbers(65537, int(wrapped, 16) - 1 | 1).public_key()
+        self.assertIn("is wrapped to another key",
+                      self.on(*command, self.receiver("smaller.pem", smaller), expect=1).stderr)
+        alike = self.receiver("alike.pem", rsa.RSAPublicNumbers(65537, 2**2048 - 1).public_key())
+        self.assertIn(f"whether to the key of {alike} only its owner can see",
+                      self.on(*command, alike).stderr)
+        self.on(*command, self.path("none.pem"), expect=1)
+        self.assertEqual(self.read("b.wrapped"), wrapped)
+        for nonsense in ("", "zz" * 256, "00" * 600):
+            self.write("b.wrapped", nonsense)
+            self.assertIn("holds no wrapped KEK", self.on(*command, alike, expect=1).stderr)
 
     def test_no_key_is_made_for_a_file_that_cannot_be(self):
         """The value leaves the token once: it must not be lost for want of a folder."""
