@@ -245,54 +245,54 @@ static int list_slots(struct token *t, CK_SLOT_ID ids[static TOKEN_SLOTS_MAX], C
 }
 
 /*
- * All tokens, initialised or not; both arrays have TOKEN_SLOTS_MAX places.  Not by libp11, which
- * gives up when one of the tokens fails: another partition that is away is none of our business.
+ * All tokens, initialised or not.  Not by libp11, which gives up when one of them fails: another
+ * partition that is away is none of our business.
  */
-int token_slots(struct token *t, CK_TOKEN_INFO *info, CK_SLOT_ID *ids, size_t *ret_n)
+int token_slots(struct token *t, struct token_list *ret_list)
 {
+    struct token_list *l = ret_list;
     CK_SLOT_ID all[TOKEN_SLOTS_MAX];
     CK_ULONG n_all = 0;
-    size_t n = 0;
     int r = list_slots(t, all, &n_all);
 
-    if (r < 0)
-        return r;
-    for (CK_ULONG i = 0; i < n_all; i++) {
-        CK_RV rv;
+    l->n = 0;
+    l->failed = 0;
+    for (CK_ULONG i = 0; r == 0 && i < n_all; i++) {
+        CK_RV rv = t->f->C_GetTokenInfo(all[i], &l->info[l->n]);
 
-        ids[n] = all[i];
-        rv = t->f->C_GetTokenInfo(ids[n], &info[n]);
-        if (rv == CKR_OK)
-            n++;
-        else if (rv != CKR_TOKEN_NOT_PRESENT && rv != CKR_TOKEN_NOT_RECOGNIZED)
+        l->id[l->n] = all[i];
+        if (rv == CKR_OK) {
+            l->n++;
+        } else if (rv != CKR_TOKEN_NOT_PRESENT && rv != CKR_TOKEN_NOT_RECOGNIZED) {
             (void)token_log(t, "C_GetTokenInfo", rv);
+            l->failed++;
+        }
     }
-    *ret_n = n;
-    return 0;
+    return r;
 }
 
 static int find(struct token *t)
 {
-    AUTO_MEM CK_TOKEN_INFO *info = calloc(TOKEN_SLOTS_MAX, sizeof(*info));
-    CK_SLOT_ID ids[TOKEN_SLOTS_MAX];
-    size_t n = 0, found = 0;
+    AUTO_MEM struct token_list *l = calloc(1, sizeof(*l));
+    size_t found = 0;
     int r;
 
-    if (!info)
+    if (!l)
         return TEKD_ENOMEM;
-    r = token_slots(t, info, ids, &n);
+    r = token_slots(t, l);
     if (r < 0)
         return r;
-    for (size_t i = 0; i < n; i++) {
-        if (!(info[i].flags & CKF_TOKEN_INITIALIZED) ||
-            !p11_kit_uri_match_token_info(t->uri, &info[i]))
+    for (size_t i = 0; i < l->n; i++) {
+        if (!(l->info[i].flags & CKF_TOKEN_INITIALIZED) ||
+            !p11_kit_uri_match_token_info(t->uri, &l->info[i]))
             continue;
-        t->raw = info[i];
-        t->slot_id = ids[i];
+        t->raw = l->info[i];
+        t->slot_id = l->id[i];
         found++;
     }
     if (found == 0)
-        return token_say(t, TEKD_EHSM, "no token agrees with %s (%zu looked at)", t->uri_text, n);
+        return token_say(t, TEKD_EHSM, "no token agrees with %s (%zu looked at)", t->uri_text,
+                         l->n);
     if (found > 1)
         return token_say(t, TEKD_EEXIST, "%zu tokens agree with %s: add serial=", found,
                          t->uri_text);

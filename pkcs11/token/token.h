@@ -242,13 +242,16 @@ const char *token_key_kind_name(enum token_kind kind);
 /*
  * Initialises the first token of the module that was never initialised, with this label, and sets
  * the user PIN; never touches another one.  For t: token_new() with a URI that names the label.
- * Errors: TEKD_EEXIST (a token of this label is there), TEKD_ENOTFOUND (none to initialise).
+ * Errors: TEKD_EEXIST (a token of this label is there), TEKD_ENOTFOUND (none to initialise),
+ * TEKD_EHSM (also when a slot cannot be read: the token may be in it).
  */
 struct token_pins {
     const struct secret *so;
     const struct secret *user;
 };
 int token_make_token(struct token *t, const char *label, const struct token_pins *pins);
+/* Whether it could be made, by the same errors; nothing is changed. */
+int token_may_be_made(struct token *t);
 
 /* What a new key is called; id_len 0: 16 random octets. */
 struct token_key_name {

@@ -56,7 +56,13 @@ bool token_has_failed(CK_RV rv);
 
 /* The steps of token_open(), for who makes a token. */
 int token_load(struct token *t);
-int token_slots(struct token *t, CK_TOKEN_INFO *info, CK_SLOT_ID *ids, size_t *ret_n);
+struct token_list {
+    CK_TOKEN_INFO info[TOKEN_SLOTS_MAX];
+    CK_SLOT_ID id[TOKEN_SLOTS_MAX];
+    size_t n;
+    size_t failed; /* tokens that are there and did not say who they are; not among the n */
+};
+int token_slots(struct token *t, struct token_list *ret_list);
 void token_unload(struct token *t);
 
 /* Destroys a session object if there is one; a failure is logged. */

@@ -22,30 +22,44 @@ static const uint8_t ed25519_name[] = "\x13\x0c"
 
 /* ---------------------------------------------------------------- tokens ----------- */
 
-/* The slot of the first blank token; refuses when a token of ours is there. */
+/* The slot of the first blank token; refuses when a token of ours is there, or may be. */
 static int find_blank(struct token *t, CK_SLOT_ID *ret_id)
 {
-    AUTO_MEM CK_TOKEN_INFO *info = calloc(TOKEN_SLOTS_MAX, sizeof(*info));
-    CK_SLOT_ID ids[TOKEN_SLOTS_MAX];
+    AUTO_MEM struct token_list *l = calloc(1, sizeof(*l));
     bool found = false;
-    size_t n;
     int r;
 
-    if (!info)
+    if (!l)
         return TEKD_ENOMEM;
-    r = token_slots(t, info, ids, &n);
+    r = token_slots(t, l);
     if (r < 0)
         return r;
-    for (size_t i = 0; i < n; i++) {
-        if (!(info[i].flags & CKF_TOKEN_INITIALIZED)) {
+    for (size_t i = 0; i < l->n; i++) {
+        if (!(l->info[i].flags & CKF_TOKEN_INITIALIZED)) {
             if (!found)
-                *ret_id = ids[i];
+                *ret_id = l->id[i];
             found = true;
-        } else if (p11_kit_uri_match_token_info(t->uri, &info[i])) {
+        } else if (p11_kit_uri_match_token_info(t->uri, &l->info[i])) {
             return token_say(t, TEKD_EEXIST, "a token agrees with %s already", t->uri_text);
         }
     }
+    if (l->failed > 0)
+        return token_say(t, TEKD_EHSM, "%zu tokens did not say who they are: one may be %s",
+                         l->failed, t->uri_text);
     return found ? 0 : token_say(t, TEKD_ENOTFOUND, "the module has no token to initialise");
+}
+
+int token_may_be_made(struct token *t)
+{
+    CK_SLOT_ID id = 0;
+    int r;
+
+    token_unload(t);
+    r = token_load(t);
+    if (r == 0)
+        r = find_blank(t, &id);
+    token_unload(t);
+    return r;
 }
 
 /* In a session of the SO, who sets the user's first PIN. */

@@ -170,6 +170,24 @@ class Module(Case):
         self.shimmed("link-is-gone-at-generating")
         self.assertIn("C_GenerateKey: CKR_DEVICE_ERROR", self.on(*self.storage, expect=3).stderr)
 
+    def test_a_token_that_cannot_be_opened_is_there(self):
+        """No PIN is made up for it: the next run would try that, and cost the token a try."""
+        self.token("--generate-pins")
+        for mode, reason in (("no-session-is-left", "agrees with pkcs11:token="),
+                             ("tokens-fail", "did not say who they are")):
+            os.rename(self.path("hsm.pin"), self.path("good.pin"))
+            os.rename(self.path("so.pin"), self.path("good-so.pin"))
+            self.shimmed(mode)
+            done = self.token("--generate-pins", expect=1 if mode[0] == "n" else 3)
+            self.assertIn(reason, done.stderr)
+            self.assertFalse(os.path.exists(self.path("hsm.pin")))
+            self.assertFalse(os.path.exists(self.path("so.pin")))
+            os.rename(self.path("good.pin"), self.path("hsm.pin"))
+            os.rename(self.path("good-so.pin"), self.path("so.pin"))
+            self.shimmed("")
+            self.token()
+            self.assertEqual(len(os.listdir(self.path("tokens"))), 1)
+
     def test_what_it_holds_of_keys_is_not_dumped(self):
         self.token("--generate-pins")
         self.shimmed("refuses-who-can-be-dumped")

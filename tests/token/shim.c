@@ -28,6 +28,8 @@ static CK_RV get_token_info(CK_SLOT_ID id, CK_TOKEN_INFO *info)
 {
     CK_RV rv = real->C_GetTokenInfo(id, info);
 
+    if (mode_is("tokens-fail") && (info->flags & CKF_TOKEN_INITIALIZED))
+        return CKR_DEVICE_ERROR;
     if (mode_is("other-token-fails") && memcmp(info->label, "lab ", 4) != 0)
         return CKR_DEVICE_ERROR;
     if (mode_is("final-try"))
@@ -39,6 +41,14 @@ static CK_RV get_token_info(CK_SLOT_ID id, CK_TOKEN_INFO *info)
     if (mode_is("no-user-pin"))
         info->flags &= ~(CK_FLAGS)CKF_USER_PIN_INITIALIZED;
     return rv;
+}
+
+static CK_RV open_session(CK_SLOT_ID id, CK_FLAGS flags, void *application, CK_NOTIFY notify,
+                          CK_SESSION_HANDLE *session)
+{
+    if (mode_is("no-session-is-left"))
+        return CKR_SESSION_COUNT;
+    return real->C_OpenSession(id, flags, application, notify, session);
 }
 
 static CK_RV login(CK_SESSION_HANDLE s, CK_USER_TYPE user, CK_UTF8CHAR *pin, CK_ULONG len)
@@ -182,6 +192,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST **list)
     shim = *real;
     shim.C_GetFunctionList = C_GetFunctionList;
     shim.C_GetTokenInfo = get_token_info;
+    shim.C_OpenSession = open_session;
     shim.C_Login = login;
     shim.C_GenerateKey = generate_key;
     shim.C_GenerateKeyPair = generate_pair;
