@@ -154,6 +154,8 @@ static CK_RV wrap_key(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE kek
     if (mode_is("device-error-at-wrapping"))
         return CKR_DEVICE_ERROR;
     rv = real->C_WrapKey(s, m, kek, key, out, len);
+    if (mode_is("wraps-to-nothing") && rv == CKR_OK)
+        *len = 0;
     if (mode_is("wraps-otherwise") && rv == CKR_OK && out != NULL)
         out[0] ^= 1;
     return rv;
@@ -166,6 +168,16 @@ static CK_RV unwrap_key(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE k
     if (mode_is("device-removed-at-unwrapping"))
         return CKR_DEVICE_REMOVED;
     return real->C_UnwrapKey(s, m, kek, in, len, t, n, o);
+}
+
+/* Label and id are longer than there is room for, and that is all right with it. */
+static CK_RV get_attributes(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE *t, CK_ULONG n)
+{
+    if (mode_is("long-names") && n == 1 && (t->type == CKA_LABEL || t->type == CKA_ID)) {
+        t->ulValueLen = 1000;
+        return CKR_OK;
+    }
+    return real->C_GetAttributeValue(s, o, t, n);
 }
 
 static CK_RV set_attributes(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE *t, CK_ULONG n)
@@ -200,6 +212,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST **list)
     shim.C_Sign = sign;
     shim.C_WrapKey = wrap_key;
     shim.C_UnwrapKey = unwrap_key;
+    shim.C_GetAttributeValue = get_attributes;
     shim.C_SetAttributeValue = set_attributes;
     *list = &shim;
     return CKR_OK;

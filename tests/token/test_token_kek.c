@@ -312,6 +312,19 @@ static int collect(void *arg, const struct token_key *key)
     return 0;
 }
 
+/* Not read from where nothing was written. */
+static void token_key_find__takes_no_name_that_did_not_fit(void **state)
+{
+    struct lab *l = *state;
+    struct token_key k;
+
+    lab_make_key(l, TOKEN_BSA_KEK, "bsa");
+    lab_reopen_shimmed(l, "long-names", NULL, TOKEN_READ_ONLY);
+    assert_int_equal(token_key_find(l->token, TOKEN_BSA_KEK, "bsa", &k), 0);
+    assert_string_equal(k.label, "");
+    assert_int_equal(k.id_len, 0);
+}
+
 static void token_key_each__shows_every_key_once(void **state)
 {
     struct lab *l = *state;
@@ -349,6 +362,7 @@ int main(void)
         LAB_TEST(token_kek_find__refuses_a_weak_kek_although_bound),
         LAB_TEST(token_kek_describe__a_bsa_kek_is_no_storage_kek),
         LAB_TEST(token_kek_describe__wants_trusted_where_the_profile_does),
+        LAB_TEST(token_key_find__takes_no_name_that_did_not_fit),
         LAB_TEST(token_key_each__shows_every_key_once),
     };
 
