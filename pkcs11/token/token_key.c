@@ -39,6 +39,19 @@ CK_OBJECT_CLASS token_key_class(enum token_kind kind)
     return classes[kind];
 }
 
+/* Without a login a search finds no private key and says that all went well. */
+static int check_login(struct token *t)
+{
+    CK_SESSION_INFO info = {.state = CKS_RO_PUBLIC_SESSION};
+    CK_RV rv = t->logged_in ? t->f->C_GetSessionInfo(t->session, &info) : CKR_OK;
+
+    if (rv != CKR_OK)
+        return token_log(t, "C_GetSessionInfo", rv);
+    if (t->logged_in && info.state != CKS_RO_USER_FUNCTIONS && info.state != CKS_RW_USER_FUNCTIONS)
+        return token_say(t, TEKD_EHSM, "the token has forgotten that the user is logged in");
+    return 0;
+}
+
 int token_key_one(struct token *t, const struct token_query *q, CK_OBJECT_HANDLE *ret_o)
 {
     struct token_template tpl = {.n = 0};
@@ -55,6 +68,8 @@ int token_key_one(struct token *t, const struct token_query *q, CK_OBJECT_HANDLE
     if (r == TEKD_ETOOBIG || (r == 0 && n > 1))
         return token_say(t, TEKD_EEXIST, "the token has more than one key \"%s\"%s", q->label,
                          q->id_len ? " with this id" : "");
+    if (r == 0 && n == 0)
+        r = check_login(t);
     if (r < 0)
         return r;
     if (n == 0)

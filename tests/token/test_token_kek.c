@@ -312,6 +312,19 @@ static int collect(void *arg, const struct token_key *key)
     return 0;
 }
 
+/* As after a partition was deactivated: "HSM not reachable" is never "no such key". */
+static void token_kek_describe__a_lost_login_is_no_missing_key(void **state)
+{
+    struct lab *l = *state;
+    struct hsm_kek_report r;
+
+    lab_make_key(l, TOKEN_BSA_KEK, "bsa");
+    assert_int_equal(describe(l, "bsa", HSM_KEK_BSA, &r), 0);
+    assert_int_equal(l->f->C_Logout(l->raw), CKR_OK);
+    assert_int_equal(describe(l, "bsa", HSM_KEK_BSA, &r), TEKD_EHSM);
+    lab_assert_reason(l->token, "forgotten that the user is logged in");
+}
+
 /* Not read from where nothing was written. */
 static void token_key_find__takes_no_name_that_did_not_fit(void **state)
 {
@@ -362,6 +375,7 @@ int main(void)
         LAB_TEST(token_kek_find__refuses_a_weak_kek_although_bound),
         LAB_TEST(token_kek_describe__a_bsa_kek_is_no_storage_kek),
         LAB_TEST(token_kek_describe__wants_trusted_where_the_profile_does),
+        LAB_TEST(token_kek_describe__a_lost_login_is_no_missing_key),
         LAB_TEST(token_key_find__takes_no_name_that_did_not_fit),
         LAB_TEST(token_key_each__shows_every_key_once),
     };
