@@ -3,6 +3,7 @@
     check_provision.py TEK-PROVISION TOKEN-ROUNDTRIP SOFTHSM SHIM
 """
 
+import fcntl
 import json
 import os
 import stat
@@ -322,6 +323,20 @@ class Keys(Case):
             self.assertTrue(os.path.exists(self.path(f"b{i}")))
             self.assertFalse(os.path.exists(self.path(f"b{i}.new")))
         self.assertEqual(set(self.keys()), {"b0", "b1"})
+
+    def test_a_file_that_another_run_writes_is_left_to_it(self):
+        """Two at once: one of them must not name the other's empty file as its own."""
+        out = self.path("b.kek")
+        command = ("kek", "bsa", "--label", "b", "--export-demo", out)
+        with open(self.write("b.kek.new", "half"), "r+", encoding="ascii") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            self.assertEqual(self.on(*command, expect=1).stderr,
+                             f"tek-provision: {out}: another run is writing it\n")
+            self.assertEqual(self.keys(), {})
+            self.assertEqual(self.read("b.kek.new"), "half")
+        self.on(*command)  # that run was cut short
+        self.assertRegex(self.read("b.kek"), "^[0-9a-f]{64}\n$")
+        self.assertFalse(os.path.exists(self.path("b.kek.new")))
 
     def test_import(self):
         command = ("kek", "import", "--label", "i", "--use", "bsa", "--from", self.path("i.hex"))
