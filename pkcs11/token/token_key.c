@@ -287,6 +287,17 @@ static const char *curve_of(const uint8_t *der, size_t len)
     return nid == NID_undef ? NULL : OBJ_nid2sn(nid);
 }
 
+static EVP_PKEY *key_of_point(const char *curve, const uint8_t *point, size_t len)
+{
+    OSSL_PARAM list[] = {
+        OSSL_PARAM_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, (char *)(uintptr_t)curve, 0),
+        OSSL_PARAM_octet_string(OSSL_PKEY_PARAM_PUB_KEY, (void *)(uintptr_t)point, len),
+        OSSL_PARAM_END,
+    };
+
+    return from_params("EC", list);
+}
+
 static int read_ec(struct token *t, CK_OBJECT_HANDLE o, EVP_PKEY **ret_key)
 {
     uint8_t params[64], point[256];
@@ -306,17 +317,12 @@ static int read_ec(struct token *t, CK_OBJECT_HANDLE o, EVP_PKEY **ret_key)
     /* An OCTET STRING (DER) around the point, as the standard says; in it the point itself. */
     wrapped = d2i_ASN1_OCTET_STRING(NULL, &p, (long)point_len);
     curve = curve_of(params, params_len);
-    if (wrapped && curve) {
-        OSSL_PARAM list[] = {
-            OSSL_PARAM_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, (char *)(uintptr_t)curve, 0),
-            OSSL_PARAM_octet_string(OSSL_PKEY_PARAM_PUB_KEY,
-                                    (void *)(uintptr_t)ASN1_STRING_get0_data(wrapped),
-                                    (size_t)ASN1_STRING_length(wrapped)),
-            OSSL_PARAM_END,
-        };
-
-        *ret_key = from_params("EC", list);
-    }
+    if (wrapped && curve)
+        *ret_key = key_of_point(curve, ASN1_STRING_get0_data(wrapped),
+                                (size_t)ASN1_STRING_length(wrapped));
+    /* Some modules leave the OCTET STRING away; as a point it is none. */
+    if (!*ret_key && curve)
+        *ret_key = key_of_point(curve, point, point_len);
     ASN1_OCTET_STRING_free(wrapped);
     return 0;
 }
