@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "tekd/auto.h"
+#include "tekd/clock.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
 #include "worker.h"
@@ -42,7 +43,8 @@ struct pin {
     struct secret *secret;          /* of HAVE */
     char loaded[PIN_IDENTITY_MAX];  /* identity of secret's source; "": it has none */
     char refused[PIN_IDENTITY_MAX]; /* identity in the latch; "": it is open */
-    char seen[PIN_IDENTITY_MAX];    /* by the last pin_poll() */
+    char seen[PIN_IDENTITY_MAX];    /* identity of a file at the last look ... */
+    int64_t seen_us;                /* ... which it has had since then at least */
 };
 
 /* ---------------------------------------------------------------- identity --------- */
@@ -365,32 +367,42 @@ void pin_retry(struct pin *p, int fd)
         load(p, fd);
 }
 
+/* Who writes a file may not be done yet: half a PIN would cost a try. */
+static bool has_settled(struct pin *p, const char now[static PIN_IDENTITY_MAX])
+{
+    if (strcmp(now, p->seen) == 0)
+        return clock_mono_us() - p->seen_us >= (int64_t)PIN_POLL_MS * 1000;
+    memcpy(p->seen, now, sizeof(p->seen));
+    p->seen_us = clock_mono_us();
+    return false;
+}
+
 bool pin_poll(struct pin *p)
 {
     char now[PIN_IDENTITY_MAX];
-    bool settled;
 
     if (p->state == CONTROL_PIN_HAVE || p->path == NULL)
         return false;
     identify_file(p, now);
-    /* Who writes a file may not be done yet: half a PIN would cost a try. */
-    settled = strcmp(now, p->seen) == 0;
-    memcpy(p->seen, now, sizeof(p->seen));
-    if (!settled || now[0] == 0 || strcmp(now, p->loaded) == 0 || is_latched(p, -1))
+    if (!has_settled(p, now) || now[0] == 0 || strcmp(now, p->loaded) == 0 || is_latched(p, -1))
         return false;
     load(p, -1);
     return true;
 }
 
-void pin_refresh(struct pin *p)
+bool pin_refresh(struct pin *p)
 {
     char now[PIN_IDENTITY_MAX];
 
     if (p->state != CONTROL_PIN_HAVE || p->path == NULL)
-        return;
+        return true;
     identify_file(p, now);
-    if (now[0] != 0 && strcmp(now, p->loaded) != 0)
-        pin_load(p, -1);
+    if (now[0] == 0 || strcmp(now, p->loaded) == 0)
+        return true;
+    if (!has_settled(p, now))
+        return false;
+    pin_load(p, -1);
+    return true;
 }
 
 /* ---------------------------------------------------------------- outcome ---------- */

@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fake_clock.h"
 #include "worker/worker.h"
 
 struct place {
@@ -174,6 +175,13 @@ static void pin_load__takes_a_torn_latch_for_one_on_a_pipe(void **state)
     assert_int_equal(close(fd[0]), 0);
 }
 
+/* As the supervisor looks: now, and when the time has passed. */
+static bool poll_later(struct pin *pin)
+{
+    fake_clock_advance(INT64_C(1000) * PIN_POLL_MS);
+    return pin_poll(pin);
+}
+
 static void pin_poll__waits_until_a_changed_file_has_settled(void **state)
 {
     struct place *p = *state;
@@ -182,18 +190,33 @@ static void pin_poll__waits_until_a_changed_file_has_settled(void **state)
     assert_int_equal(loaded(p, &pin), CONTROL_PIN_MISSING);
     assert_false(pin_poll(pin));
     put_file(p->file, "12");
-    assert_false(pin_poll(pin)); /* seen for the first time */
+    assert_false(poll_later(pin)); /* seen for the first time */
     put_file(p->file, "1234");
-    assert_false(pin_poll(pin)); /* changed meanwhile */
-    assert_true(pin_poll(pin));
+    assert_false(poll_later(pin)); /* changed meanwhile */
+    assert_true(poll_later(pin));
     assert_pin(pin, "1234");
     pin_refused(pin, "refused");
-    assert_false(pin_poll(pin));
-    assert_false(pin_poll(pin));
+    assert_false(poll_later(pin));
+    assert_false(poll_later(pin));
     put_file(p->file, "56789");
-    assert_false(pin_poll(pin));
-    assert_true(pin_poll(pin));
+    assert_false(poll_later(pin));
+    assert_true(poll_later(pin));
     assert_pin(pin, "56789");
+}
+
+/* It is called whenever something happens, and two of these may come at once. */
+static void pin_poll__two_looks_at_once_are_one(void **state)
+{
+    struct place *p = *state;
+    AUTO(pin) struct pin *pin = NULL;
+
+    assert_int_equal(loaded(p, &pin), CONTROL_PIN_MISSING);
+    put_file(p->file, "12");
+    assert_false(pin_poll(pin));
+    fake_clock_advance(INT64_C(1000) * PIN_POLL_MS - 1);
+    assert_false(pin_poll(pin));
+    fake_clock_advance(1);
+    assert_true(pin_poll(pin));
 }
 
 static void pin_refresh__reads_a_file_that_changed(void **state)
@@ -205,15 +228,21 @@ static void pin_refresh__reads_a_file_that_changed(void **state)
     put_file(p->file, "1234");
     assert_int_equal(loaded(p, &pin), CONTROL_PIN_HAVE);
     before = pin_generation(pin);
-    pin_refresh(pin);
+    assert_true(pin_refresh(pin));
     assert_int_equal(pin_generation(pin), before);
-    put_file(p->file, "567");
+    put_file(p->file, "5");
     assert_pin(pin, "1234");
-    pin_refresh(pin);
+    assert_false(pin_refresh(pin)); /* it may be half of it */
+    put_file(p->file, "567");
+    fake_clock_advance(INT64_C(1000) * PIN_POLL_MS);
+    assert_false(pin_refresh(pin));
+    assert_pin(pin, "1234");
+    fake_clock_advance(INT64_C(1000) * PIN_POLL_MS);
+    assert_true(pin_refresh(pin));
     assert_pin(pin, "567");
     assert_int_not_equal(pin_generation(pin), before);
     assert_int_equal(unlink(p->file), 0);
-    pin_refresh(pin); /* gone: what was read stays */
+    assert_true(pin_refresh(pin)); /* gone: what was read stays */
     assert_pin(pin, "567");
 }
 
@@ -352,6 +381,7 @@ int main(void)
         TEST(pin_load__takes_a_latch_cut_anywhere_for_one),
         TEST(pin_load__takes_a_torn_latch_for_one_on_a_pipe),
         TEST(pin_poll__waits_until_a_changed_file_has_settled),
+        TEST(pin_poll__two_looks_at_once_are_one),
         TEST(pin_refresh__reads_a_file_that_changed),
         TEST(pin_load__without_a_latch_file_latches_in_memory),
         TEST(pin_load__asks_on_the_terminal_without_echo),
