@@ -356,7 +356,9 @@ int control_receive(int socket, uint8_t in[static CONTROL_MAX], struct control_m
     struct msghdr msg = {.msg_iov = &part,
                          .msg_iovlen = 1,
                          .msg_control = room.octets,
-                         .msg_controllen = sizeof(room.octets)};
+                         /* Not the padding behind the one: a second would fit in it, open and
+                          * known to nobody. */
+                         .msg_controllen = CMSG_LEN(sizeof(int))};
     AUTO_FD int fd = -1;
     ssize_t n;
 

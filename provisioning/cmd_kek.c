@@ -1,4 +1,7 @@
 /* tek-provision kek: the KEKs, made here or brought in; and the demonstration's clear one. */
+#include <errno.h>
+#include <openssl/bn.h>
+#include <openssl/core_names.h>
 #include <openssl/evp.h>
 #include <openssl/rsa.h>
 #include <openssl/x509.h>
@@ -46,19 +49,32 @@ static int fingerprint_public(EVP_PKEY *key, uint8_t out[static 32])
     return ok ? 0 : TEKD_ECRYPTO;
 }
 
-/* Whether the token's key has this fingerprint: 0; TEKD_EEXIST and a sentence if it has not. */
-static int compare(struct token *t, const struct token_key_name *name, const uint8_t own[static 32])
+/* The fingerprint of the token's key. */
+static int read_fingerprint(struct token *t, const struct token_key_name *name,
+                            uint8_t out[static 32])
 {
     enum hsm_kek_use use = name->kind == TOKEN_STORAGE_KEK ? HSM_KEK_STORAGE : HSM_KEK_BSA;
-    char hex[ENC_HEX_LEN(32) + 1];
     struct hsm_kek_report report;
     int r = token_kek_describe(t, name->label, use, name->wrap, &report);
 
     if (r < 0)
         return session_fail(t, r);
-    if (memcmp(own, report.kek.fingerprint, 32) == 0)
+    memcpy(out, report.kek.fingerprint, 32);
+    return 0;
+}
+
+/* Whether the token's key has this fingerprint: 0; TEKD_EEXIST and a sentence if it has not. */
+static int compare(struct token *t, const struct token_key_name *name, const uint8_t own[static 32])
+{
+    char hex[ENC_HEX_LEN(32) + 1];
+    uint8_t is[32];
+    int r = read_fingerprint(t, name, is);
+
+    if (r < 0)
+        return r;
+    if (memcmp(own, is, sizeof(is)) == 0)
         return 0;
-    enc_hex(report.kek.fingerprint, 32, hex);
+    enc_hex(is, sizeof(is), hex);
     return options_fail(TEKD_EEXIST, "key \"%s\" exists with another value (fingerprint %s)",
                         name->label, hex);
 }
@@ -181,20 +197,78 @@ static int hand_out(const struct options *o, struct token *t, const struct token
     return handed_out(name, files_draft_write(draft, line, len));
 }
 
+/* The wrapped KEK that hand_out() wrote. */
+static int read_wrapped(const char *path, struct hsm_blob *ret_blob)
+{
+    char line[ENC_HEX_LEN(HSM_WRAPPED_MAX) + 2]; /* a line end, and one more than there may be */
+    FILE *f = fopen(path, "re");
+    size_t len;
+
+    if (!f)
+        return options_fail(TEKD_EIO, "%s: %s", path, strerror(errno));
+    len = fread(line, 1, sizeof(line), f);
+    (void)fclose(f);
+    if (len > 0 && line[len - 1] == '\n')
+        len--;
+    if (len == 0 || len % 2 != 0 || len > ENC_HEX_LEN(HSM_WRAPPED_MAX) ||
+        enc_hex_read(line, len, ret_blob->octets, len / 2) < 0)
+        return options_fail(TEKD_EFORMAT, "%s holds no wrapped KEK: expected one line of hex",
+                            path);
+    ret_blob->len = (uint16_t)(len / 2);
+    return 0;
+}
+
 /*
- * What was wrapped cannot be compared, but where there is no such file it went elsewhere, or
- * nowhere.
+ * Whether blob can have been wrapped to key: it is a number below the modulus, and as long.  More
+ * cannot be seen without the private key: RSA-OAEP hides to whom it was.
+ */
+static bool may_be_for(EVP_PKEY *key, const struct hsm_blob *blob)
+{
+    BIGNUM *number = BN_bin2bn(blob->octets, blob->len, NULL);
+    BIGNUM *modulus = NULL;
+    bool may = number && EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_N, &modulus) > 0 &&
+               BN_num_bytes(modulus) == blob->len && BN_cmp(number, modulus) < 0;
+
+    BN_free(number);
+    BN_free(modulus);
+    return may;
+}
+
+/*
+ * The key is there: nothing is wrapped.  Where there is no such file its value went elsewhere, or
+ * nowhere; where there is one, it is of when the key was made, and not of this receiver if that
+ * can be seen.
  */
 static int check_handed_out(const struct options *o, const struct token_key_name *name)
 {
     const char *path = o->value[OPT_OUT];
+    const char *to = o->value[OPT_RECEIVER];
+    struct hsm_blob blob = {.len = 0};
+    EVP_PKEY *receiver = NULL;
+    bool may;
+    int r;
 
-    if (files_exist(path))
-        return 0;
-    return options_fail(TEKD_EEXIST,
-                        "key \"%s\" exists, and its wrapped value left the token only then: "
-                        "take another label, or bring %s back",
-                        name->label, path);
+    if (!files_exist(path))
+        return options_fail(TEKD_EEXIST,
+                            "key \"%s\" exists, and its wrapped value left the token only then: "
+                            "take another label, or bring %s back",
+                            name->label, path);
+    r = files_read_public(to, &receiver);
+    if (r == 0)
+        r = read_wrapped(path, &blob);
+    may = r == 0 && may_be_for(receiver, &blob);
+    EVP_PKEY_free(receiver);
+    if (r < 0)
+        return r;
+    if (!may)
+        return options_fail(TEKD_EEXIST,
+                            "key \"%s\" exists, and %s is wrapped to another key than that of %s: "
+                            "take another label",
+                            name->label, path, to);
+    return options_fail(0,
+                        "key \"%s\" exists and nothing was wrapped: %s is as it was, and whether "
+                        "to the key of %s only its owner can see",
+                        name->label, path, to);
 }
 
 /* The token's KEK and the demonstration's file were made together, perhaps long ago. */
@@ -202,7 +276,7 @@ static int compare_demo(const struct options *o, struct token *t, const struct t
 {
     const char *path = o->value[OPT_EXPORT_DEMO];
     AUTO(secret) struct secret *kek = NULL;
-    uint8_t own[32];
+    uint8_t own[32], is[32];
     int r;
 
     if (!files_exist(path))
@@ -213,11 +287,13 @@ static int compare_demo(const struct options *o, struct token *t, const struct t
     r = files_read_hex(path, &kek);
     if (r < 0)
         return r;
-    r = fingerprint(kek, name->wrap, own);
-    r = r < 0 ? TEKD_EEXIST : compare(t, name, own);
-    return r == TEKD_EEXIST
-               ? options_fail(r, "%s is not the value of key \"%s\"", path, name->label)
-               : r;
+    r = read_fingerprint(t, name, is);
+    if (r < 0)
+        return r;
+    /* What is no AES-256 key has no fingerprint, and is not the value either. */
+    if (fingerprint(kek, name->wrap, own) < 0 || memcmp(own, is, sizeof(is)) != 0)
+        return options_fail(TEKD_EEXIST, "%s is not the value of key \"%s\"", path, name->label);
+    return 0;
 }
 
 static int check_bsa_options(const struct options *o)

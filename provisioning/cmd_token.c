@@ -67,8 +67,11 @@ static int init(const struct options *o, struct token *t)
     AUTO(secret) struct secret *so = NULL;
     AUTO(secret) struct secret *user = NULL;
     struct token_pins pins;
-    int r = read_pin(o, OPT_SO_PIN_FILE, &so);
+    int r = token_may_be_made(t);
 
+    if (r < 0)
+        return session_fail(t, r);
+    r = read_pin(o, OPT_SO_PIN_FILE, &so);
     if (r == 0)
         r = read_pin(o, OPT_PIN_FILE, &user);
     if (r < 0)
@@ -92,7 +95,8 @@ int cmd_token(const struct options *o)
         r = session_new(o, uri, &t);
     if (r < 0)
         return r;
-    /* Looked for before a PIN is made: an existing token's PIN files are never guessed at. */
+    /* Looked for before a PIN is made: an existing token's PIN files are never guessed at.  That it
+     * could not be opened does not say that it is not there: init() looks again. */
     r = token_open(t);
     made = r == TEKD_EHSM;
     if (r < 0 && !made)

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -58,18 +59,41 @@ static int sync_dir(const char *path)
 struct files_draft {
     const char *path;
     char temp[PATH_LEN_MAX]; /* "": it has its name */
-    int fd;
+    int fd;                  /* locked (flock) as long as it is written */
     bool replace;
 };
+
+/* What a run that was cut short has left goes; what another one is writing stays. */
+static bool clear_temp(const char *temp)
+{
+    AUTO_FD int fd = open(temp, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+    if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+        return false;
+    (void)unlink(temp);
+    return true;
+}
+
+/* Whether the name still is that of what was written. */
+static bool is_named(const struct files_draft *d)
+{
+    struct stat is, named;
+
+    if (fstat(d->fd, &is) == 0 && lstat(d->temp, &named) == 0 && is.st_dev == named.st_dev &&
+        is.st_ino == named.st_ino)
+        return true;
+    errno = EBUSY;
+    return false;
+}
 
 void files_draft_free(struct files_draft *d)
 {
     if (!d)
         return;
+    if (*d->temp && is_named(d))
+        (void)unlink(d->temp);
     if (d->fd >= 0)
         (void)close(d->fd);
-    if (*d->temp)
-        (void)unlink(d->temp);
     free(d);
 }
 
@@ -86,10 +110,14 @@ int files_draft_new(const char *path, struct file_rule rule, struct files_draft 
         *d->temp = '\0';
         return options_fail(TEKD_EINVAL, "%s: the path is too long", path);
     }
-    (void)unlink(d->temp);
-    d->fd = open(d->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, rule.mode);
-    if (d->fd < 0)
-        return options_fail(TEKD_EIO, "%s: %s", path, strerror(errno));
+    if (clear_temp(d->temp))
+        d->fd = open(d->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, rule.mode);
+    /* A file system without locks has no other run either, as far as can be known. */
+    if (d->fd < 0 || (flock(d->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)) {
+        *d->temp = '\0'; /* not ours */
+        return options_fail(TEKD_EIO, "%s: %s", path,
+                            errno == EWOULDBLOCK ? "another run is writing it" : strerror(errno));
+    }
     *ret_draft = TAKE(d);
     return 0;
 }
@@ -97,7 +125,7 @@ int files_draft_new(const char *path, struct file_rule rule, struct files_draft 
 int files_draft_write(struct files_draft *d, const void *data, size_t len)
 {
     /* link() never replaces, rename() does. */
-    bool done = write_all(d->fd, data, len) == 0 &&
+    bool done = write_all(d->fd, data, len) == 0 && is_named(d) &&
                 (d->replace ? rename(d->temp, d->path) : link(d->temp, d->path)) == 0;
 
     if (!done)

@@ -1,6 +1,9 @@
 /* tek-provision: the table of its commands. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "provision.h"
@@ -107,12 +110,25 @@ static int exit_status(int r)
     return r == TEKD_EHSM ? 3 : 1;
 }
 
+/*
+ * PINs and keys stand in locked memory here, but a module has copies of its own: no core file and
+ * no debugger.  And a module writes to a link that may be gone: that is an error of its call, not
+ * the end of a ceremony in the middle.
+ */
+static void protect(void)
+{
+    (void)setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+    (void)prctl(PR_SET_DUMPABLE, 0);
+    (void)signal(SIGPIPE, SIG_IGN);
+}
+
 int main(int argc, char **argv)
 {
     struct options o;
     const struct command *c;
     int words = 0;
 
+    protect();
     /* What goes wrong is said in a sentence; the calls behind it only to who debugs. */
     log_open(STDERR_FILENO, LOG_LOGFMT, LOG_ERROR);
     if (argc > 1 && strcmp(argv[1], "--help") == 0) {

@@ -43,6 +43,26 @@ static int code_of(CK_RV rv)
     return TEKD_EHSM;
 }
 
+/*
+ * CKR_GENERAL_ERROR and CKR_FUNCTION_FAILED are not among them: modules say these of what they do
+ * not know, too.
+ */
+static const CK_RV failed_codes[] = {
+    CKR_HOST_MEMORY,        CKR_SLOT_ID_INVALID,          CKR_DEVICE_ERROR,
+    CKR_DEVICE_MEMORY,      CKR_DEVICE_REMOVED,           CKR_FUNCTION_CANCELED,
+    CKR_SESSION_CLOSED,     CKR_SESSION_HANDLE_INVALID,   CKR_TOKEN_NOT_PRESENT,
+    CKR_USER_NOT_LOGGED_IN, CKR_CRYPTOKI_NOT_INITIALIZED,
+};
+
+bool token_has_failed(CK_RV rv)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(failed_codes); i++) {
+        if (failed_codes[i] == rv)
+            return true;
+    }
+    return false;
+}
+
 int token_log(struct token *t, const char *call, unsigned long rv)
 {
     char name[TOKEN_CKR_MAX];
@@ -121,11 +141,6 @@ void token_unload(struct token *t)
         (void)t->f->C_CloseSession(t->session);
     t->session = 0;
     t->logged_in = false;
-    t->slot = NULL;
-    if (t->slots)
-        PKCS11_release_all_slots(t->ctx, t->slots, t->n_slots);
-    t->slots = NULL;
-    t->n_slots = 0;
     if (t->ctx) {
         PKCS11_CTX_unload(t->ctx);
         PKCS11_CTX_free(t->ctx);
@@ -207,68 +222,80 @@ int token_load(struct token *t)
         t->ctx = NULL;
         return r;
     }
-    if (PKCS11_enumerate_slots(t->ctx, &t->slots, &t->n_slots) != 0)
-        return log_libp11(t, "C_GetSlotList");
     return 0;
 }
 
-/* All tokens, initialised or not; both arrays have TOKEN_SLOTS_MAX places. */
-int token_slots(struct token *t, CK_TOKEN_INFO *info, CK_SLOT_ID *ids, size_t *ret_n)
+/* A module looks for slots anew when it is asked how many there are (PKCS#11 2.40, 5.5). */
+static int list_slots(struct token *t, CK_SLOT_ID ids[static TOKEN_SLOTS_MAX], CK_ULONG *ret_n)
 {
-    size_t n = 0;
+    CK_ULONG n = 0;
+    CK_RV rv = t->f->C_GetSlotList(CK_FALSE, NULL, &n);
 
-    if (t->n_slots > TOKEN_SLOTS_MAX)
-        return token_say(t, TEKD_EHSM, "the module has %u slots, more than %d", t->n_slots,
+    if (rv != CKR_OK)
+        return token_log(t, "C_GetSlotList", rv);
+    if (n > TOKEN_SLOTS_MAX)
+        return token_say(t, TEKD_EHSM, "the module has %lu slots, more than %d", n,
                          TOKEN_SLOTS_MAX);
-    for (unsigned i = 0; i < t->n_slots; i++) {
-        CK_RV rv;
-
-        ids[n] = PKCS11_get_slotid_from_slot(&t->slots[i]);
-        rv = t->f->C_GetTokenInfo(ids[n], &info[n]);
-        if (rv == CKR_OK)
-            n++;
-        else if (rv != CKR_TOKEN_NOT_PRESENT && rv != CKR_TOKEN_NOT_RECOGNIZED)
-            (void)token_log(t, "C_GetTokenInfo", rv);
-    }
+    n = TOKEN_SLOTS_MAX;
+    rv = t->f->C_GetSlotList(CK_FALSE, ids, &n);
+    if (rv != CKR_OK)
+        return token_log(t, "C_GetSlotList", rv);
     *ret_n = n;
     return 0;
 }
 
-static PKCS11_SLOT *slot_of(struct token *t, CK_SLOT_ID id)
+/*
+ * All tokens, initialised or not.  Not by libp11, which gives up when one of them fails: another
+ * partition that is away is none of our business.
+ */
+int token_slots(struct token *t, struct token_list *ret_list)
 {
-    for (unsigned i = 0; i < t->n_slots; i++) {
-        if (PKCS11_get_slotid_from_slot(&t->slots[i]) == id)
-            return &t->slots[i];
+    struct token_list *l = ret_list;
+    CK_SLOT_ID all[TOKEN_SLOTS_MAX];
+    CK_ULONG n_all = 0;
+    int r = list_slots(t, all, &n_all);
+
+    l->n = 0;
+    l->failed = 0;
+    for (CK_ULONG i = 0; r == 0 && i < n_all; i++) {
+        CK_RV rv = t->f->C_GetTokenInfo(all[i], &l->info[l->n]);
+
+        l->id[l->n] = all[i];
+        if (rv == CKR_OK) {
+            l->n++;
+        } else if (rv != CKR_TOKEN_NOT_PRESENT && rv != CKR_TOKEN_NOT_RECOGNIZED) {
+            (void)token_log(t, "C_GetTokenInfo", rv);
+            l->failed++;
+        }
     }
-    return NULL;
+    return r;
 }
 
 static int find(struct token *t)
 {
-    AUTO_MEM CK_TOKEN_INFO *info = calloc(TOKEN_SLOTS_MAX, sizeof(*info));
-    CK_SLOT_ID ids[TOKEN_SLOTS_MAX];
-    size_t n = 0, found = 0;
+    AUTO_MEM struct token_list *l = calloc(1, sizeof(*l));
+    size_t found = 0;
     int r;
 
-    if (!info)
+    if (!l)
         return TEKD_ENOMEM;
-    r = token_slots(t, info, ids, &n);
+    r = token_slots(t, l);
     if (r < 0)
         return r;
-    for (size_t i = 0; i < n; i++) {
-        if (!(info[i].flags & CKF_TOKEN_INITIALIZED) ||
-            !p11_kit_uri_match_token_info(t->uri, &info[i]))
+    for (size_t i = 0; i < l->n; i++) {
+        if (!(l->info[i].flags & CKF_TOKEN_INITIALIZED) ||
+            !p11_kit_uri_match_token_info(t->uri, &l->info[i]))
             continue;
-        t->raw = info[i];
-        t->slot_id = ids[i];
+        t->raw = l->info[i];
+        t->slot_id = l->id[i];
         found++;
     }
     if (found == 0)
-        return token_say(t, TEKD_EHSM, "no token agrees with %s (%zu looked at)", t->uri_text, n);
+        return token_say(t, TEKD_EHSM, "no token agrees with %s (%zu looked at)", t->uri_text,
+                         l->n);
     if (found > 1)
         return token_say(t, TEKD_EEXIST, "%zu tokens agree with %s: add serial=", found,
                          t->uri_text);
-    t->slot = slot_of(t, t->slot_id);
     return 0;
 }
 
@@ -314,6 +341,23 @@ static const struct {
     {CKF_USER_PIN_TO_BE_CHANGED, CKF_USER_PIN_TO_BE_CHANGED, "the user PIN must be changed"},
 };
 
+/*
+ * Codes that no standard ties to the PIN, but that a module may say of one: its own, and those for
+ * arguments it will not take (a PIN that is no "user:password").  They are taken for a refused PIN:
+ * trying it again by ourselves could lock it, asking the operator costs a command.
+ */
+static bool may_be_the_pin(CK_RV rv)
+{
+    return rv >= CKR_VENDOR_DEFINED || rv == CKR_ARGUMENTS_BAD || rv == CKR_FUNCTION_REJECTED;
+}
+
+static int login_failed(struct token *t, CK_RV rv)
+{
+    int r = token_log(t, "C_Login", rv);
+
+    return may_be_the_pin(rv) ? TEKD_EPIN : r;
+}
+
 int token_login(struct token *t, const struct secret *pin)
 {
     CK_RV rv;
@@ -330,7 +374,7 @@ int token_login(struct token *t, const struct secret *pin)
     rv = t->f->C_Login(t->session, CKU_USER, (CK_UTF8CHAR *)(uintptr_t)secret_peek(pin),
                        secret_len(pin));
     if (rv != CKR_OK && rv != CKR_USER_ALREADY_LOGGED_IN)
-        return token_log(t, "C_Login", rv);
+        return login_failed(t, rv);
     t->logged_in = true;
     return 0;
 }

@@ -77,7 +77,8 @@ int token_open(struct token *t);
  * Logs in as the user; once.  Refuses before the PIN is tried when the token says that the PIN is
  * locked, has one try left, must be changed or was never set.  The PIN is not kept: the caller
  * frees it right after.  (The login goes past libp11, which would keep a copy of it.)
- * Errors: TEKD_EPIN (never try this PIN again by itself), TEKD_EHSM.
+ * Errors: TEKD_EPIN (never try this PIN again by itself: refused, or by a code of the vendor's own
+ * perhaps refused), TEKD_EHSM.
  */
 int token_login(struct token *t, const struct secret *pin);
 
@@ -191,7 +192,8 @@ struct token_attacks {
 
 /*
  * Plays all three.  Errors: TEKD_EWEAK when (1) or (2) worked, or (3) although its prevention is
- * promised: do not serve.  ret_attacks is filled in that case too.
+ * promised: do not serve.  ret_attacks is filled in that case too.  TEKD_EHSM when the token failed
+ * at one of them: that refuses nothing.
  */
 int token_attack_play(struct token *t, struct token_attacks *ret_attacks);
 
@@ -211,7 +213,8 @@ const char *token_profile_name(size_t i);
 /*
  * The mechanism code by which this token does a wrap: the first code of the profile whose result
  * on a throw-away key agrees with the RFC's own vector (for OAEP: that OpenSSL opens).  Remembered
- * after the first call; called by everything that wraps.  Errors: TEKD_ENOTFOUND (no code works).
+ * after the first call; called by everything that wraps.  Errors: TEKD_ENOTFOUND (no code works),
+ * TEKD_EHSM (the token failed: nothing is remembered).
  */
 int token_profile_mechanism(struct token *t, enum hsm_wrap wrap, unsigned long *ret_mechanism);
 
@@ -239,13 +242,16 @@ const char *token_key_kind_name(enum token_kind kind);
 /*
  * Initialises the first token of the module that was never initialised, with this label, and sets
  * the user PIN; never touches another one.  For t: token_new() with a URI that names the label.
- * Errors: TEKD_EEXIST (a token of this label is there), TEKD_ENOTFOUND (none to initialise).
+ * Errors: TEKD_EEXIST (a token of this label is there), TEKD_ENOTFOUND (none to initialise),
+ * TEKD_EHSM (also when a slot cannot be read: the token may be in it).
  */
 struct token_pins {
     const struct secret *so;
     const struct secret *user;
 };
 int token_make_token(struct token *t, const char *label, const struct token_pins *pins);
+/* Whether it could be made, by the same errors; nothing is changed. */
+int token_may_be_made(struct token *t);
 
 /* What a new key is called; id_len 0: 16 random octets. */
 struct token_key_name {

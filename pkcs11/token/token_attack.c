@@ -91,26 +91,48 @@ static void clear_stage(struct token *t, struct stage *s)
     (void)token_object_destroy(t, s->own);
 }
 
+/* What became of an attack.  A token that failed has refused nothing. */
+static int judge(struct token *t, const char *call, CK_RV rv, bool *ret_worked)
+{
+    *ret_worked = rv == CKR_OK;
+    return token_has_failed(rv) ? token_log(t, call, rv) : 0;
+}
+
 /* (1) Give the KEK the right to decrypt; a token that says yes must also mean it. */
-static bool make_decrypt(struct token *t, const struct stage *s)
+static int make_decrypt(struct token *t, const struct stage *s, bool *ret_worked)
 {
     struct token_template tpl = {.n = 0};
     bool is = false;
+    CK_RV rv;
+    int r;
 
     token_attr_add_bool(&tpl, CKA_DECRYPT, true);
-    if (t->f->C_SetAttributeValue(t->session, s->kek, tpl.a, tpl.n) != CKR_OK)
-        return false;
-    return token_attr_bool(t, s->kek, CKA_DECRYPT, &is) < 0 || is;
+    rv = t->f->C_SetAttributeValue(t->session, s->kek, tpl.a, tpl.n);
+    r = judge(t, "C_SetAttributeValue", rv, ret_worked);
+    if (*ret_worked)
+        *ret_worked = token_attr_bool(t, s->kek, CKA_DECRYPT, &is) < 0 || is;
+    return r;
+}
+
+/* Whether the value could be read: its octets are not fetched. */
+static int readable(struct token *t, CK_OBJECT_HANDLE o, bool *ret_worked)
+{
+    CK_ATTRIBUTE value = {CKA_VALUE, NULL, 0};
+    CK_RV rv = t->f->C_GetAttributeValue(t->session, o, &value, 1);
+    int r = judge(t, "C_GetAttributeValue", rv, ret_worked);
+
+    *ret_worked =
+        *ret_worked && value.ulValueLen > 0 && value.ulValueLen != CK_UNAVAILABLE_INFORMATION;
+    return r;
 }
 
 /* (2) Unwrap the blob with a template of one's own so that its value can be read. */
-static bool unwrap_plain(struct token *t, const struct stage *s)
+static int unwrap_plain(struct token *t, const struct stage *s, bool *ret_worked)
 {
     CK_MECHANISM *m = (CK_MECHANISM *)(uintptr_t)&s->how.mechanism;
     struct token_template tpl = {.n = 0};
-    struct token_octets length_only = {NULL, 0};
     CK_OBJECT_HANDLE o = 0;
-    size_t len = 0;
+    CK_RV rv;
     int r;
 
     token_attr_add_number(&tpl, CKA_CLASS, CKO_SECRET_KEY);
@@ -118,21 +140,22 @@ static bool unwrap_plain(struct token *t, const struct stage *s)
     token_attr_add_bool(&tpl, CKA_TOKEN, false);
     token_attr_add_bool(&tpl, CKA_SENSITIVE, false);
     token_attr_add_bool(&tpl, CKA_EXTRACTABLE, true);
-    if (t->f->C_UnwrapKey(t->session, m, s->kek, (CK_BYTE *)(uintptr_t)s->blob.octets, s->blob.len,
-                          tpl.a, tpl.n, &o) != CKR_OK)
-        return false;
-    /* Whether it could be read: its octets are not fetched. */
-    r = token_attr_octets(t, o, CKA_VALUE, length_only, &len);
+    rv = t->f->C_UnwrapKey(t->session, m, s->kek, (CK_BYTE *)(uintptr_t)s->blob.octets, s->blob.len,
+                           tpl.a, tpl.n, &o);
+    r = judge(t, "C_UnwrapKey", rv, ret_worked);
+    if (!*ret_worked)
+        return r;
+    r = readable(t, o, ret_worked);
     (void)token_object_destroy(t, o);
-    return r == 0 && len > 0;
+    return r;
 }
 
 /* (3) Wrap a TEK under a key whose value one knows. */
-static bool wrap_out(struct token *t, const struct stage *s)
+static int wrap_out(struct token *t, const struct stage *s, bool *ret_worked)
 {
     struct hsm_blob blob;
 
-    return token_tek_wrap_raw(t, &s->how, s->own, s->tek, &blob) == CKR_OK;
+    return judge(t, "C_WrapKey", token_tek_wrap_raw(t, &s->how, s->own, s->tek, &blob), ret_worked);
 }
 
 int token_attack_play(struct token *t, struct token_attacks *ret_attacks)
@@ -142,12 +165,13 @@ int token_attack_play(struct token *t, struct token_attacks *ret_attacks)
     int r;
 
     r = set_stage(t, &s);
-    if (r == 0) {
-        /* The blob is unwrapped before the KEK is written to. */
-        a.tek_unwrapped_plain = unwrap_plain(t, &s);
-        a.tek_wrapped_out = wrap_out(t, &s);
-        a.kek_made_to_decrypt = make_decrypt(t, &s);
-    }
+    /* The blob is unwrapped before the KEK is written to. */
+    if (r == 0)
+        r = unwrap_plain(t, &s, &a.tek_unwrapped_plain);
+    if (r == 0)
+        r = wrap_out(t, &s, &a.tek_wrapped_out);
+    if (r == 0)
+        r = make_decrypt(t, &s, &a.kek_made_to_decrypt);
     clear_stage(t, &s);
     if (r < 0)
         return r;

@@ -51,6 +51,9 @@ int token_attr_octets(struct token *t, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_TYPE typ
         return token_log(t, "C_GetAttributeValue", rv);
     if (a.ulValueLen == CK_UNAVAILABLE_INFORMATION)
         return TEKD_ENOTFOUND;
+    /* Some modules say CKR_OK and how long it is when it does not fit. */
+    if (a.ulValueLen > to.max)
+        return TEKD_ETOOBIG;
     *ret_len = a.ulValueLen;
     return 0;
 }
@@ -100,6 +103,8 @@ static int collect(struct token *t, CK_OBJECT_HANDLE *objects, size_t max, size_
             return token_log(t, "C_FindObjects", rv);
         if (got == 0)
             break;
+        if (got > FIND_SOME)
+            return token_say(t, TEKD_EHSM, "C_FindObjects: %lu objects, more than asked for", got);
         if (got > max - n)
             return token_say(t, TEKD_ETOOBIG, "more than %zu objects agree", max);
         memcpy(objects + n, some, got * sizeof(some[0]));

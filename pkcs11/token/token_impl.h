@@ -33,9 +33,6 @@ struct token {
     void *dl;
     CK_FUNCTION_LIST *f;
     PKCS11_CTX *ctx;
-    PKCS11_SLOT *slots;
-    unsigned n_slots;
-    PKCS11_SLOT *slot;
     CK_SLOT_ID slot_id;
     CK_TOKEN_INFO raw;
     CK_SESSION_HANDLE session; /* 0 is no session (CK_INVALID_HANDLE) */
@@ -51,9 +48,21 @@ struct token {
 int token_say(struct token *t, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/*
+ * Whether rv says that the token, its link or the session failed: then nothing follows for what was
+ * asked, neither that there is no such mechanism nor that it was refused.
+ */
+bool token_has_failed(CK_RV rv);
+
 /* The steps of token_open(), for who makes a token. */
 int token_load(struct token *t);
-int token_slots(struct token *t, CK_TOKEN_INFO *info, CK_SLOT_ID *ids, size_t *ret_n);
+struct token_list {
+    CK_TOKEN_INFO info[TOKEN_SLOTS_MAX];
+    CK_SLOT_ID id[TOKEN_SLOTS_MAX];
+    size_t n;
+    size_t failed; /* tokens that are there and did not say who they are; not among the n */
+};
+int token_slots(struct token *t, struct token_list *ret_list);
 void token_unload(struct token *t);
 
 /* Destroys a session object if there is one; a failure is logged. */
@@ -222,6 +231,9 @@ int token_ecdsa_der(const uint8_t *raw, size_t half, struct hsm_signature *ret_s
 
 /* The public key of this object; NULL: it cannot be read. */
 int token_key_public_of(struct token *t, CK_OBJECT_HANDLE o, EVP_PKEY **ret_key);
+
+/* What is wrong with an RSA public key that keys are to be wrapped to, in words; NULL: nothing. */
+const char *token_rsa_fault(EVP_PKEY *key);
 
 /* Creates an object of an RSA public key with these names and flags. */
 int token_make_rsa_object(struct token *t, EVP_PKEY *key, struct token_template *tpl,

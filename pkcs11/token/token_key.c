@@ -39,6 +39,19 @@ CK_OBJECT_CLASS token_key_class(enum token_kind kind)
     return classes[kind];
 }
 
+/* Without a login a search finds no private key and says that all went well. */
+static int check_login(struct token *t)
+{
+    CK_SESSION_INFO info = {.state = CKS_RO_PUBLIC_SESSION};
+    CK_RV rv = t->logged_in ? t->f->C_GetSessionInfo(t->session, &info) : CKR_OK;
+
+    if (rv != CKR_OK)
+        return token_log(t, "C_GetSessionInfo", rv);
+    if (t->logged_in && info.state != CKS_RO_USER_FUNCTIONS && info.state != CKS_RW_USER_FUNCTIONS)
+        return token_say(t, TEKD_EHSM, "the token has forgotten that the user is logged in");
+    return 0;
+}
+
 int token_key_one(struct token *t, const struct token_query *q, CK_OBJECT_HANDLE *ret_o)
 {
     struct token_template tpl = {.n = 0};
@@ -55,6 +68,8 @@ int token_key_one(struct token *t, const struct token_query *q, CK_OBJECT_HANDLE
     if (r == TEKD_ETOOBIG || (r == 0 && n > 1))
         return token_say(t, TEKD_EEXIST, "the token has more than one key \"%s\"%s", q->label,
                          q->id_len ? " with this id" : "");
+    if (r == 0 && n == 0)
+        r = check_login(t);
     if (r < 0)
         return r;
     if (n == 0)
@@ -272,6 +287,17 @@ static const char *curve_of(const uint8_t *der, size_t len)
     return nid == NID_undef ? NULL : OBJ_nid2sn(nid);
 }
 
+static EVP_PKEY *key_of_point(const char *curve, const uint8_t *point, size_t len)
+{
+    OSSL_PARAM list[] = {
+        OSSL_PARAM_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, (char *)(uintptr_t)curve, 0),
+        OSSL_PARAM_octet_string(OSSL_PKEY_PARAM_PUB_KEY, (void *)(uintptr_t)point, len),
+        OSSL_PARAM_END,
+    };
+
+    return from_params("EC", list);
+}
+
 static int read_ec(struct token *t, CK_OBJECT_HANDLE o, EVP_PKEY **ret_key)
 {
     uint8_t params[64], point[256];
@@ -291,17 +317,12 @@ static int read_ec(struct token *t, CK_OBJECT_HANDLE o, EVP_PKEY **ret_key)
     /* An OCTET STRING (DER) around the point, as the standard says; in it the point itself. */
     wrapped = d2i_ASN1_OCTET_STRING(NULL, &p, (long)point_len);
     curve = curve_of(params, params_len);
-    if (wrapped && curve) {
-        OSSL_PARAM list[] = {
-            OSSL_PARAM_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, (char *)(uintptr_t)curve, 0),
-            OSSL_PARAM_octet_string(OSSL_PKEY_PARAM_PUB_KEY,
-                                    (void *)(uintptr_t)ASN1_STRING_get0_data(wrapped),
-                                    (size_t)ASN1_STRING_length(wrapped)),
-            OSSL_PARAM_END,
-        };
-
-        *ret_key = from_params("EC", list);
-    }
+    if (wrapped && curve)
+        *ret_key = key_of_point(curve, ASN1_STRING_get0_data(wrapped),
+                                (size_t)ASN1_STRING_length(wrapped));
+    /* Some modules leave the OCTET STRING away; as a point it is none. */
+    if (!*ret_key && curve)
+        *ret_key = key_of_point(curve, point, point_len);
     ASN1_OCTET_STRING_free(wrapped);
     return 0;
 }

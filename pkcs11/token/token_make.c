@@ -22,30 +22,44 @@ static const uint8_t ed25519_name[] = "\x13\x0c"
 
 /* ---------------------------------------------------------------- tokens ----------- */
 
-/* The slot of the first blank token; refuses when a token of ours is there. */
+/* The slot of the first blank token; refuses when a token of ours is there, or may be. */
 static int find_blank(struct token *t, CK_SLOT_ID *ret_id)
 {
-    AUTO_MEM CK_TOKEN_INFO *info = calloc(TOKEN_SLOTS_MAX, sizeof(*info));
-    CK_SLOT_ID ids[TOKEN_SLOTS_MAX];
+    AUTO_MEM struct token_list *l = calloc(1, sizeof(*l));
     bool found = false;
-    size_t n;
     int r;
 
-    if (!info)
+    if (!l)
         return TEKD_ENOMEM;
-    r = token_slots(t, info, ids, &n);
+    r = token_slots(t, l);
     if (r < 0)
         return r;
-    for (size_t i = 0; i < n; i++) {
-        if (!(info[i].flags & CKF_TOKEN_INITIALIZED)) {
+    for (size_t i = 0; i < l->n; i++) {
+        if (!(l->info[i].flags & CKF_TOKEN_INITIALIZED)) {
             if (!found)
-                *ret_id = ids[i];
+                *ret_id = l->id[i];
             found = true;
-        } else if (p11_kit_uri_match_token_info(t->uri, &info[i])) {
+        } else if (p11_kit_uri_match_token_info(t->uri, &l->info[i])) {
             return token_say(t, TEKD_EEXIST, "a token agrees with %s already", t->uri_text);
         }
     }
+    if (l->failed > 0)
+        return token_say(t, TEKD_EHSM, "%zu tokens did not say who they are: one may be %s",
+                         l->failed, t->uri_text);
     return found ? 0 : token_say(t, TEKD_ENOTFOUND, "the module has no token to initialise");
+}
+
+int token_may_be_made(struct token *t)
+{
+    CK_SLOT_ID id = 0;
+    int r;
+
+    token_unload(t);
+    r = token_load(t);
+    if (r == 0)
+        r = find_blank(t, &id);
+    token_unload(t);
+    return r;
 }
 
 /* In a session of the SO, who sets the user's first PIN. */
@@ -363,18 +377,39 @@ static int rsa_number(EVP_PKEY *key, const char *name, uint8_t out[static RSA_OC
     return r;
 }
 
+/* RSA with the exponent 1 is no encryption, and with an even one nobody can decrypt. */
+static bool exponent_ok(EVP_PKEY *key)
+{
+    BIGNUM *e = NULL;
+    bool ok =
+        EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_E, &e) > 0 && BN_is_odd(e) && !BN_is_one(e);
+
+    BN_free(e);
+    return ok;
+}
+
+const char *token_rsa_fault(EVP_PKEY *key)
+{
+    if (EVP_PKEY_get_base_id(key) != EVP_PKEY_RSA || EVP_PKEY_get_size(key) < RSA_OCTETS_MIN ||
+        EVP_PKEY_get_size(key) > RSA_OCTETS_MAX)
+        return "it is no RSA key of 2048 to 4096 bits";
+    return exponent_ok(key) ? NULL : "its RSA exponent is 1 or even";
+}
+
 int token_make_rsa_object(struct token *t, EVP_PKEY *key, struct token_template *tpl,
                           CK_OBJECT_HANDLE *ret_o)
 {
     uint8_t modulus[RSA_OCTETS_MAX], exponent[RSA_OCTETS_MAX];
     size_t n_len = 0, e_len = 0;
     struct token_template all = {.n = 0};
+    const char *fault = token_rsa_fault(key);
     CK_RV rv;
 
-    if (EVP_PKEY_get_base_id(key) != EVP_PKEY_RSA ||
-        rsa_number(key, OSSL_PKEY_PARAM_RSA_N, modulus, &n_len) < 0 ||
-        rsa_number(key, OSSL_PKEY_PARAM_RSA_E, exponent, &e_len) < 0 || n_len < RSA_OCTETS_MIN)
-        return token_say(t, TEKD_EINVAL, "the key is no RSA key of 2048 to 4096 bits");
+    if (fault)
+        return token_say(t, TEKD_EINVAL, "the public key: %s", fault);
+    if (rsa_number(key, OSSL_PKEY_PARAM_RSA_N, modulus, &n_len) < 0 ||
+        rsa_number(key, OSSL_PKEY_PARAM_RSA_E, exponent, &e_len) < 0)
+        return token_say(t, TEKD_EINVAL, "the public key cannot be read");
     token_attr_add_number(&all, CKA_CLASS, CKO_PUBLIC_KEY);
     token_attr_add_number(&all, CKA_KEY_TYPE, CKK_RSA);
     token_attr_add(&all, CKA_MODULUS, modulus, n_len);

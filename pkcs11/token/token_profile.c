@@ -120,22 +120,42 @@ static const struct answer kwp_answer = {
     sizeof(kwp_wrapped),
 };
 
-/* Whether code, on this token, is the wrap whose answer is known. */
-static bool answers(struct token *t, CK_MECHANISM_TYPE code, const struct answer *a,
-                    const CK_OBJECT_HANDLE keys[static 2])
+/* Whether code, on this token, is the wrap whose answer is known; returns what C_WrapKey said. */
+static CK_RV try_code(struct token *t, CK_MECHANISM_TYPE code, const struct answer *a,
+                      const CK_OBJECT_HANDLE keys[static 2], bool *ret_same)
 {
     struct token_wrap_mechanism how = {.mechanism = {.mechanism = code}};
     struct hsm_blob blob;
     CK_RV rv = token_tek_wrap_raw(t, &how, keys[0], keys[1], &blob);
     char name[TOKEN_CKR_MAX];
-    bool same;
 
     token_ckr_text(rv, name);
-    same = rv == CKR_OK && blob.len == a->wrapped_len &&
-           CRYPTO_memcmp(blob.octets, a->wrapped, a->wrapped_len) == 0;
+    *ret_same = rv == CKR_OK && blob.len == a->wrapped_len &&
+                CRYPTO_memcmp(blob.octets, a->wrapped, a->wrapped_len) == 0;
     log_event(LOG_DEBUG, "hsm", "probe", LOG_INT("mechanism", code), LOG_STR("rv", name),
-              LOG_STR("agrees", same ? "yes" : "no"));
-    return same;
+              LOG_STR("agrees", *ret_same ? "yes" : "no"));
+    return rv;
+}
+
+/* The first code that answers as it must; 0: none does, and none that said why not had failed. */
+static int try_codes(struct token *t, const CK_MECHANISM_TYPE *codes, const struct answer *a,
+                     const CK_OBJECT_HANDLE keys[static 2], CK_MECHANISM_TYPE *ret_code)
+{
+    CK_RV failed = CKR_OK;
+
+    *ret_code = 0;
+    for (size_t i = 0; i < TOKEN_CODES_MAX && codes[i]; i++) {
+        bool same = false;
+        CK_RV rv = try_code(t, codes[i], a, keys, &same);
+
+        if (same) {
+            *ret_code = codes[i];
+            return 0;
+        }
+        if (token_has_failed(rv))
+            failed = rv;
+    }
+    return failed == CKR_OK ? 0 : token_log(t, "C_WrapKey", failed);
 }
 
 static int probe_aes(struct token *t, enum hsm_wrap wrap, CK_MECHANISM_TYPE *ret_code)
@@ -150,10 +170,8 @@ static int probe_aes(struct token *t, enum hsm_wrap wrap, CK_MECHANISM_TYPE *ret
     r = token_make_constant(t, &a->kek, &keys[0]);
     if (r == 0)
         r = token_make_constant(t, &a->data, &keys[1]);
-    for (size_t i = 0; r == 0 && !found && i < TOKEN_CODES_MAX && codes[i]; i++) {
-        if (answers(t, codes[i], a, keys))
-            found = codes[i];
-    }
+    if (r == 0)
+        r = try_codes(t, codes, a, keys, &found);
     (void)token_object_destroy(t, keys[0]);
     (void)token_object_destroy(t, keys[1]);
     if (r == 0)
@@ -211,7 +229,8 @@ static int probe_oaep(struct token *t, enum hsm_wrap wrap, CK_MECHANISM_TYPE *re
     EVP_PKEY *key = probe_key(t);
     struct token_wrap_mechanism how;
     CK_OBJECT_HANDLE keys[2] = {0, 0};
-    struct hsm_blob blob;
+    struct hsm_blob blob = {.len = 0};
+    CK_RV rv = CKR_OK;
     int r = TEKD_ECRYPTO;
 
     token_profile_wrap(wrap, CKM_RSA_PKCS_OAEP, &how);
@@ -219,12 +238,12 @@ static int probe_oaep(struct token *t, enum hsm_wrap wrap, CK_MECHANISM_TYPE *re
         r = import_rsa(t, key, &keys[0]);
     if (r == 0)
         r = token_make_constant(t, &kw_answer.data, &keys[1]);
-    if (r == 0) {
-        *ret_code = 0;
-        if (token_tek_wrap_raw(t, &how, keys[0], keys[1], &blob) == CKR_OK &&
-            opens(key, wrap, &blob))
-            *ret_code = CKM_RSA_PKCS_OAEP;
-    }
+    if (r == 0)
+        rv = token_tek_wrap_raw(t, &how, keys[0], keys[1], &blob);
+    if (token_has_failed(rv))
+        r = token_log(t, "C_WrapKey", rv);
+    if (r == 0)
+        *ret_code = rv == CKR_OK && opens(key, wrap, &blob) ? CKM_RSA_PKCS_OAEP : 0;
     (void)token_object_destroy(t, keys[0]);
     (void)token_object_destroy(t, keys[1]);
     return r;

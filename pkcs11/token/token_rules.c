@@ -4,6 +4,7 @@
  */
 #include "token/token_impl.h"
 
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -173,6 +174,22 @@ static int check_aes(struct token *t, CK_OBJECT_HANDLE o, struct token_findings 
     return 0;
 }
 
+/* A token takes any public key, and wraps to it. */
+static int check_rsa(struct token *t, CK_OBJECT_HANDLE o, struct token_findings *f)
+{
+    EVP_PKEY *key = NULL;
+    const char *fault;
+    int r = token_key_public_of(t, o, &key);
+
+    if (r < 0 && r != TEKD_ENOTFOUND)
+        return r;
+    fault = key ? token_rsa_fault(key) : "it cannot be read as a public key";
+    EVP_PKEY_free(key);
+    if (fault)
+        finding(f, "%s", fault);
+    return 0;
+}
+
 /* unset_ok: a token that does not know the attribute, or left it empty, is no finding. */
 static int check_mechanism(struct token *t, CK_OBJECT_HANDLE o, CK_MECHANISM_TYPE want,
                            bool unset_ok, struct token_findings *f)
@@ -267,8 +284,8 @@ static int check_kek(struct token *t, CK_OBJECT_HANDLE o, enum token_rule_set se
 {
     int r = check_mechanism(t, o, mechanism, false, f);
 
-    if (r == 0 && set != TOKEN_RULES_BSA_RSA)
-        r = check_aes(t, o, f);
+    if (r == 0)
+        r = set == TOKEN_RULES_BSA_RSA ? check_rsa(t, o, f) : check_aes(t, o, f);
     if (r == 0 && set == TOKEN_RULES_STORAGE_KEK)
         r = check_unwrap_template(t, o, f);
     return r;

@@ -41,6 +41,8 @@ CK_RV token_tek_wrap_raw(struct token *t, const struct token_wrap_mechanism *how
     CK_RV rv;
 
     rv = t->f->C_WrapKey(t->session, m, kek, key, ret_blob->octets, &len);
+    if (rv == CKR_OK && (len == 0 || len > sizeof(ret_blob->octets)))
+        rv = CKR_GENERAL_ERROR; /* there is no blob */
     if (rv == CKR_OK)
         ret_blob->len = (uint16_t)len;
     return rv;

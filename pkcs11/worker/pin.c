@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "tekd/auto.h"
+#include "tekd/clock.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
 #include "worker.h"
@@ -42,7 +43,8 @@ struct pin {
     struct secret *secret;          /* of HAVE */
     char loaded[PIN_IDENTITY_MAX];  /* identity of secret's source; "": it has none */
     char refused[PIN_IDENTITY_MAX]; /* identity in the latch; "": it is open */
-    char seen[PIN_IDENTITY_MAX];    /* by the last pin_poll() */
+    char seen[PIN_IDENTITY_MAX];    /* identity of a file at the last look ... */
+    int64_t seen_us;                /* ... which it has had since then at least */
 };
 
 /* ---------------------------------------------------------------- identity --------- */
@@ -96,7 +98,30 @@ static void log_latch(const struct pin *p, const char *call)
               LOG_STR("call", call), LOG_STR("error", strerrorname_np(errno)));
 }
 
-/* What cannot be read is taken for a latch on the source as it is: better asked once too often. */
+/* What identify() writes: three lines, each with its end. */
+static bool is_whole(const char *identity)
+{
+    size_t len = strlen(identity);
+    size_t lines = 0;
+
+    for (size_t i = 0; i < len; i++)
+        lines += identity[i] == '\n';
+    return lines >= 3 && identity[len - 1] == '\n';
+}
+
+/* The source as it is now; what is no file is told from nothing else of its kind. */
+static void identify_source(const struct pin *p, char out[static PIN_IDENTITY_MAX])
+{
+    if (p->path != NULL)
+        identify_file(p, out);
+    else
+        identify_fd(p, -1, out);
+}
+
+/*
+ * What cannot be read, or was cut short when it was written, is taken for a latch on the source as
+ * it is: better asked once too often.
+ */
 static void latch_read(struct pin *p)
 {
     char text[sizeof(latch_line) - 1 + PIN_IDENTITY_MAX];
@@ -112,10 +137,11 @@ static void latch_read(struct pin *p)
     if (n < 0)
         log_latch(p, fd < 0 ? "open" : "read");
     memset(text + (n < 0 ? 0 : n), 0, sizeof(text) - (size_t)(n < 0 ? 0 : n));
-    if (strncmp(text, latch_line, sizeof(latch_line) - 1) == 0)
+    if (strncmp(text, latch_line, sizeof(latch_line) - 1) == 0 &&
+        is_whole(text + sizeof(latch_line) - 1))
         memcpy(p->refused, text + sizeof(latch_line) - 1, sizeof(p->refused));
     else
-        identify_file(p, p->refused);
+        identify_source(p, p->refused);
 }
 
 static int write_all(int fd, const char *s)
@@ -341,32 +367,42 @@ void pin_retry(struct pin *p, int fd)
         load(p, fd);
 }
 
+/* Who writes a file may not be done yet: half a PIN would cost a try. */
+static bool has_settled(struct pin *p, const char now[static PIN_IDENTITY_MAX])
+{
+    if (strcmp(now, p->seen) == 0)
+        return clock_mono_us() - p->seen_us >= (int64_t)PIN_POLL_MS * 1000;
+    memcpy(p->seen, now, sizeof(p->seen));
+    p->seen_us = clock_mono_us();
+    return false;
+}
+
 bool pin_poll(struct pin *p)
 {
     char now[PIN_IDENTITY_MAX];
-    bool settled;
 
     if (p->state == CONTROL_PIN_HAVE || p->path == NULL)
         return false;
     identify_file(p, now);
-    /* Who writes a file may not be done yet: half a PIN would cost a try. */
-    settled = strcmp(now, p->seen) == 0;
-    memcpy(p->seen, now, sizeof(p->seen));
-    if (!settled || now[0] == 0 || strcmp(now, p->loaded) == 0 || is_latched(p, -1))
+    if (!has_settled(p, now) || now[0] == 0 || strcmp(now, p->loaded) == 0 || is_latched(p, -1))
         return false;
     load(p, -1);
     return true;
 }
 
-void pin_refresh(struct pin *p)
+bool pin_refresh(struct pin *p)
 {
     char now[PIN_IDENTITY_MAX];
 
     if (p->state != CONTROL_PIN_HAVE || p->path == NULL)
-        return;
+        return true;
     identify_file(p, now);
-    if (now[0] != 0 && strcmp(now, p->loaded) != 0)
-        pin_load(p, -1);
+    if (now[0] == 0 || strcmp(now, p->loaded) == 0)
+        return true;
+    if (!has_settled(p, now))
+        return false;
+    pin_load(p, -1);
+    return true;
 }
 
 /* ---------------------------------------------------------------- outcome ---------- */

@@ -207,7 +207,6 @@ static void start_child(struct supervisor *s, struct child *c)
     struct control_message m = {.kind = CONTROL_FORKED, .id = c->id};
     int r;
 
-    pin_refresh(s->pin);
     if (pin_state(s->pin) != CONTROL_PIN_HAVE) {
         tell_exited(s, c->id, TEKD_EPIN, pin_text(s->pin));
         child_clear(c);
@@ -247,7 +246,8 @@ static void start_next(struct supervisor *s)
 {
     struct child *c;
 
-    while (find_state(s, CHILD_STARTING) == NULL && (c = find_state(s, CHILD_WAITING)) != NULL)
+    while (find_state(s, CHILD_STARTING) == NULL && (c = find_state(s, CHILD_WAITING)) != NULL &&
+           pin_refresh(s->pin))
         start_child(s, c);
 }
 
@@ -486,17 +486,20 @@ static void earliest(int64_t *at, int64_t other)
 static int idle_ms(const struct supervisor *s, int64_t now)
 {
     int64_t at = INT64_MAX;
+    bool waiting = false;
 
     for (size_t i = 0; i < CHILDREN_MAX; i++) {
         const struct child *c = &s->child[i];
 
+        waiting = waiting || c->state == CHILD_WAITING;
         if (c->pid == 0)
             continue;
         earliest(&at, c->kill_at);
         if (c->state == CHILD_STARTING)
             earliest(&at, c->started_us + (int64_t)s->configure.start_timeout_ms * 1000);
     }
-    if (s->configured && pin_state(s->pin) != CONTROL_PIN_HAVE)
+    /* One that waits may do so for a file of the PIN that has not settled. */
+    if (s->configured && (waiting || pin_state(s->pin) != CONTROL_PIN_HAVE))
         earliest(&at, now + (int64_t)PIN_POLL_MS * 1000);
     if (at == INT64_MAX)
         return -1;

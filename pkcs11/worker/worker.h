@@ -56,12 +56,13 @@ void pin_load(struct pin *p, int fd);
 /* The operator's word: the latch is taken away, then as pin_load(), from fd if that is not -1. */
 void pin_retry(struct pin *p, int fd);
 
-/* Looks whether a file has changed; to be called every PIN_POLL_MS while there is no PIN.
- * Returns whether the state did. */
+/* Looks whether a file has changed, and reads it once it has stood so for PIN_POLL_MS; to be called
+ * so often at least while there is no PIN.  Returns whether the state changed. */
 bool pin_poll(struct pin *p);
 
-/* Before a login: what is in the file now counts, not what was there at the start. */
-void pin_refresh(struct pin *p);
+/* Before a login: what is in the file now counts, not what was there at the start.  Returns false
+ * while that has not stood so for PIN_POLL_MS: to be asked again after that time. */
+bool pin_refresh(struct pin *p);
 
 enum control_pin pin_state(const struct pin *p);
 /* Why there is none, for people. */

@@ -1,8 +1,9 @@
 """tek-provision as an operator meets it: exit statuses, refusals, running it twice.
 
-    check_provision.py TEK-PROVISION TOKEN-ROUNDTRIP SOFTHSM
+    check_provision.py TEK-PROVISION TOKEN-ROUNDTRIP SOFTHSM SHIM
 """
 
+import fcntl
 import json
 import os
 import stat
@@ -18,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 
 class Case(unittest.TestCase):
-    provision, _, module = sys.argv[1:4]
+    provision, _, module, shim = sys.argv[1:5]
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory(prefix="tekd-provision-")
@@ -52,6 +53,11 @@ class Case(unittest.TestCase):
 
     def on(self, *words, expect=0, uri="pkcs11:token=t"):
         return self.run_it(*words, *self.module_options(), "--token", uri, expect=expect)
+
+    def shimmed(self, mode):
+        """From now on the module is the shim, in this mode (shim.c); "" is as without."""
+        self.env.update(SHIM_MODULE=Case.module, SHIM_MODE=mode)
+        self.module = self.shim
 
     def keys(self):
         return {k["label"]: k for k in json.loads(self.on("list", "--json").stdout)}
@@ -155,6 +161,40 @@ class Token(Case):
         self.assertIn("C_Login: CKR_PIN_INCORRECT", self.on("list", expect=1).stderr)
 
 
+class Module(Case):
+    """What a module may do to the process that it is in."""
+
+    storage = ("kek", "storage", "--label", "s")
+
+    def test_a_link_that_breaks_is_an_answer(self):
+        self.token("--generate-pins")
+        self.shimmed("link-is-gone-at-generating")
+        self.assertIn("C_GenerateKey: CKR_DEVICE_ERROR", self.on(*self.storage, expect=3).stderr)
+
+    def test_a_token_that_cannot_be_opened_is_there(self):
+        """No PIN is made up for it: the next run would try that, and cost the token a try."""
+        self.token("--generate-pins")
+        for mode, reason in (("no-session-is-left", "agrees with pkcs11:token="),
+                             ("tokens-fail", "did not say who they are")):
+            os.rename(self.path("hsm.pin"), self.path("good.pin"))
+            os.rename(self.path("so.pin"), self.path("good-so.pin"))
+            self.shimmed(mode)
+            done = self.token("--generate-pins", expect=1 if mode[0] == "n" else 3)
+            self.assertIn(reason, done.stderr)
+            self.assertFalse(os.path.exists(self.path("hsm.pin")))
+            self.assertFalse(os.path.exists(self.path("so.pin")))
+            os.rename(self.path("good.pin"), self.path("hsm.pin"))
+            os.rename(self.path("good-so.pin"), self.path("so.pin"))
+            self.shimmed("")
+            self.token()
+            self.assertEqual(len(os.listdir(self.path("tokens"))), 1)
+
+    def test_what_it_holds_of_keys_is_not_dumped(self):
+        self.token("--generate-pins")
+        self.shimmed("refuses-who-can-be-dumped")
+        self.on(*self.storage)
+
+
 class Keys(Case):
     def setUp(self):
         super().setUp()
@@ -210,6 +250,9 @@ class Keys(Case):
         self.assertTrue(self.keys()["b"]["imported"])
         self.assertIn("exists and agrees", self.on(*demo).stdout)
         self.write("b.kek", "00" * 32 + "\n")
+        self.assertEqual(self.on(*demo, expect=1).stderr, "tek-provision: "
+                         f'{self.path("b.kek")} is not the value of key "b"\n')
+        self.write("b.kek", "00" * 16 + "\n")
         self.assertIn("is not the value of key", self.on(*demo, expect=1).stderr)
         os.unlink(self.path("b.kek"))
         self.assertIn("take another label", self.on(*demo, expect=1).stderr)
@@ -221,20 +264,46 @@ class Keys(Case):
         self.assertEqual(self.read("b.kek"), "precious\n")
         self.assertEqual(self.keys(), {})
 
+    def receiver(self, name, key):
+        public = key.public_key() if hasattr(key, "public_key") else key
+        return self.write(name, public.public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode())
+
     def test_handed_out_to_a_receiver(self):
         key = rsa.generate_private_key(65537, 3072)
-        pem = key.public_key().public_bytes(serialization.Encoding.PEM,
-                                            serialization.PublicFormat.SubjectPublicKeyInfo)
-        receiver = self.write("receiver.pem", pem.decode())
+        receiver = self.receiver("receiver.pem", key)
         self.on("kek", "bsa", "--label", "b", "--receiver", receiver, expect=2)
         command = ("kek", "bsa", "--label", "b", "--receiver", receiver, "--out")
         self.on(*command, self.path("b.wrapped"))
         oaep = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)
         self.assertEqual(len(key.decrypt(bytes.fromhex(self.read("b.wrapped").strip()), oaep)), 32)
-        self.assertIn("exists and agrees", self.on(*command, self.path("b.wrapped")).stdout)
+        again = self.on(*command, self.path("b.wrapped"))
+        self.assertIn("exists and agrees", again.stdout)
+        self.assertIn("nothing was wrapped", again.stderr)
         self.assertIn("its wrapped value left the token only then: take another label",
                       self.on(*command, self.path("other"), expect=1).stderr)
         self.assertFalse(os.path.exists(self.path("other")))
+
+    def test_another_receiver_is_not_taken_for_the_first(self):
+        """What was wrapped tells its modulus' length, and that it is no smaller than itself."""
+        out = self.path("b.wrapped")
+        command = ("kek", "bsa", "--label", "b", "--out", out, "--receiver")
+        self.on(*command, self.receiver("a.pem", rsa.generate_private_key(65537, 2048)))
+        wrapped = self.read("b.wrapped")
+        longer = self.receiver("longer.pem", rsa.generate_private_key(65537, 3072))
+        self.assertIn(f"{out} is wrapped to another key than that of {longer}",
+                      self.on(*command, longer, expect=1).stderr)
+        smaller = rsa.RSAPublicNumbers(65537, int(wrapped, 16) - 1 | 1).public_key()
+        self.assertIn("is wrapped to another key",
+                      self.on(*command, self.receiver("smaller.pem", smaller), expect=1).stderr)
+        alike = self.receiver("alike.pem", rsa.RSAPublicNumbers(65537, 2**2048 - 1).public_key())
+        self.assertIn(f"whether to the key of {alike} only its owner can see",
+                      self.on(*command, alike).stderr)
+        self.on(*command, self.path("none.pem"), expect=1)
+        self.assertEqual(self.read("b.wrapped"), wrapped)
+        for nonsense in ("", "zz" * 256, "00" * 600):
+            self.write("b.wrapped", nonsense)
+            self.assertIn("holds no wrapped KEK", self.on(*command, alike, expect=1).stderr)
 
     def test_no_key_is_made_for_a_file_that_cannot_be(self):
         """The value leaves the token once: it must not be lost for want of a folder."""
@@ -254,6 +323,20 @@ class Keys(Case):
             self.assertTrue(os.path.exists(self.path(f"b{i}")))
             self.assertFalse(os.path.exists(self.path(f"b{i}.new")))
         self.assertEqual(set(self.keys()), {"b0", "b1"})
+
+    def test_a_file_that_another_run_writes_is_left_to_it(self):
+        """Two at once: one of them must not name the other's empty file as its own."""
+        out = self.path("b.kek")
+        command = ("kek", "bsa", "--label", "b", "--export-demo", out)
+        with open(self.write("b.kek.new", "half"), "r+", encoding="ascii") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            self.assertEqual(self.on(*command, expect=1).stderr,
+                             f"tek-provision: {out}: another run is writing it\n")
+            self.assertEqual(self.keys(), {})
+            self.assertEqual(self.read("b.kek.new"), "half")
+        self.on(*command)  # that run was cut short
+        self.assertRegex(self.read("b.kek"), "^[0-9a-f]{64}\n$")
+        self.assertFalse(os.path.exists(self.path("b.kek.new")))
 
     def test_import(self):
         command = ("kek", "import", "--label", "i", "--use", "bsa", "--from", self.path("i.hex"))

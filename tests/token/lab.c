@@ -2,6 +2,10 @@
 
 #include <dlfcn.h>
 #include <ftw.h>
+#include <openssl/bn.h>
+#include <openssl/core_names.h>
+#include <openssl/evp.h>
+#include <openssl/param_build.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -216,6 +220,72 @@ static size_t search(struct lab *l, CK_ATTRIBUTE *t, CK_ULONG n, CK_OBJECT_HANDL
     assert_int_equal(l->f->C_FindObjectsFinal(l->raw), CKR_OK);
     *first = found[0];
     return count;
+}
+
+EVP_PKEY *lab_rsa_of_exponent(EVP_PKEY *key, unsigned long exponent)
+{
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA", NULL);
+    OSSL_PARAM_BLD *bld = OSSL_PARAM_BLD_new();
+    BIGNUM *n = NULL, *e = BN_new();
+    OSSL_PARAM *params;
+    EVP_PKEY *made = NULL;
+
+    assert_true(EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_N, &n));
+    assert_true(BN_set_word(e, exponent));
+    assert_true(OSSL_PARAM_BLD_push_BN(bld, OSSL_PKEY_PARAM_RSA_N, n));
+    assert_true(OSSL_PARAM_BLD_push_BN(bld, OSSL_PKEY_PARAM_RSA_E, e));
+    params = OSSL_PARAM_BLD_to_param(bld);
+    assert_true(EVP_PKEY_fromdata_init(ctx) > 0);
+    assert_true(EVP_PKEY_fromdata(ctx, &made, EVP_PKEY_PUBLIC_KEY, params) > 0);
+    OSSL_PARAM_free(params);
+    OSSL_PARAM_BLD_free(bld);
+    EVP_PKEY_CTX_free(ctx);
+    BN_free(n);
+    BN_free(e);
+    return made;
+}
+
+/* A number of the key, big-endian; returns its length. */
+static size_t rsa_number(EVP_PKEY *key, const char *name, uint8_t out[static 512])
+{
+    BIGNUM *n = NULL;
+    int len;
+
+    assert_true(EVP_PKEY_get_bn_param(key, name, &n));
+    assert_true(BN_num_bytes(n) <= 512);
+    len = BN_bn2bin(n, out);
+    BN_free(n);
+    return (size_t)len;
+}
+
+CK_OBJECT_HANDLE lab_make_rsa(struct lab *l, const char *label, EVP_PKEY *key)
+{
+    static const struct lab_flag flags[] = {
+        {CKA_TOKEN, true},   {CKA_PRIVATE, true},         {CKA_WRAP, true},
+        {CKA_VERIFY, false}, {CKA_VERIFY_RECOVER, false}, {CKA_ENCRYPT, false},
+        {CKA_DERIVE, false}, {CKA_COPYABLE, false},       {CKA_MODIFIABLE, false},
+    };
+    CK_MECHANISM_TYPE oaep = CKM_RSA_PKCS_OAEP;
+    CK_OBJECT_CLASS class = CKO_PUBLIC_KEY;
+    CK_KEY_TYPE type = CKK_RSA;
+    uint8_t modulus[512], exponent[512];
+    CK_BBOOL value[ARRAY_SIZE(flags)];
+    CK_ATTRIBUTE a[6 + ARRAY_SIZE(flags)] = {
+        {CKA_CLASS, &class, sizeof(class)},
+        {CKA_KEY_TYPE, &type, sizeof(type)},
+        {CKA_LABEL, (void *)(uintptr_t)label, strlen(label)},
+        {CKA_ALLOWED_MECHANISMS, &oaep, sizeof(oaep)},
+        {CKA_MODULUS, modulus, rsa_number(key, OSSL_PKEY_PARAM_RSA_N, modulus)},
+        {CKA_PUBLIC_EXPONENT, exponent, rsa_number(key, OSSL_PKEY_PARAM_RSA_E, exponent)},
+    };
+    CK_OBJECT_HANDLE o = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
+        value[i] = flags[i].value ? CK_TRUE : CK_FALSE;
+        a[6 + i] = (CK_ATTRIBUTE){flags[i].type, &value[i], sizeof(value[i])};
+    }
+    assert_int_equal(l->f->C_CreateObject(l->raw, a, ARRAY_SIZE(a), &o), CKR_OK);
+    return o;
 }
 
 CK_OBJECT_HANDLE lab_object(struct lab *l, CK_OBJECT_CLASS class, const char *label)

@@ -68,6 +68,11 @@ struct lab_kek {
 /* Generates it as a token object: right but for what spec says. */
 CK_OBJECT_HANDLE lab_make_kek(struct lab *l, const struct lab_kek *spec);
 
+/* The modulus of key with another public exponent; the caller frees it. */
+EVP_PKEY *lab_rsa_of_exponent(EVP_PKEY *key, unsigned long exponent);
+/* An RSA public key as a BSA's KEK, for OAEP with SHA-1: a token object, right but for the key. */
+CK_OBJECT_HANDLE lab_make_rsa(struct lab *l, const char *label, EVP_PKEY *key);
+
 /* The only object of this class and label. */
 CK_OBJECT_HANDLE lab_object(struct lab *l, CK_OBJECT_CLASS class, const char *label);
 /* How many objects of this label there are, of all classes. */

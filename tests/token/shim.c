@@ -3,8 +3,10 @@
  * one would rather not have them.
  */
 #include <dlfcn.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,6 +28,10 @@ static CK_RV get_token_info(CK_SLOT_ID id, CK_TOKEN_INFO *info)
 {
     CK_RV rv = real->C_GetTokenInfo(id, info);
 
+    if (mode_is("tokens-fail") && (info->flags & CKF_TOKEN_INITIALIZED))
+        return CKR_DEVICE_ERROR;
+    if (mode_is("other-token-fails") && memcmp(info->label, "lab ", 4) != 0)
+        return CKR_DEVICE_ERROR;
     if (mode_is("final-try"))
         info->flags |= CKF_USER_PIN_FINAL_TRY;
     if (mode_is("locked"))
@@ -37,11 +43,23 @@ static CK_RV get_token_info(CK_SLOT_ID id, CK_TOKEN_INFO *info)
     return rv;
 }
 
+static CK_RV open_session(CK_SLOT_ID id, CK_FLAGS flags, void *application, CK_NOTIFY notify,
+                          CK_SESSION_HANDLE *session)
+{
+    if (mode_is("no-session-is-left"))
+        return CKR_SESSION_COUNT;
+    return real->C_OpenSession(id, flags, application, notify, session);
+}
+
 static CK_RV login(CK_SESSION_HANDLE s, CK_USER_TYPE user, CK_UTF8CHAR *pin, CK_ULONG len)
 {
     shim_logins++;
     if (mode_is("device-error-at-login"))
         return CKR_DEVICE_ERROR;
+    if (mode_is("vendor-code-at-login"))
+        return CKR_VENDOR_DEFINED + 0x13;
+    if (mode_is("bad-arguments-at-login"))
+        return CKR_ARGUMENTS_BAD;
     return real->C_Login(s, user, pin, len);
 }
 
@@ -72,6 +90,12 @@ static CK_RV generate_key(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_ATTRIBUTE *t,
     CK_ATTRIBUTE kept[64];
     CK_ULONG n_kept = 0;
 
+    if (mode_is("link-is-gone-at-generating")) {
+        (void)raise(SIGPIPE); /* as write() to its socket does */
+        return CKR_DEVICE_ERROR;
+    }
+    if (mode_is("refuses-who-can-be-dumped") && prctl(PR_GET_DUMPABLE) != 0)
+        return CKR_FUNCTION_REJECTED;
     if (mode_is("fails-at-192-bits") && length_of(t, n) == 24)
         return CKR_DEVICE_ERROR;
     while (mode_is("hangs-at-192-bits") && length_of(t, n) == 24)
@@ -125,10 +149,43 @@ static CK_RV sign(CK_SESSION_HANDLE s, CK_BYTE *data, CK_ULONG len, CK_BYTE *out
 static CK_RV wrap_key(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE kek,
                       CK_OBJECT_HANDLE key, CK_BYTE *out, CK_ULONG *len)
 {
-    CK_RV rv = real->C_WrapKey(s, m, kek, key, out, len);
+    CK_RV rv;
 
+    if (mode_is("device-error-at-wrapping"))
+        return CKR_DEVICE_ERROR;
+    rv = real->C_WrapKey(s, m, kek, key, out, len);
+    if (mode_is("wraps-to-nothing") && rv == CKR_OK)
+        *len = 0;
     if (mode_is("wraps-otherwise") && rv == CKR_OK && out != NULL)
         out[0] ^= 1;
+    return rv;
+}
+
+/* NOLINTNEXTLINE(readability-function-size): the parameters are Cryptoki's */
+static CK_RV unwrap_key(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE kek, CK_BYTE *in,
+                        CK_ULONG len, CK_ATTRIBUTE *t, CK_ULONG n, CK_OBJECT_HANDLE *o)
+{
+    if (mode_is("device-removed-at-unwrapping"))
+        return CKR_DEVICE_REMOVED;
+    return real->C_UnwrapKey(s, m, kek, in, len, t, n, o);
+}
+
+/* Label and id are longer than there is room for, and that is all right with it; or the point of
+ * an EC key stands in no OCTET STRING. */
+static CK_RV get_attributes(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE *t, CK_ULONG n)
+{
+    CK_RV rv;
+
+    if (mode_is("long-names") && n == 1 && (t->type == CKA_LABEL || t->type == CKA_ID)) {
+        t->ulValueLen = 1000;
+        return CKR_OK;
+    }
+    rv = real->C_GetAttributeValue(s, o, t, n);
+    if (mode_is("bare-points") && rv == CKR_OK && n == 1 && t->type == CKA_EC_POINT &&
+        t->pValue != NULL) {
+        t->ulValueLen -= 2;
+        memmove(t->pValue, (char *)t->pValue + 2, t->ulValueLen);
+    }
     return rv;
 }
 
@@ -136,6 +193,8 @@ static CK_RV set_attributes(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUT
 {
     if (mode_is("session-read-only"))
         return CKR_SESSION_READ_ONLY;
+    if (mode_is("session-lost-at-writing"))
+        return CKR_SESSION_HANDLE_INVALID;
     if (mode_is("takes-all-writes"))
         return CKR_OK;
     return real->C_SetAttributeValue(s, o, t, n);
@@ -154,12 +213,15 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST **list)
     shim = *real;
     shim.C_GetFunctionList = C_GetFunctionList;
     shim.C_GetTokenInfo = get_token_info;
+    shim.C_OpenSession = open_session;
     shim.C_Login = login;
     shim.C_GenerateKey = generate_key;
     shim.C_GenerateKeyPair = generate_pair;
     shim.C_GetMechanismInfo = get_mechanism_info;
     shim.C_Sign = sign;
     shim.C_WrapKey = wrap_key;
+    shim.C_UnwrapKey = unwrap_key;
+    shim.C_GetAttributeValue = get_attributes;
     shim.C_SetAttributeValue = set_attributes;
     *list = &shim;
     return CKR_OK;

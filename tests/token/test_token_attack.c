@@ -240,6 +240,26 @@ static void token_attack_play__finds_promises_not_kept(void **state)
     lab_assert_reason(l->token, "not trusted");
 }
 
+/* A link that goes down in the middle must not pass for a token that keeps its keys. */
+static void token_attack_play__a_failing_token_refuses_nothing(void **state)
+{
+    static const struct {
+        const char *mode;
+        const char *reason;
+    } failures[] = {
+        {"device-removed-at-unwrapping", "C_UnwrapKey: CKR_DEVICE_REMOVED"},
+        {"session-lost-at-writing", "C_SetAttributeValue: CKR_SESSION_HANDLE_INVALID"},
+    };
+    struct lab *l = *state;
+    struct token_attacks a;
+
+    for (size_t i = 0; i < ARRAY_SIZE(failures); i++) {
+        lab_reopen_shimmed(l, failures[i].mode, NULL, TOKEN_READ_ONLY);
+        assert_int_equal(token_attack_play(l->token, &a), TEKD_EHSM);
+        assert_string_equal(token_reason(l->token), failures[i].reason);
+    }
+}
+
 static void token_attack_rewrite__real_keks_refuse_it(void **state)
 {
     struct lab *l = *state;
@@ -297,6 +317,7 @@ int main(void)
         LAB_TEST(token_attack_play__finds_keks_that_can_be_changed),
         LAB_TEST(token_attack_play__finds_templates_that_bind_nothing),
         LAB_TEST(token_attack_play__finds_promises_not_kept),
+        LAB_TEST(token_attack_play__a_failing_token_refuses_nothing),
         LAB_TEST(token_attack_rewrite__real_keks_refuse_it),
         LAB_TEST(token_attack_rewrite__finds_a_token_that_takes_it),
         LAB_TEST(token_attack_rewrite__a_read_only_session_proves_nothing),

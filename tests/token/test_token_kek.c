@@ -93,6 +93,30 @@ static void token_kek_describe__rsa_fingerprint_is_of_the_spki(void **state)
                      TEKD_EINVAL);
 }
 
+/* Tokens take any public key: what is wrapped to a short one, or by the exponent 1, is as good as
+ * clear. */
+static void token_kek_describe__refuses_a_weak_rsa_key(void **state)
+{
+    struct lab *l = *state;
+    EVP_PKEY *good = EVP_RSA_gen(2048), *small = EVP_RSA_gen(1024);
+    EVP_PKEY *clear = lab_rsa_of_exponent(good, 1);
+    struct hsm_kek_report r;
+
+    (void)lab_make_rsa(l, "good", good);
+    (void)lab_make_rsa(l, "small", small);
+    (void)lab_make_rsa(l, "clear", clear);
+    EVP_PKEY_free(good);
+    EVP_PKEY_free(small);
+    EVP_PKEY_free(clear);
+    assert_int_equal(token_kek_describe(l->token, "good", HSM_KEK_BSA, HSM_WRAP_OAEP_SHA1, &r), 0);
+    assert_int_equal(token_kek_describe(l->token, "small", HSM_KEK_BSA, HSM_WRAP_OAEP_SHA1, &r),
+                     TEKD_EWEAK);
+    lab_assert_reason(l->token, "it is no RSA key of 2048 to 4096 bits");
+    assert_int_equal(token_kek_describe(l->token, "clear", HSM_KEK_BSA, HSM_WRAP_OAEP_SHA1, &r),
+                     TEKD_EWEAK);
+    lab_assert_reason(l->token, "its RSA exponent is 1 or even");
+}
+
 static void token_kek_find__wants_label_id_and_fingerprint(void **state)
 {
     struct lab *l = *state;
@@ -288,6 +312,32 @@ static int collect(void *arg, const struct token_key *key)
     return 0;
 }
 
+/* As after a partition was deactivated: "HSM not reachable" is never "no such key". */
+static void token_kek_describe__a_lost_login_is_no_missing_key(void **state)
+{
+    struct lab *l = *state;
+    struct hsm_kek_report r;
+
+    lab_make_key(l, TOKEN_BSA_KEK, "bsa");
+    assert_int_equal(describe(l, "bsa", HSM_KEK_BSA, &r), 0);
+    assert_int_equal(l->f->C_Logout(l->raw), CKR_OK);
+    assert_int_equal(describe(l, "bsa", HSM_KEK_BSA, &r), TEKD_EHSM);
+    lab_assert_reason(l->token, "forgotten that the user is logged in");
+}
+
+/* Not read from where nothing was written. */
+static void token_key_find__takes_no_name_that_did_not_fit(void **state)
+{
+    struct lab *l = *state;
+    struct token_key k;
+
+    lab_make_key(l, TOKEN_BSA_KEK, "bsa");
+    lab_reopen_shimmed(l, "long-names", NULL, TOKEN_READ_ONLY);
+    assert_int_equal(token_key_find(l->token, TOKEN_BSA_KEK, "bsa", &k), 0);
+    assert_string_equal(k.label, "");
+    assert_int_equal(k.id_len, 0);
+}
+
 static void token_key_each__shows_every_key_once(void **state)
 {
     struct lab *l = *state;
@@ -314,6 +364,7 @@ int main(void)
         LAB_TEST(token_kek_describe__reports_the_binding),
         LAB_TEST(token_kek_describe__fingerprint_is_that_of_openssl),
         LAB_TEST(token_kek_describe__rsa_fingerprint_is_of_the_spki),
+        LAB_TEST(token_kek_describe__refuses_a_weak_rsa_key),
         LAB_TEST(token_kek_find__wants_label_id_and_fingerprint),
         LAB_TEST(token_kek_describe__refuses_two_keys_of_one_label),
         LAB_TEST(token_kek_find__refuses_two_keys_of_label_and_id),
@@ -324,6 +375,8 @@ int main(void)
         LAB_TEST(token_kek_find__refuses_a_weak_kek_although_bound),
         LAB_TEST(token_kek_describe__a_bsa_kek_is_no_storage_kek),
         LAB_TEST(token_kek_describe__wants_trusted_where_the_profile_does),
+        LAB_TEST(token_kek_describe__a_lost_login_is_no_missing_key),
+        LAB_TEST(token_key_find__takes_no_name_that_did_not_fit),
         LAB_TEST(token_key_each__shows_every_key_once),
     };
 

@@ -56,6 +56,27 @@ static void token_login__hsm_fault_is_no_refused_pin(void **state)
     assert_string_equal(token_reason(t), "C_Login: CKR_DEVICE_ERROR");
 }
 
+/* What may be about the PIN is never tried again by itself. */
+static void token_login__an_answer_that_may_be_about_the_pin_is(void **state)
+{
+    static const struct {
+        const char *mode;
+        const char *reason;
+    } answers[] = {
+        {"vendor-code-at-login", "C_Login: CKR_VENDOR_DEFINED+0x13"},
+        {"bad-arguments-at-login", "C_Login: CKR_ARGUMENTS_BAD"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(answers); i++) {
+        AUTO(token) struct token *t = lab_shim(answers[i].mode, "softhsm");
+
+        assert_int_equal(login(t, LAB_PIN), TEKD_EPIN);
+        assert_string_equal(token_reason(t), answers[i].reason);
+        assert_int_equal(lab_shim_logins(), 1);
+    }
+}
+
 static void token_login__is_not_tried_when_the_token_warns(void **state)
 {
     static const struct {
@@ -160,6 +181,7 @@ int main(void)
         LAB_TEST(token_login__takes_the_pin),
         LAB_TEST(token_login__wrong_pin_is_tried_once),
         LAB_TEST(token_login__hsm_fault_is_no_refused_pin),
+        LAB_TEST(token_login__an_answer_that_may_be_about_the_pin_is),
         LAB_TEST(token_login__is_not_tried_when_the_token_warns),
         LAB_TEST(token_login__leaves_nothing_of_the_pin),
     };

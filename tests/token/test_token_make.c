@@ -202,14 +202,22 @@ static void token_make_handed_out__refuses_weak_receivers(void **state)
     struct lab *l = *state;
     const struct token_key_name name = {
         .kind = TOKEN_BSA_KEK, .label = "out", .wrap = HSM_WRAP_AES_KW};
-    EVP_PKEY *small = EVP_RSA_gen(1024), *ec = EVP_EC_gen("P-256");
+    EVP_PKEY *small = EVP_RSA_gen(1024), *ec = EVP_EC_gen("P-256"), *good = EVP_RSA_gen(2048);
+    EVP_PKEY *clear = lab_rsa_of_exponent(good, 1), *even = lab_rsa_of_exponent(good, 65536);
     struct hsm_blob blob;
 
     assert_int_equal(token_make_handed_out(l->token, &name, small, &blob), TEKD_EINVAL);
     assert_int_equal(token_make_handed_out(l->token, &name, ec, &blob), TEKD_EINVAL);
+    /* What is wrapped to it is there to read. */
+    assert_int_equal(token_make_handed_out(l->token, &name, clear, &blob), TEKD_EINVAL);
+    lab_assert_reason(l->token, "exponent");
+    assert_int_equal(token_make_handed_out(l->token, &name, even, &blob), TEKD_EINVAL);
     assert_int_equal(lab_count(l, "out"), 0);
     EVP_PKEY_free(small);
     EVP_PKEY_free(ec);
+    EVP_PKEY_free(good);
+    EVP_PKEY_free(clear);
+    EVP_PKEY_free(even);
 }
 
 static void token_make_key__never_takes_a_label_twice(void **state)

@@ -116,6 +116,20 @@ static void token_open__missing_token_is_the_hsm_not_there(void **state)
     assert_int_equal(token_open(t), 0);
 }
 
+/* As a partition of the same HSM, or a second HSM of the same module, that is away. */
+static void token_open__finds_it_beside_a_token_that_fails(void **state)
+{
+    AUTO(token) struct token *t = NULL;
+    struct token_info info;
+
+    (void)state;
+    lab_make_token("other");
+    lab_make_token(LAB_TOKEN);
+    t = lab_shim("other-token-fails", "softhsm");
+    token_info_get(t, &info);
+    assert_string_equal(info.label, LAB_TOKEN);
+}
+
 static void token_open__refuses_two_tokens_of_one_label(void **state)
 {
     AUTO(token) struct token *t = NULL;
@@ -233,6 +247,7 @@ int main(void)
         LAB_TEST(token_open__finds_by_label_and_by_serial),
         LAB_TEST(token_open__a_part_of_a_label_is_no_match),
         LAB_TEST(token_open__missing_token_is_the_hsm_not_there),
+        LAB_TEST(token_open__finds_it_beside_a_token_that_fails),
         LAB_TEST(token_open__refuses_two_tokens_of_one_label),
         LAB_TEST(token_open__serial_tells_two_of_one_label_apart),
         LAB_TEST(token_open__refuses_garbage_modules),

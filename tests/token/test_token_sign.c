@@ -92,6 +92,18 @@ static void token_sign_key__signs_by_label_and_by_uri(void **state)
     signs(l, TOKEN_SIGN_TLS, "pkcs11:token=lab;object=with%20blank;type=private", "with blank");
 }
 
+/* As from modules that put no OCTET STRING around it. */
+static void token_sign_key__reads_a_bare_point_too(void **state)
+{
+    struct lab *l = *state;
+
+    make_pair(l, &(struct pair){"p-384", P384, sizeof(P384) - 1, 0, false});
+    make_pair(l, &(struct pair){"p-256", P256, sizeof(P256) - 1, 0, false});
+    lab_reopen_shimmed(l, "bare-points", NULL, TOKEN_READ_ONLY);
+    signs(l, TOKEN_SIGN_TLS, "p-384", "p-384");
+    signs(l, TOKEN_SIGN_CHECKPOINT, "p-256", "p-256");
+}
+
 static void token_sign_key__refuses_bad_names(void **state)
 {
     static const struct {
@@ -224,6 +236,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         LAB_TEST(token_sign_key__signs_by_label_and_by_uri),
+        LAB_TEST(token_sign_key__reads_a_bare_point_too),
         LAB_TEST(token_sign_key__refuses_bad_names),
         LAB_TEST(token_sign_key__refuses_weak_keys),
         LAB_TEST(token_sign_key__p_384_is_for_tls_only),

@@ -1,6 +1,7 @@
 /* TEKs: made, wrapped, unwrapped and gone. */
 #include "lab.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static void wrap(struct lab *l, const struct token_kek *k, const struct token_tek *tek,
@@ -146,6 +147,22 @@ static void token_tek_wrap__says_what_the_module_said(void **state)
     assert_string_equal(token_reason(l->token), "C_WrapKey: CKR_KEY_HANDLE_INVALID");
 }
 
+static void token_tek_wrap__takes_no_empty_blob(void **state)
+{
+    struct lab *l = *state;
+    AUTO(token_kek) struct token_kek *k = NULL;
+    struct token_tek tek = {0};
+    struct hsm_blob blob;
+
+    lab_make_key(l, TOKEN_BSA_KEK, "bsa");
+    lab_reopen_shimmed(l, "", NULL, TOKEN_READ_ONLY);
+    k = lab_kek(l, "bsa", HSM_KEK_BSA);
+    assert_int_equal(token_tek_generate(l->token, 128, &tek), 0);
+    assert_int_equal(setenv("SHIM_MODE", "wraps-to-nothing", 1), 0);
+    assert_int_equal(token_tek_wrap(l->token, k, &tek, &blob), TEKD_EHSM);
+    assert_int_equal(token_tek_destroy(l->token, &tek), 0);
+}
+
 #define LAB_TEST(f) cmocka_unit_test_setup_teardown(f, lab_setup, lab_teardown)
 
 int main(void)
@@ -158,6 +175,7 @@ int main(void)
         LAB_TEST(token_tek_unwrap__refuses_other_lengths),
         LAB_TEST(token_tek_destroy__leaves_nothing),
         LAB_TEST(token_tek_wrap__says_what_the_module_said),
+        LAB_TEST(token_tek_wrap__takes_no_empty_blob),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

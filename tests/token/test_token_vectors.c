@@ -5,6 +5,7 @@
 #include "lab.h"
 
 #include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tekd/enc.h"
@@ -213,6 +214,22 @@ static void token_profile_mechanism__believes_answers_not_codes(void **state)
     }
 }
 
+/* "HSM not reachable" is never "no such key": it is asked again, and nothing was concluded. */
+static void token_profile_mechanism__a_failing_token_is_not_one_without_it(void **state)
+{
+    static const enum hsm_wrap wraps[] = {HSM_WRAP_AES_KW, HSM_WRAP_OAEP_SHA1};
+    struct lab *l = *state;
+    unsigned long code = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(wraps); i++) {
+        lab_reopen_shimmed(l, "device-error-at-wrapping", "generic", TOKEN_READ_ONLY);
+        assert_int_equal(token_profile_mechanism(l->token, wraps[i], &code), TEKD_EHSM);
+        assert_string_equal(token_reason(l->token), "C_WrapKey: CKR_DEVICE_ERROR");
+        assert_int_equal(setenv("SHIM_MODE", "", 1), 0);
+        assert_int_equal(token_profile_mechanism(l->token, wraps[i], &code), 0);
+    }
+}
+
 #define LAB_TEST(f) cmocka_unit_test_setup_teardown(f, lab_setup, lab_teardown)
 
 int main(void)
@@ -223,6 +240,7 @@ int main(void)
         LAB_TEST(token_profile_mechanism__finds_softhsm_s_codes),
         LAB_TEST(token_profile_mechanism__takes_only_the_profile_s_codes),
         LAB_TEST(token_profile_mechanism__believes_answers_not_codes),
+        LAB_TEST(token_profile_mechanism__a_failing_token_is_not_one_without_it),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

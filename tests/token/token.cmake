@@ -30,7 +30,8 @@ target_link_libraries(token_roundtrip PRIVATE tekd_token tekd_base tekd_clock
 foreach(name check_unwrap check_provision)
     add_test(NAME token/${name}
              COMMAND /usr/bin/python3 ${CMAKE_CURRENT_SOURCE_DIR}/${name}.py
-                     $<TARGET_FILE:tek-provision> $<TARGET_FILE:token_roundtrip> ${TEKD_SOFTHSM})
+                     $<TARGET_FILE:tek-provision> $<TARGET_FILE:token_roundtrip> ${TEKD_SOFTHSM}
+                     $<TARGET_FILE:tekd_token_shim>)
     set_tests_properties(token/${name} PROPERTIES TIMEOUT 120)
 endforeach()
 

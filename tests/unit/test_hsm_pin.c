@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fake_clock.h"
 #include "worker/worker.h"
 
 struct place {
@@ -133,6 +134,54 @@ static void pin_load__takes_a_torn_latch_for_one(void **state)
     assert_int_equal(loaded(p, &second), CONTROL_PIN_HAVE);
 }
 
+/* Wherever a kill or a full disk cut the writing short. */
+static void pin_load__takes_a_latch_cut_anywhere_for_one(void **state)
+{
+    struct place *p = *state;
+    AUTO(pin) struct pin *first = NULL;
+    struct stat st;
+
+    put_file(p->file, "1234");
+    assert_int_equal(loaded(p, &first), CONTROL_PIN_HAVE);
+    pin_refused(first, "refused");
+    assert_int_equal(stat(p->latch, &st), 0);
+    for (off_t len = st.st_size; len >= 0; len--) {
+        AUTO(pin) struct pin *later = NULL;
+
+        assert_int_equal(truncate(p->latch, len), 0);
+        if (loaded(p, &later) != CONTROL_PIN_REFUSED)
+            fail_msg("cut to %jd octets it is open", (intmax_t)len);
+    }
+}
+
+/* All pipes are alike: a PIN that comes through one is asked of the operator. */
+static void pin_load__takes_a_torn_latch_for_one_on_a_pipe(void **state)
+{
+    struct place *p = *state;
+    AUTO(pin) struct pin *pin = NULL;
+    int fd[2];
+
+    assert_int_equal(pipe2(fd, O_CLOEXEC), 0);
+    assert_int_equal(write(fd[1], "1234", 4), 4);
+    assert_int_equal(close(fd[1]), 0);
+    p->source.kind = HSM_PIN_FD;
+    p->source.name = "";
+    put_file(p->latch, "");
+    assert_int_equal(pin_new(&p->source, &pin), 0);
+    pin_load(pin, fd[0]);
+    assert_int_equal(pin_state(pin), CONTROL_PIN_REFUSED);
+    pin_retry(pin, fd[0]);
+    assert_pin(pin, "1234");
+    assert_int_equal(close(fd[0]), 0);
+}
+
+/* As the supervisor looks: now, and when the time has passed. */
+static bool poll_later(struct pin *pin)
+{
+    fake_clock_advance(INT64_C(1000) * PIN_POLL_MS);
+    return pin_poll(pin);
+}
+
 static void pin_poll__waits_until_a_changed_file_has_settled(void **state)
 {
     struct place *p = *state;
@@ -141,18 +190,33 @@ static void pin_poll__waits_until_a_changed_file_has_settled(void **state)
     assert_int_equal(loaded(p, &pin), CONTROL_PIN_MISSING);
     assert_false(pin_poll(pin));
     put_file(p->file, "12");
-    assert_false(pin_poll(pin)); /* seen for the first time */
+    assert_false(poll_later(pin)); /* seen for the first time */
     put_file(p->file, "1234");
-    assert_false(pin_poll(pin)); /* changed meanwhile */
-    assert_true(pin_poll(pin));
+    assert_false(poll_later(pin)); /* changed meanwhile */
+    assert_true(poll_later(pin));
     assert_pin(pin, "1234");
     pin_refused(pin, "refused");
-    assert_false(pin_poll(pin));
-    assert_false(pin_poll(pin));
+    assert_false(poll_later(pin));
+    assert_false(poll_later(pin));
     put_file(p->file, "56789");
-    assert_false(pin_poll(pin));
-    assert_true(pin_poll(pin));
+    assert_false(poll_later(pin));
+    assert_true(poll_later(pin));
     assert_pin(pin, "56789");
+}
+
+/* It is called whenever something happens, and two of these may come at once. */
+static void pin_poll__two_looks_at_once_are_one(void **state)
+{
+    struct place *p = *state;
+    AUTO(pin) struct pin *pin = NULL;
+
+    assert_int_equal(loaded(p, &pin), CONTROL_PIN_MISSING);
+    put_file(p->file, "12");
+    assert_false(pin_poll(pin));
+    fake_clock_advance(INT64_C(1000) * PIN_POLL_MS - 1);
+    assert_false(pin_poll(pin));
+    fake_clock_advance(1);
+    assert_true(pin_poll(pin));
 }
 
 static void pin_refresh__reads_a_file_that_changed(void **state)
@@ -164,15 +228,21 @@ static void pin_refresh__reads_a_file_that_changed(void **state)
     put_file(p->file, "1234");
     assert_int_equal(loaded(p, &pin), CONTROL_PIN_HAVE);
     before = pin_generation(pin);
-    pin_refresh(pin);
+    assert_true(pin_refresh(pin));
     assert_int_equal(pin_generation(pin), before);
-    put_file(p->file, "567");
+    put_file(p->file, "5");
     assert_pin(pin, "1234");
-    pin_refresh(pin);
+    assert_false(pin_refresh(pin)); /* it may be half of it */
+    put_file(p->file, "567");
+    fake_clock_advance(INT64_C(1000) * PIN_POLL_MS);
+    assert_false(pin_refresh(pin));
+    assert_pin(pin, "1234");
+    fake_clock_advance(INT64_C(1000) * PIN_POLL_MS);
+    assert_true(pin_refresh(pin));
     assert_pin(pin, "567");
     assert_int_not_equal(pin_generation(pin), before);
     assert_int_equal(unlink(p->file), 0);
-    pin_refresh(pin); /* gone: what was read stays */
+    assert_true(pin_refresh(pin)); /* gone: what was read stays */
     assert_pin(pin, "567");
 }
 
@@ -308,7 +378,10 @@ int main(void)
         TEST(pin_refused__latches_over_restarts_until_the_file_changes),
         TEST(pin_refused__is_about_one_token_and_module),
         TEST(pin_load__takes_a_torn_latch_for_one),
+        TEST(pin_load__takes_a_latch_cut_anywhere_for_one),
+        TEST(pin_load__takes_a_torn_latch_for_one_on_a_pipe),
         TEST(pin_poll__waits_until_a_changed_file_has_settled),
+        TEST(pin_poll__two_looks_at_once_are_one),
         TEST(pin_refresh__reads_a_file_that_changed),
         TEST(pin_load__without_a_latch_file_latches_in_memory),
         TEST(pin_load__asks_on_the_terminal_without_echo),

@@ -557,6 +557,47 @@ static void control_send__carries_a_descriptor(void **state)
     (void)close(pipe_fd[1]);
 }
 
+/* The lowest descriptor that is free: it rises with each one that is left open. */
+static int lowest_free(void)
+{
+    int fd = dup(STDIN_FILENO);
+
+    assert_true(fd >= 0);
+    (void)close(fd);
+    return fd;
+}
+
+static void control_receive__keeps_none_of_two_descriptors(void **state)
+{
+    static uint8_t in[CONTROL_MAX];
+    struct control_message got;
+    union {
+        struct cmsghdr header;
+        char octets[CMSG_SPACE(2 * sizeof(int))];
+    } room = {.octets = {0}};
+    const int two[2] = {STDIN_FILENO, STDOUT_FILENO};
+    struct iovec part;
+    struct msghdr msg = {.msg_iov = &part,
+                         .msg_iovlen = 1,
+                         .msg_control = room.octets,
+                         .msg_controllen = sizeof(room.octets)};
+    int pair[2], before, fd = -1;
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
+    assert_int_equal(control_put(*state, &messages[1]), 0);
+    part = (struct iovec){(void *)(uintptr_t)buf_data(*state), buf_len(*state)};
+    room.header = (struct cmsghdr){
+        .cmsg_len = CMSG_LEN(sizeof(two)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    memcpy(CMSG_DATA(&room.header), two, sizeof(two));
+    before = lowest_free();
+    assert_true(sendmsg(pair[0], &msg, 0) > 0);
+    assert_int_equal(control_receive(pair[1], in, &got, &fd), TEKD_EFORMAT);
+    assert_int_equal(fd, -1);
+    assert_int_equal(lowest_free(), before);
+    (void)close(pair[0]);
+    (void)close(pair[1]);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make, unmake)
@@ -578,6 +619,7 @@ int main(void)
         TEST(control_get__refuses_every_other_length),
         TEST(control_put__refuses_what_does_not_fit),
         TEST(control_send__carries_a_descriptor),
+        TEST(control_receive__keeps_none_of_two_descriptors),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

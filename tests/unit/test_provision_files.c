@@ -37,6 +37,24 @@ static int remove_dir(void **state)
     return rmdir(dir);
 }
 
+/* As a run that took the name under which another one was writing. */
+static void files_draft_write__names_nothing_but_what_it_wrote(void **state)
+{
+    struct files_draft *d = NULL;
+    FILE *f;
+
+    (void)state;
+    assert_int_equal(files_draft_new(path, (struct file_rule){.mode = 0600}, &d), 0);
+    assert_int_equal(unlink(temp), 0);
+    f = fopen(temp, "wxe");
+    assert_non_null(f);
+    assert_int_equal(files_draft_write(d, "one", 3), TEKD_EIO);
+    assert_false(files_exist(path));
+    files_draft_free(d);
+    assert_true(files_exist(temp));
+    assert_int_equal(fclose(f), 0);
+}
+
 static void assert_file(const char *text, mode_t mode)
 {
     char line[64] = "";
@@ -143,6 +161,7 @@ static void files_read_hex__refuses_what_is_no_line_of_hex(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        FILE_TEST(files_draft_write__names_nothing_but_what_it_wrote),
         FILE_TEST(files_write__makes_the_file_with_its_mode),
         FILE_TEST(files_write__never_replaces_unless_told),
         FILE_TEST(files_write__takes_over_from_a_run_cut_short),
