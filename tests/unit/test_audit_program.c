@@ -211,19 +211,24 @@ static void program__lists_every_message(void **state)
     char out[8192];
 
     (void)state;
-    /* A Message ID that wants to write on the terminal and out of its column. */
+    /* A Message ID that wants to write on the terminal and out of its column, and a ContentID that
+     * wants to be a formula. */
     x->step[export_at(x, "request.answered", 1)].fields =
-        "mid=m\",\033[2J|content=urn:x:sport|keyid=" KEY_2 ANSWERED;
+        "mid=m\",\033[2J|content==HYPERLINK(1)|keyid=" KEY_2 ANSWERED;
+    x->step[export_at(x, "tek.generated", 1)].fields =
+        "keyid=" KEY_2 "|content==HYPERLINK(1)|bits#128|kekid=storage/1";
     export_drop(x, export_at(x, "answer.sent", 1));
     export_make(x);
     assert_int_equal(run_program(out, sizeof out, "ledger %s", x->dir), 0);
     assert_non_null(
         strstr(out, "m-1\tbsa-1\tpull\tsent\turn:x:news\t" KEY_1 "\tbsa-1/1\t"
                     "2026-11-22T13:15:47.000000Z\t2026-11-22T13:15:48.000000Z\t6\t1\t0\t\ttrue\n"));
-    assert_non_null(strstr(out, "m\",\\x1b[2J\tbsa-1\tpull\tanswered\turn:x:sport"));
+    assert_non_null(strstr(out, "m\",\\x1b[2J\tbsa-1\tpull\tanswered\t=HYPERLINK(1)\t"));
     assert_non_null(strstr(out, "no signature was checked"));
     assert_int_equal(run_program(out, sizeof out, "ledger %s --csv", x->dir), 0);
-    assert_non_null(strstr(out, "\"m\"\",\033[2J\",\"bsa-1\",\"pull\","));
+    assert_non_null(strstr(out, "message_id,peer,direction,state,content_id,"));
+    assert_non_null(strstr(out, "\r\n\"m\"\",\\x1b[2J\",\"bsa-1\",\"pull\","));
+    assert_non_null(strstr(out, ",\"\\x3dHYPERLINK(1)\",\"" KEY_2 "\","));
     assert_int_equal(run_program(out, sizeof out, "ledger %s --json", x->dir), 0);
     assert_non_null(strstr(out, "{\"message_id\":\"m\\\",\\u001b[2J\",\"peer\":\"bsa-1\","));
     assert_non_null(strstr(out, "\"seq\":6,\"repeats\":1,\"attempts\":0,\"confirmed\":null,"
