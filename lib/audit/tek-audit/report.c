@@ -106,9 +106,6 @@ static void text_spans(const struct audit *a, FILE *out)
 
         (void)fprintf(out, "unattested: records %" PRIu64 " to %" PRIu64 "\n", s->from, s->to);
     }
-    if (a->outages.more + a->recovered.more > 0)
-        (void)fprintf(out, "and %zu outages and recoveries more\n",
-                      a->outages.more + a->recovered.more);
 }
 
 /* "release: signed (2 starts), durable (1 start); …": what the instances promised. */
@@ -221,7 +218,7 @@ static void json_spans(const char *name, const struct spans *s, FILE *out)
             out,
             "%s{\"from\":%" PRIu64 ",\"to\":%" PRIu64 ",\"why\":\"%s\",\"seconds\":%" PRId64 "}",
             i > 0 ? "," : "", s->span[i].from, s->span[i].to, s->span[i].why, s->span[i].seconds);
-    (void)fprintf(out, "],\"%s_more\":%zu", name, s->more);
+    (void)fputc(']', out);
 }
 
 static void json_release(const struct audit *a, FILE *out)
