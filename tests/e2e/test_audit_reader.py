@@ -1304,6 +1304,58 @@ def test_pipes_links_folders_are_refused(tmp_path: Path) -> None:
         assert refused(folder).step == "1"
 
 
+@pytest.mark.parametrize("folder_of_export", ["keys", "anchors"])
+@pytest.mark.parametrize("place", ["inside", "outside", "absolute", "nowhere", "file"])
+def test_links_in_place_of_folders_are_refused(tmp_path: Path, folder_of_export: str,
+                                               place: str) -> None:
+    """The same octets behind a link are none of the export, even if the link stays in it."""
+    s = standard()
+    s.anchors = {"a": s.build()[1][3]}
+    folder = s.write(tmp_path / "e")
+    path = folder / folder_of_export
+    moved = folder / "moved" if place in ("inside", "nowhere") else tmp_path / "moved"
+    path.rename(moved)
+    if place == "file":
+        path.write_bytes(b"x")
+    else:
+        path.symlink_to({"inside": Path("moved"), "outside": Path("../moved"),
+                         "absolute": moved, "nowhere": Path("none")}[place])
+    assert refused(folder).step == "1"
+    done = tek_audit(folder, A.pem, None)
+    assert done.returncode == 3 and done.stdout == "", done
+    assert re.fullmatch(rf"tek-audit: {re.escape(str(path))}/\S+: its folder is a link, or no "
+                        r"folder\n", done.stderr)
+    path.unlink()
+    moved.rename(path)
+    verify(folder, A.pem)
+
+
+@pytest.mark.parametrize("name", ["keys/", "anchors/"])
+@pytest.mark.parametrize("place", ["inside", "outside", "nowhere", "folder"])
+def test_links_in_folders_are_refused(tmp_path: Path, name: str, place: str) -> None:
+    s = standard()
+    s.anchors = {"a": s.build()[1][3]}
+    folder = s.write(tmp_path / "e")
+    path = next((folder / name).iterdir())
+    moved = {"outside": tmp_path / "moved"}.get(place, path.with_name("moved"))
+    path.rename(moved)
+    path.symlink_to({"nowhere": Path("none"), "folder": Path("..")}.get(place, moved))
+    assert refused(folder).step == "1"
+    done = tek_audit(folder, A.pem, None)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        3, "", f"tek-audit: {path}: no regular file\n")
+    path.unlink()
+    moved.rename(path)
+    verify(folder, A.pem)
+
+
+def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    """It is what the auditor names."""
+    standard().write(tmp_path / "e")
+    (tmp_path / "link").symlink_to("e")
+    verify(tmp_path / "link", A.pem)
+
+
 def test_bad_key_files(tmp_path: Path) -> None:
     folder = standard().write(tmp_path / "e")
     (folder / "keys/00000000.pem").write_bytes(b"junk")

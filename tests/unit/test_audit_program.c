@@ -77,6 +77,45 @@ static void program__says_which_file_it_cannot_read(void **state)
     export_free(x);
 }
 
+/* Nor does a link in the place of a folder lead it elsewhere, or one in the place of a file of it.
+ */
+static void program__follows_no_link_of_an_export(void **state)
+{
+    struct fixture *x = export_new();
+    char path[128], key[192], moved[128], expected[256], out[16384];
+    const char *first;
+
+    (void)state;
+    export_make(x);
+    export_set_file(x, "key.pem", x->file[4].octets, x->file[4].len);
+    export_write(x);
+    /* Of the two in keys/. */
+    first = x->file[strcmp(x->file[4].name, x->file[5].name) < 0 ? 4 : 5].name;
+    (void)snprintf(path, sizeof path, "%s/keys", x->dir);
+    (void)snprintf(key, sizeof key, "%s/%s", x->dir, first);
+    (void)snprintf(moved, sizeof moved, "%s/moved", x->dir);
+
+    assert_int_equal(rename(path, moved), 0);
+    assert_int_equal(symlink("moved", path), 0);
+    (void)snprintf(expected, sizeof expected, "tek-audit: %s: its folder is a link, or no folder\n",
+                   key);
+    assert_int_equal(
+        run_program(out, sizeof out, "verify %s --key %s/key.pem --first", x->dir, x->dir), 3);
+    assert_string_equal(out, expected);
+    assert_int_equal(run_program(out, sizeof out, "ledger %s", x->dir), 3);
+    assert_string_equal(out, expected);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rename(moved, path), 0);
+
+    assert_int_equal(rename(key, moved), 0);
+    assert_int_equal(symlink("../moved", key), 0);
+    (void)snprintf(expected, sizeof expected, "tek-audit: %s: no regular file\n", key);
+    assert_int_equal(
+        run_program(out, sizeof out, "verify %s --key %s/key.pem --first", x->dir, x->dir), 3);
+    assert_string_equal(out, expected);
+    export_free(x);
+}
+
 static void program__ends_with_the_status_it_promises(void **state)
 {
     struct fixture *x = export_new();
@@ -410,6 +449,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(program__says_which_file_it_cannot_read),
+        cmocka_unit_test(program__follows_no_link_of_an_export),
         cmocka_unit_test(program__ends_with_the_status_it_promises),
         cmocka_unit_test(program__says_what_was_promised),
         cmocka_unit_test(program__remembers_the_note_it_verified),
