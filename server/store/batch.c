@@ -221,7 +221,13 @@ int batch_put_own(struct store *s, int64_t utc_us)
 
     for (s->own_written = 0; r == 0 && s->own_written < s->n_own; s->own_written++)
         r = audit_append(s, s->own[s->own_written], utc_us);
-    return r == 0 && !s->announced ? put_due(s, utc_us) : r;
+    if (r < 0 || s->announced)
+        return r;
+    r = put_due(s, utc_us);
+    /* What the next start compares with is what log.started says: so it goes with that.  A start
+     * that finds log.closed unsigned commits before, and may die without having said anything. */
+    return r < 0 ? r
+                 : rows_meta_put(s->db, "config", s->o.config_sha256, sizeof(s->o.config_sha256));
 }
 
 /* What the store has to remember beside the log. */
@@ -231,8 +237,6 @@ static int put_marks(struct store *s, int64_t utc_us)
 
     if (s->mark_open)
         r = rows_meta_put_int(s->db, "clean", 0);
-    if (r == 0 && s->mark_open)
-        r = rows_meta_put(s->db, "config", s->o.config_sha256, sizeof(s->o.config_sha256));
     if (r == 0 && s->mark_open && s->unattested_from < s->unattested_to)
         r = rows_delivery_reopen(s->db, store_place_pack(s->tree.epoch, s->unattested_from));
     if (r == 0)

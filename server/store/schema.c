@@ -10,6 +10,7 @@
  *                 key-ed25519 (of the one that signs beside it), key-retired-1 ... (of those that
  *                 signed before, of either kind, oldest first),
  *                 clean (1: the log ended with log.stopped under a committed checkpoint),
+ *                 config (hash of the configuration file, as the newest log.started says),
  *                 purge (1: there may be exports of retired KEKs, which are to be removed)
  *     leaf        the audit records: the octets that are hashed, by seq
  *     checkpoint  signed notes, by size, each with the compact range of its tree

@@ -1,5 +1,7 @@
 """Operators: tekctl, its exit statuses and documents, who may; tekd's options, signals, probes."""
 
+import csv
+import io
 import json
 import os
 import re
@@ -488,6 +490,23 @@ def test_the_ledger_for_people_shows_only_printable_ascii(tekd):
     assert text.isascii() and all(c == "\n" or c.isprintable() for c in text)
     shown = [line.split()[2] for line in text.splitlines()[1:]]
     assert shown == ["m\\xc2\\x9b2J", "\\xc3\\xbc\\x5c", "plain"]
+
+
+def test_a_name_of_a_peer_is_no_formula(tekd):
+    """Both ledgers as CSV: nothing but printable ASCII, and nothing that a spreadsheet runs."""
+    names = {"=1+1": "\\x3d1+1", "@a,-b;+c": "\\x40a,\\x2db;\\x2bc", 'q", =2': 'q", \\x3d2',
+             "m\u009b2J": "m\\xc2\\x9b2J", "a-b@c": "a-b@c", "ü\\": "\\xc3\\xbc\\x5c"}
+    for mid in names:
+        assert tekd.ask(mid, "urn:a", media="json").status == 200
+    folder = tekd.export()
+    for text in (tekd.tekctl("audit", "ledger", "--csv").stdout,
+                 run([program("tek-audit"), "ledger", folder, "--csv"]).stdout):
+        assert text.isascii() and all(c == "\n" or c.isprintable() for c in text)
+        rows = list(csv.DictReader(io.StringIO(text), strict=True))
+        assert [r["message_id"] for r in rows] == list(names.values())
+        back = [re.sub(rb"\\x(..)", lambda m: bytes.fromhex(m[1].decode()),
+                       r["message_id"].encode()).decode() for r in rows]
+        assert back == list(names)
 
 
 def test_a_name_of_a_peer_is_no_command_for_a_terminal(tekd):

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cp3py import auditlog
+from cp3py.merkle import Tree
 from cp3py.messages import request
 from harness.programs import TOP, find, program
 from harness.stage import Stage
@@ -85,7 +86,11 @@ def mth(leaves: list[bytes]) -> bytes:
 
 
 def make_note(lines: list[bytes], signers: list[Signer], origin: str) -> bytes:
-    text = f"{origin}\n{len(lines)}\n{base64.b64encode(mth(lines)).decode()}\n".encode()
+    return sign_note(len(lines), mth(lines), signers, origin)
+
+
+def sign_note(size: int, root: bytes, signers: list[Signer], origin: str) -> bytes:
+    text = f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n".encode()
     return text + b"\n" + b"".join(s.line(text, origin) for s in signers)
 
 
@@ -155,10 +160,11 @@ class Scenario:
     def build(self) -> tuple[list[bytes], list[bytes]]:
         lines: list[bytes] = []
         notes: list[bytes] = []
+        tree = Tree()
         clock = datetime(2026, 1, 1)
         for item in self.items:
             if "note" in item:
-                notes.append(make_note(lines, item["note"], self.origin))
+                notes.append(sign_note(tree.size, tree.root(), item["note"], self.origin))
                 continue
             clock += timedelta(microseconds=item["dt"])
             record = {k: (f"{self.epoch}/{self.seq(v.label)}" if isinstance(v, At) else v)
@@ -167,6 +173,7 @@ class Scenario:
             record.setdefault("t", clock.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
             octets = canonical(record)
             lines.append(self.octets.get(item["label"], lambda o: o)(octets))
+            tree.append(lines[-1])
         return lines, notes
 
     def write(self, folder: Path) -> Path:
@@ -401,6 +408,48 @@ def test_control_durable_is_counted(tmp_path: Path) -> None:
         s.set(label, release="durable")
     s.remove_note_before("sent1")
     assert verify(s.write(tmp_path / "e"), A.pem).unpromised == 6
+
+
+def test_control_many_crashes(tmp_path: Path) -> None:
+    """However many tails were recovered, none is left out: the last one has the confirmation."""
+    crashes, tails = 4200, []
+    s = Scenario(signers=[C])
+    s.add("opened", "log.opened", origin=s.origin)
+    s.add("start", "log.started", release="signed", **START)
+    s.add("kek-s", "kek.added", **kek("s1"))
+    s.add("kek-1", "kek.added", **kek("k1"))
+    s.add("enrol", "bsa.enrolled", bsa="p1", cert=HASH_A, kekid="k1", entitle="*", actor="root")
+    s.add("tek1", "tek.generated", keyid="T1", content="c1", bits=128, kekid="s1")
+    s.add("push1", "delivery.prepared", **prepared("d1"))
+    s.note()
+    s.add("try1", "delivery.attempt", ref=At("push1"), addr="y", **DEL)
+    size = s.seq("try1") + 1
+    for turn in range(crashes):
+        s.note()
+        if turn < crashes - 1:
+            s.add("", "log.heartbeat")
+        else:
+            s.add("conf1", "delivery.confirmed", ref=At("push1"), cert=HASH_A, out=HASH_A, **DEL)
+        s.add("", "log.recovered", **{"from": size, "to": size})
+        s.add("", "log.started", release="signed", **START)
+        tails.append((size, size))
+        size += 3
+    s.note()
+    folder = s.write(tmp_path / "e")
+    summary = verify(folder, C.pem)
+    assert (summary.unattested, summary.pending, summary.size) == (tails, 1, size)
+
+    key = tmp_path / "key.pem"
+    key.write_bytes(C.pem)
+    command = [program("tek-audit"), "verify", str(folder), "--key", str(key), "--first"]
+    said = json.loads(subprocess.run([*command, "--json"], check=True, capture_output=True).stdout)
+    assert [(r["from"], r["to"]) for r in said["recovered"]] == tails
+    assert len(said["outages"]) == len(summary.outages) == crashes
+    assert (said["unattested"], said["pending"], said["confirmed_unattested"]) == (crashes, 1, 1)
+    text = subprocess.run([*command, "--ledger"], check=True, capture_output=True, text=True).stdout
+    assert text.count("\nunattested: records ") == text.count("\noutage: ") == crashes
+    row = text.splitlines()[-1].split("\t")
+    assert (row[0], row[3], row[-1]) == ("d1", "unknown", "false")
 
 
 # ------------------------------------------- manipulations that are signed with the right key
@@ -1253,6 +1302,58 @@ def test_pipes_links_folders_are_refused(tmp_path: Path) -> None:
         path.rmdir() if path.is_dir() else None
         make(path)
         assert refused(folder).step == "1"
+
+
+@pytest.mark.parametrize("folder_of_export", ["keys", "anchors"])
+@pytest.mark.parametrize("place", ["inside", "outside", "absolute", "nowhere", "file"])
+def test_links_in_place_of_folders_are_refused(tmp_path: Path, folder_of_export: str,
+                                               place: str) -> None:
+    """The same octets behind a link are none of the export, even if the link stays in it."""
+    s = standard()
+    s.anchors = {"a": s.build()[1][3]}
+    folder = s.write(tmp_path / "e")
+    path = folder / folder_of_export
+    moved = folder / "moved" if place in ("inside", "nowhere") else tmp_path / "moved"
+    path.rename(moved)
+    if place == "file":
+        path.write_bytes(b"x")
+    else:
+        path.symlink_to({"inside": Path("moved"), "outside": Path("../moved"),
+                         "absolute": moved, "nowhere": Path("none")}[place])
+    assert refused(folder).step == "1"
+    done = tek_audit(folder, A.pem, None)
+    assert done.returncode == 3 and done.stdout == "", done
+    assert re.fullmatch(rf"tek-audit: {re.escape(str(path))}/\S+: its folder is a link, or no "
+                        r"folder\n", done.stderr)
+    path.unlink()
+    moved.rename(path)
+    verify(folder, A.pem)
+
+
+@pytest.mark.parametrize("name", ["keys/", "anchors/"])
+@pytest.mark.parametrize("place", ["inside", "outside", "nowhere", "folder"])
+def test_links_in_folders_are_refused(tmp_path: Path, name: str, place: str) -> None:
+    s = standard()
+    s.anchors = {"a": s.build()[1][3]}
+    folder = s.write(tmp_path / "e")
+    path = next((folder / name).iterdir())
+    moved = {"outside": tmp_path / "moved"}.get(place, path.with_name("moved"))
+    path.rename(moved)
+    path.symlink_to({"nowhere": Path("none"), "folder": Path("..")}.get(place, moved))
+    assert refused(folder).step == "1"
+    done = tek_audit(folder, A.pem, None)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        3, "", f"tek-audit: {path}: no regular file\n")
+    path.unlink()
+    moved.rename(path)
+    verify(folder, A.pem)
+
+
+def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    """It is what the auditor names."""
+    standard().write(tmp_path / "e")
+    (tmp_path / "link").symlink_to("e")
+    verify(tmp_path / "link", A.pem)
 
 
 def test_bad_key_files(tmp_path: Path) -> None:

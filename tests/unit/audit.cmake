@@ -1,4 +1,4 @@
-foreach(module merkle record note cosign timestamp ledger)
+foreach(module merkle record note cosign timestamp ledger escape)
     tekd_unit_test(${module} tekd_audit tekd_base)
 endforeach()
 target_sources(test_timestamp PRIVATE ${CMAKE_CURRENT_LIST_DIR}/tsa.c)

@@ -77,6 +77,45 @@ static void program__says_which_file_it_cannot_read(void **state)
     export_free(x);
 }
 
+/* Nor does a link in the place of a folder lead it elsewhere, or one in the place of a file of it.
+ */
+static void program__follows_no_link_of_an_export(void **state)
+{
+    struct fixture *x = export_new();
+    char path[128], key[192], moved[128], expected[256], out[16384];
+    const char *first;
+
+    (void)state;
+    export_make(x);
+    export_set_file(x, "key.pem", x->file[4].octets, x->file[4].len);
+    export_write(x);
+    /* Of the two in keys/. */
+    first = x->file[strcmp(x->file[4].name, x->file[5].name) < 0 ? 4 : 5].name;
+    (void)snprintf(path, sizeof path, "%s/keys", x->dir);
+    (void)snprintf(key, sizeof key, "%s/%s", x->dir, first);
+    (void)snprintf(moved, sizeof moved, "%s/moved", x->dir);
+
+    assert_int_equal(rename(path, moved), 0);
+    assert_int_equal(symlink("moved", path), 0);
+    (void)snprintf(expected, sizeof expected, "tek-audit: %s: its folder is a link, or no folder\n",
+                   key);
+    assert_int_equal(
+        run_program(out, sizeof out, "verify %s --key %s/key.pem --first", x->dir, x->dir), 3);
+    assert_string_equal(out, expected);
+    assert_int_equal(run_program(out, sizeof out, "ledger %s", x->dir), 3);
+    assert_string_equal(out, expected);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rename(moved, path), 0);
+
+    assert_int_equal(rename(key, moved), 0);
+    assert_int_equal(symlink("../moved", key), 0);
+    (void)snprintf(expected, sizeof expected, "tek-audit: %s: no regular file\n", key);
+    assert_int_equal(
+        run_program(out, sizeof out, "verify %s --key %s/key.pem --first", x->dir, x->dir), 3);
+    assert_string_equal(out, expected);
+    export_free(x);
+}
+
 static void program__ends_with_the_status_it_promises(void **state)
 {
     struct fixture *x = export_new();
@@ -211,19 +250,24 @@ static void program__lists_every_message(void **state)
     char out[8192];
 
     (void)state;
-    /* A Message ID that wants to write on the terminal and out of its column. */
+    /* A Message ID that wants to write on the terminal and out of its column, and a ContentID that
+     * wants to be a formula. */
     x->step[export_at(x, "request.answered", 1)].fields =
-        "mid=m\",\033[2J|content=urn:x:sport|keyid=" KEY_2 ANSWERED;
+        "mid=m\",\033[2J|content==HYPERLINK(1)|keyid=" KEY_2 ANSWERED;
+    x->step[export_at(x, "tek.generated", 1)].fields =
+        "keyid=" KEY_2 "|content==HYPERLINK(1)|bits#128|kekid=storage/1";
     export_drop(x, export_at(x, "answer.sent", 1));
     export_make(x);
     assert_int_equal(run_program(out, sizeof out, "ledger %s", x->dir), 0);
     assert_non_null(
         strstr(out, "m-1\tbsa-1\tpull\tsent\turn:x:news\t" KEY_1 "\tbsa-1/1\t"
                     "2026-11-22T13:15:47.000000Z\t2026-11-22T13:15:48.000000Z\t6\t1\t0\t\ttrue\n"));
-    assert_non_null(strstr(out, "m\",\\x1b[2J\tbsa-1\tpull\tanswered\turn:x:sport"));
+    assert_non_null(strstr(out, "m\",\\x1b[2J\tbsa-1\tpull\tanswered\t=HYPERLINK(1)\t"));
     assert_non_null(strstr(out, "no signature was checked"));
     assert_int_equal(run_program(out, sizeof out, "ledger %s --csv", x->dir), 0);
-    assert_non_null(strstr(out, "\"m\"\",\033[2J\",\"bsa-1\",\"pull\","));
+    assert_non_null(strstr(out, "message_id,peer,direction,state,content_id,"));
+    assert_non_null(strstr(out, "\r\n\"m\"\",\\x1b[2J\",\"bsa-1\",\"pull\","));
+    assert_non_null(strstr(out, ",\"\\x3dHYPERLINK(1)\",\"" KEY_2 "\","));
     assert_int_equal(run_program(out, sizeof out, "ledger %s --json", x->dir), 0);
     assert_non_null(strstr(out, "{\"message_id\":\"m\\\",\\u001b[2J\",\"peer\":\"bsa-1\","));
     assert_non_null(strstr(out, "\"seq\":6,\"repeats\":1,\"attempts\":0,\"confirmed\":null,"
@@ -405,6 +449,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(program__says_which_file_it_cannot_read),
+        cmocka_unit_test(program__follows_no_link_of_an_export),
         cmocka_unit_test(program__ends_with_the_status_it_promises),
         cmocka_unit_test(program__says_what_was_promised),
         cmocka_unit_test(program__remembers_the_note_it_verified),

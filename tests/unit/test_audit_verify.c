@@ -60,6 +60,23 @@ static void verify__takes_the_export_that_nobody_touched(void **state)
     export_free(x);
 }
 
+/* A record in one that was left out would count as attested. */
+static void spans_add__takes_any_number(void **state)
+{
+    enum { MANY = 10000 };
+    struct audit *a;
+
+    (void)state;
+    assert_int_equal(audit_new(&a), 0);
+    for (uint64_t i = 0; i < MANY; i++)
+        spans_add(a, &a->recovered, (struct span){.from = 3 * i + 1, .to = 3 * i + 2});
+    assert_int_equal(a->error, 0);
+    assert_int_equal(a->recovered.n, MANY);
+    for (uint64_t seq = 0; seq < (uint64_t)3 * MANY; seq++)
+        assert_int_equal(is_attested(a, seq), seq % 3 == 0);
+    audit_free(a);
+}
+
 /* ---- steps: signed as they are, and wrong ---- */
 
 enum change { INSERT, REPLACE, DROP, APPEND, FASTER };
@@ -1409,6 +1426,7 @@ static void key_parse__asks_nobody_for_a_passphrase(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(spans_add__takes_any_number),
         cmocka_unit_test(verify__takes_the_export_that_nobody_touched),
         cmocka_unit_test(verify__checks_messages),
         cmocka_unit_test(verify__holds_a_server_to_its_promise_of_release),

@@ -396,6 +396,71 @@ static void epoch__is_signed_and_ended_by_the_next_start(void **state)
     assert_int_equal(probe_run(f, STORE_SIGNED, "urn:x:2", 1), 0);
 }
 
+/* A start that dies before log.closed is signed ... */
+static void start_without_signer(struct fixture *f)
+{
+    store_signer_hold(f->signer);
+    fixture_open(f);
+}
+
+/* ... and one that signs it, and dies before it has opened the next epoch. */
+static void start_and_die(struct fixture *f)
+{
+    struct store_status st;
+
+    fixture_sql(f, "CREATE TRIGGER dies BEFORE INSERT ON leaf WHEN NEW.seq >= 1 << 40"
+                   " BEGIN SELECT RAISE(ABORT, 'here'); END");
+    fixture_open(f);
+    (void)fixture_wait_fatal(f);
+    store_status_get(f->store, &st);
+    assert_int_equal(st.epoch, 1);
+    assert_int_equal(st.signed_size, st.records);
+    fixture_close(f);
+    fixture_sql(f, "DROP TRIGGER dies");
+}
+
+static void epoch__its_start_says_whose_configuration_is_another_one(void **state)
+{
+    struct fixture *f = *state;
+    AUTO(record) struct record *started = NULL;
+    AUTO(record) struct record *changed = NULL;
+
+    fixture_crash(f, close_without_signer);
+    f->o.config_sha256[0] = 0xab;
+    fixture_crash(f, start_without_signer);
+    start_and_die(f);
+    fixture_open(f);
+    fixture_wait_epoch(f, 2);
+    started = record_at(f, 2, 1);
+    assert_string_equal(record_event(started), "log.started");
+    assert_memory_equal(record_get_str(started, "config"), "ab00", 4);
+    assert_int_equal(fixture_check_log(f, "config.changed").count, 1);
+    changed = record_at(f, 2, 2);
+    assert_string_equal(record_event(changed), "config.changed");
+    assert_string_equal(record_get_str(changed, "config"), record_get_str(started, "config"));
+    assert_non_null(strstr(record_get_str(changed, "detail"), "the one before was 0000"));
+    fixture_close(f);
+    fixture_open(f); /* it is said once */
+    assert_int_equal(fixture_epoch(f), 2);
+    assert_int_equal(fixture_check_log(f, "config.changed").count, 1);
+}
+
+/* What no start has said is none that another one could differ from. */
+static void epoch__a_configuration_that_never_started_is_forgotten(void **state)
+{
+    struct fixture *f = *state;
+
+    fixture_crash(f, close_without_signer);
+    f->o.config_sha256[0] = 0xab;
+    fixture_crash(f, start_without_signer);
+    start_and_die(f);
+    f->o.config_sha256[0] = 0;
+    fixture_open(f);
+    fixture_wait_epoch(f, 2);
+    assert_int_equal(fixture_check_log(f, "log.started").count, 1);
+    assert_int_equal(fixture_check_log(f, "config.changed").count, 0);
+}
+
 static void epoch__is_ended_by_the_stop(void **state)
 {
     struct fixture *f = *state;
@@ -586,6 +651,8 @@ int main(void)
         TEST(epoch__keeps_no_more_than_it_can),
         TEST(epoch__an_item_that_waits_has_its_deadline),
         TEST(epoch__is_signed_and_ended_by_the_next_start),
+        TEST(epoch__its_start_says_whose_configuration_is_another_one),
+        TEST(epoch__a_configuration_that_never_started_is_forgotten),
         TEST(epoch__is_ended_by_the_stop),
         TEST(epoch__a_tail_of_the_second_one_is_adopted),
         TEST(epoch__what_was_changed_is_found_at_the_start),

@@ -19,9 +19,7 @@ int audit_new(struct audit **ret_audit)
     a->window_us = WINDOW_DEFAULT * INT64_C(1000000);
     a->mark = calloc(MARKS_MAX, sizeof *a->mark);
     a->failure = calloc(FAILURES_MAX, sizeof *a->failure);
-    a->outages.span = calloc(SPANS_MAX, sizeof *a->outages.span);
-    a->recovered.span = calloc(SPANS_MAX, sizeof *a->recovered.span);
-    if (!a->mark || !a->failure || !a->outages.span || !a->recovered.span)
+    if (!a->mark || !a->failure)
         return TEKD_ENOMEM;
     merkle_range_init(&a->range);
 
@@ -123,11 +121,9 @@ void audit_unreadable(struct audit *a, const char *name, int error, const char *
     (void)snprintf(a->unreadable, sizeof a->unreadable, "%s", name);
 }
 
-void spans_add(struct spans *s, struct span span)
+void spans_add(struct audit *a, struct spans *s, struct span span)
 {
-    if (s->n == SPANS_MAX)
-        s->more++;
-    else
+    if (audit_room(a, (void **)&s->span, &s->room, s->n, sizeof *s->span))
         s->span[s->n++] = span;
 }
 

@@ -53,10 +53,11 @@ static struct instance *instance_of(struct audit *a, const char *name)
 
 static void outage(struct audit *a, const struct instance *i, const char *why)
 {
-    spans_add(&a->outages, (struct span){.from = i->last_seq,
-                                         .to = a->seq,
-                                         .why = why,
-                                         .seconds = (a->t_us - i->last_us) / SECOND_US});
+    spans_add(a, &a->outages,
+              (struct span){.from = i->last_seq,
+                            .to = a->seq,
+                            .why = why,
+                            .seconds = (a->t_us - i->last_us) / SECOND_US});
 }
 
 /* What this event says about a jump by so many seconds; NULL when nothing. */
@@ -119,10 +120,11 @@ static void settle_jumps(struct audit *a, struct instance *i, enum event_id ev)
         const char *why = explains(a, i, ev, j);
 
         if (why)
-            spans_add(&a->outages, (struct span){.from = j->seq > 0 ? j->seq - 1 : 0,
-                                                 .to = j->seq,
-                                                 .why = why,
-                                                 .seconds = j->seconds});
+            spans_add(a, &a->outages,
+                      (struct span){.from = j->seq > 0 ? j->seq - 1 : 0,
+                                    .to = j->seq,
+                                    .why = why,
+                                    .seconds = j->seconds});
         else
             i->jump[left++] = *j;
     }
@@ -240,7 +242,7 @@ static void list_recovered(struct audit *a, uint64_t from, uint64_t to)
             from = last->from;
     }
     a->counts.unattested += to - from + 1;
-    spans_add(s, (struct span){.from = from, .to = to, .why = "recovered"});
+    spans_add(a, s, (struct span){.from = from, .to = to, .why = "recovered"});
 }
 
 static void check_recovered_range(struct audit *a, const struct record *r)

@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
@@ -22,6 +23,7 @@ struct lines {
 };
 
 static const char no_file[] = "no regular file";
+static const char no_folder[] = "its folder is a link, or no folder";
 
 static int unreadable(const char **why, const char *reason)
 {
@@ -30,24 +32,67 @@ static int unreadable(const char **why, const char *reason)
     return TEKD_EIO;
 }
 
-/*
- * In an export only regular files, so that no pipe, link or device leads out of it or holds the
- * verifier up.  What its user names (AT_FDCWD) may be anything.
- */
-static int open_file(int dirfd, const char *name, int *ret_fd, const char **why)
+/* What its user names may be anything. */
+static int open_named(const char *path, int *ret_fd, const char **why)
 {
-    const int strict = dirfd == AT_FDCWD ? 0 : O_NOFOLLOW | O_NONBLOCK;
-    AUTO_FD int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | strict);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return errno == ENOENT ? TEKD_ENOTFOUND : unreadable(why, strerrordesc_np(errno));
+    *ret_fd = fd;
+    return 0;
+}
+
+/* Of the last part of a path O_NOFOLLOW says whether it is a link, of those before it nothing: so
+ * keys/ and anchors/ are opened by themselves. */
+static int open_folder(int dirfd, const char *name, size_t len, int *ret_fd, const char **why)
+{
+    char folder[FILE_NAME_MAX];
+    int fd;
+
+    (void)snprintf(folder, sizeof folder, "%.*s", (int)len, name);
+    fd = openat(dirfd, folder, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT)
+        return TEKD_ENOTFOUND;
+    if (fd < 0)
+        return unreadable(why,
+                          errno == ENOTDIR || errno == ELOOP ? no_folder : strerrordesc_np(errno));
+    *ret_fd = fd;
+    return 0;
+}
+
+static int open_regular(int dirfd, const char *name, int *ret_fd, const char **why)
+{
+    AUTO_FD int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     struct stat st;
 
     if (fd < 0 && errno == ENOENT)
         return TEKD_ENOTFOUND;
     if (fd < 0)
-        return unreadable(why, strict && errno == ELOOP ? no_file : strerrordesc_np(errno));
-    if (strict && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)))
+        return unreadable(why, errno == ELOOP ? no_file : strerrordesc_np(errno));
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
         return unreadable(why, no_file);
     *ret_fd = TAKE_FD(fd);
     return 0;
+}
+
+/*
+ * In an export only regular files, in it or in a folder of it, so that no pipe, link or device
+ * leads out of it or holds the verifier up.
+ */
+static int open_file(int dirfd, const char *name, int *ret_fd, const char **why)
+{
+    const char *slash = strchr(name, '/');
+    AUTO_FD int folder = -1;
+    int r;
+
+    if (dirfd == AT_FDCWD)
+        return open_named(name, ret_fd, why);
+    if (!slash)
+        return open_regular(dirfd, name, ret_fd, why);
+    assert(!strchr(slash + 1, '/')); /* as the manifest lets no other name through */
+    r = open_folder(dirfd, name, (size_t)(slash - name), &folder, why);
+    return r < 0 ? r : open_regular(folder, slash + 1, ret_fd, why);
 }
 
 int lines_open(int dirfd, const char *name, struct lines **ret_lines, const char **why)

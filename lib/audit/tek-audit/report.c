@@ -1,6 +1,6 @@
 /*
- * What was found, for people and for programs.  Text that stood in the export is escaped: controls
- * and what is not ASCII as \xHH on a terminal, as JSON and CSV (RFC 4180) want it otherwise.
+ * What was found, for people and for programs.  Text that stood in the export is escaped: as
+ * tekd/escape.h has it on a terminal and in CSV, as JSON wants it there.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -8,18 +8,7 @@
 
 #include "tek-audit.h"
 #include "tekd/enc.h"
-
-static void put_text(FILE *out, const char *s)
-{
-    for (; *s; s++) {
-        uint8_t c = (uint8_t)*s;
-
-        if (c < ' ' || c >= 0x7f || c == '\\')
-            (void)fprintf(out, "\\x%02x", c);
-        else
-            (void)fputc(c, out);
-    }
-}
+#include "tekd/escape.h"
 
 /* One character, of n octets; 0: an octet that is none, which stands as in the text form. */
 static void put_json_char(FILE *out, const char *s, size_t n)
@@ -49,17 +38,6 @@ static void put_json(FILE *out, const char *s)
         n = n > 0 ? n : 1;
         s += n;
         len -= n;
-    }
-    (void)fputc('"', out);
-}
-
-static void put_csv(FILE *out, const char *s)
-{
-    (void)fputc('"', out);
-    for (; *s; s++) {
-        if (*s == '"')
-            (void)fputc('"', out);
-        (void)fputc(*s, out);
     }
     (void)fputc('"', out);
 }
@@ -105,9 +83,9 @@ void report_failures(const struct audit *a, FILE *out)
         const struct failure *f = &a->failure[i];
 
         (void)fputs("FAILED ", out);
-        put_text(out, f->where);
+        (void)escape_plain(out, f->where);
         (void)fprintf(out, ": %s: ", f->check);
-        put_text(out, f->text);
+        (void)escape_plain(out, f->text);
         (void)fputc('\n', out);
     }
     if (a->more_failures > 0)
@@ -128,9 +106,6 @@ static void text_spans(const struct audit *a, FILE *out)
 
         (void)fprintf(out, "unattested: records %" PRIu64 " to %" PRIu64 "\n", s->from, s->to);
     }
-    if (a->outages.more + a->recovered.more > 0)
-        (void)fprintf(out, "and %zu outages and recoveries more\n",
-                      a->outages.more + a->recovered.more);
 }
 
 /* "release: signed (2 starts), durable (1 start); …": what the instances promised. */
@@ -215,7 +190,7 @@ static void text_verify(const struct audit *a, FILE *out)
     (void)fprintf(out, ", %" PRIu64 " messages answered, %" PRIu64 " unattested\n", c->answered,
                   c->unattested);
     (void)fputs("origin: ", out);
-    put_text(out, a->checkpoint.origin);
+    (void)escape_plain(out, a->checkpoint.origin);
     (void)fprintf(out, "\nroot: %s\n", root);
     (void)fprintf(out,
                   "pull: %" PRIu64 " answered, %" PRIu64 " sent, %" PRIu64 " repeated, %" PRIu64
@@ -243,7 +218,7 @@ static void json_spans(const char *name, const struct spans *s, FILE *out)
             out,
             "%s{\"from\":%" PRIu64 ",\"to\":%" PRIu64 ",\"why\":\"%s\",\"seconds\":%" PRId64 "}",
             i > 0 ? "," : "", s->span[i].from, s->span[i].to, s->span[i].why, s->span[i].seconds);
-    (void)fprintf(out, "],\"%s_more\":%zu", name, s->more);
+    (void)fputc(']', out);
 }
 
 static void json_release(const struct audit *a, FILE *out)
@@ -404,7 +379,7 @@ static void row_fill(const struct audit *a, uint32_t id, struct row *row)
 static void row_text(const struct row *row, FILE *out)
 {
     for (size_t i = 0; i < COLUMNS; i++) {
-        put_text(out, row->value[i]);
+        (void)escape_plain(out, row->value[i]);
         (void)fputc(i + 1 < COLUMNS ? '\t' : '\n', out);
     }
 }
@@ -412,7 +387,7 @@ static void row_text(const struct row *row, FILE *out)
 static void row_csv(const struct row *row, FILE *out)
 {
     for (size_t i = 0; i < COLUMNS; i++) {
-        put_csv(out, row->value[i]);
+        escape_csv(out, row->value[i]);
         (void)fputs(i + 1 < COLUMNS ? "," : "\r\n", out);
     }
 }

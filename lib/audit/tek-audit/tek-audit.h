@@ -37,7 +37,6 @@
 #define INSTANCES_MAX  64   /* servers that write one log */
 #define JUMPS_MAX      64   /* of t, of an instance, that wait for their reason */
 #define FILE_NAME_MAX  80   /* of an export, its folder's included */
-#define SPANS_MAX      4096 /* outages and recovered ranges that are listed */
 #define MANIFEST_MAX   ((size_t)1024 * 1024)
 #define KEY_FILE_MAX   4096
 #define MARKS_MAX      (ANCHORS_MAX + 2) /* --since and the checkpoint */
@@ -184,10 +183,10 @@ struct span {
     const char *why;
     int64_t seconds;
 };
+/* As many as the log tells of: each is of a record of its own. */
 struct spans {
     struct span *span;
-    size_t n;
-    size_t more; /* beyond SPANS_MAX */
+    size_t n, room;
 };
 
 enum instance_state { INSTANCE_NEW, INSTANCE_RUNNING, INSTANCE_STOPPED, INSTANCE_CRASHED };
@@ -321,8 +320,8 @@ void audit_fail_at(struct audit *a, const char *where, const char *check, const 
     __attribute__((format(printf, 4, 5)));
 /* A file of the export cannot be read, for this reason (NULL: as the error says). */
 void audit_unreadable(struct audit *a, const char *name, int error, const char *why);
-/* Adds to a list of bounded length. */
-void spans_add(struct spans *s, struct span span);
+/* Sets a->error. */
+void spans_add(struct audit *a, struct spans *s, struct span span);
 /* Room for element n of an array of elements of this size.  Sets a->error. */
 bool audit_room(struct audit *a, void **array, size_t *room, size_t n, size_t size);
 

@@ -1,23 +1,18 @@
 /*
- * A line of the ledger, as a table, CSV (RFC 4180) or JSON.  A table may be read on a terminal, and
- * a Message ID is what a peer made it: what is no printable ASCII is shown as \xHH there.
+ * A line of the ledger, as a table, CSV (RFC 4180) or JSON.  A Message ID is what a
+ * peer made it: table and CSV have it as tekd/escape.h says.
  */
 #include "tekctl.h"
 
-#include <string.h>
+#include "tekd/escape.h"
 
 #define NUMBER_LEN 24
 
 /* In a column of this width, with a blank behind it; 0: the last one. */
 static void put_column(const char *s, int width)
 {
-    int n = 0;
+    int n = escape_plain(stdout, s);
 
-    for (; *s; s++) {
-        unsigned char c = (unsigned char)*s;
-
-        n += printf(c < ' ' || c >= 0x7f || c == '\\' ? "\\x%02x" : "%c", c);
-    }
     if (width > 0)
         (void)printf("%*s", n < width ? width - n + 1 : 1, "");
 }
@@ -39,13 +34,8 @@ static void print_table(const struct row *r)
 
 static void put_cell(const char *s, const char *behind)
 {
-    (void)putchar('"');
-    for (; *s; s++) {
-        if (*s == '"')
-            (void)putchar('"');
-        (void)putchar(*s);
-    }
-    (void)printf("\"%s", behind);
+    escape_csv(stdout, s);
+    (void)fputs(behind, stdout);
 }
 
 /* A number, or an empty cell where there is none. */

@@ -468,19 +468,29 @@ def stamped_hash(answer: bytes) -> bytes:
 
 
 class Export:
-    """The files that SHA256SUMS names. Only regular files are opened: no link, pipe or device."""
+    """The files that SHA256SUMS names. Only regular files are opened: no link, pipe or device, and
+    nothing behind a link in the place of a folder."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self.names: list[str] = []
 
     def open(self, name: str) -> BinaryIO:
-        path = os.path.join(self.folder, name)
+        parent, _, last = name.rpartition("/")
+        above = None
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            above = os.open(self.folder, os.O_PATH | os.O_DIRECTORY)
+            if parent:
+                outer, above = above, os.open(
+                    parent, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+                os.close(outer)
+            descriptor = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=above)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise Refused("1", file_at(name), "a readable file", reason) from None
+        finally:
+            if above is not None:
+                os.close(above)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise Refused("1", file_at(name), "a regular file", "something else")
