@@ -20,6 +20,13 @@ static inline void admin_json_decref(json_t **j)
 
 enum admin_right { ADMIN_NOBODY, ADMIN_READER, ADMIN_OPERATOR };
 
+/* Who is served: places.c.  The threads are detached and counted here. */
+struct admin_places {
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t left;
+    unsigned n_taken;
+};
+
 struct admin {
     struct admin_options o;
     char *socket_path, *version, *bsm_id, *instance;
@@ -28,9 +35,7 @@ struct admin {
     int fd;
     int wake[2]; /* a pipe: closing its end wakes every poll */
     pthread_t thread;
-    pthread_mutex_t lock; /* guards what follows */
-    pthread_cond_t ended;
-    unsigned n_connections;
+    struct admin_places places;
 };
 
 /* One command under way. */
@@ -93,6 +98,16 @@ int admin_page_result(struct admin_call *call, struct admin_page *page);
 int admin_still_runs(const struct admin_call *call);
 /* A line of the stream or the answer, whole.  Errors: TEKD_ECLOSED, TEKD_ETIMEDOUT. */
 int admin_send(struct admin_call *call, const void *data, size_t len);
+
+/* ---- places.c -------------------------------------------------------------------------------- */
+
+void admin_places_init(struct admin_places *p);
+void admin_places_clear(struct admin_places *p);
+/* Waits for a place, at most ADMIN_CONNECTIONS_MAX of which are taken at once. */
+void admin_places_take(struct admin_places *p);
+void admin_places_leave(struct admin_places *p);
+/* Waits until all are left; nobody may take one any more. */
+void admin_places_wait_empty(struct admin_places *p);
 
 /* ---- history.c ------------------------------------------------------------------------------- */
 

@@ -295,14 +295,11 @@ static void *run_connection(void *arg)
     serve(a, c->fd);
     (void)close(c->fd);
     free(c);
-    (void)pthread_mutex_lock(&a->lock);
-    a->n_connections--;
-    (void)pthread_cond_signal(&a->ended);
-    (void)pthread_mutex_unlock(&a->lock);
+    admin_places_leave(&a->places);
     return NULL;
 }
 
-/* The threads are detached and counted: admin_stop() waits for the count. */
+/* The threads are detached: admin_stop() waits until they have left their places. */
 static int start_connection(struct admin *a, int fd)
 {
     struct connection *c = malloc(sizeof(*c));
@@ -311,18 +308,12 @@ static int start_connection(struct admin *a, int fd)
     if (!c)
         return TEKD_ENOMEM;
     *c = (struct connection){.admin = a, .fd = fd};
-    (void)pthread_mutex_lock(&a->lock);
-    while (a->n_connections >= ADMIN_CONNECTIONS_MAX)
-        (void)pthread_cond_wait(&a->ended, &a->lock);
-    a->n_connections++;
-    (void)pthread_mutex_unlock(&a->lock);
+    admin_places_take(&a->places);
     if (pthread_create(&thread, NULL, run_connection, c) == 0) {
         (void)pthread_detach(thread);
         return 0;
     }
-    (void)pthread_mutex_lock(&a->lock);
-    a->n_connections--;
-    (void)pthread_mutex_unlock(&a->lock);
+    admin_places_leave(&a->places);
     free(c);
     return TEKD_ENOMEM;
 }
@@ -435,8 +426,7 @@ static void admin_free(struct admin *a)
     free(a->version);
     free(a->bsm_id);
     free(a->instance);
-    (void)pthread_cond_destroy(&a->ended);
-    (void)pthread_mutex_destroy(&a->lock);
+    admin_places_clear(&a->places);
     free(a);
 }
 
@@ -464,8 +454,7 @@ int admin_start(const struct admin_options *o, struct admin **ret_admin)
         return TEKD_ENOMEM;
     a->fd = a->wake[0] = a->wake[1] = -1;
     a->started_utc_us = clock_utc_us();
-    (void)pthread_mutex_init(&a->lock, NULL);
-    (void)pthread_cond_init(&a->ended, NULL);
+    admin_places_init(&a->places);
     r = fill(a, o);
     if (r == 0 && pipe2(a->wake, O_CLOEXEC) < 0)
         r = TEKD_EIO;
@@ -488,9 +477,6 @@ void admin_stop(struct admin *a)
     (void)close(a->wake[1]);
     a->wake[1] = -1;
     (void)pthread_join(a->thread, NULL);
-    (void)pthread_mutex_lock(&a->lock);
-    while (a->n_connections > 0)
-        (void)pthread_cond_wait(&a->ended, &a->lock);
-    (void)pthread_mutex_unlock(&a->lock);
+    admin_places_wait_empty(&a->places);
     admin_free(a);
 }
