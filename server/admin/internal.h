@@ -99,6 +99,15 @@ int admin_still_runs(const struct admin_call *call);
 /* A line of the stream or the answer, whole.  Errors: TEKD_ECLOSED, TEKD_ETIMEDOUT. */
 int admin_send(struct admin_call *call, const void *data, size_t len);
 
+/* ---- peer.c ---------------------------------------------------------------------------------- */
+
+/*
+ * The peer of fd, and what he may.  The name is for records and the log; a uid without one is its
+ * number.  Errors: TEKD_EIO.
+ */
+int admin_identify(const struct admin *a, int fd, struct keys_actor *ret_actor,
+                   enum admin_right *ret_right);
+
 /* ---- places.c -------------------------------------------------------------------------------- */
 
 void admin_places_init(struct admin_places *p);

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
-#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,56 +17,7 @@
 #include "tekd/log.h"
 
 #define BACKLOG      16
-#define GROUPS_MAX   256 /* of one user */
 #define READ_AT_ONCE 4096
-
-/* ---- who asks -------------------------------------------------------------------------------- */
-
-static bool in_group(const struct ucred *cred, const char *user, int64_t gid)
-{
-    gid_t groups[GROUPS_MAX];
-    int n = GROUPS_MAX;
-
-    if (gid < 0)
-        return false;
-    if ((int64_t)cred->gid == gid)
-        return true;
-    if (getgrouplist(user, cred->gid, groups, &n) < 0)
-        return false;
-    for (int i = 0; i < n; i++) {
-        if ((int64_t)groups[i] == gid)
-            return true;
-    }
-    return false;
-}
-
-static enum admin_right right_of(const struct admin *a, const struct ucred *cred, const char *user)
-{
-    if (cred->uid == 0 || cred->uid == geteuid() || in_group(cred, user, a->gid))
-        return ADMIN_OPERATOR;
-    return in_group(cred, user, a->readonly_gid) ? ADMIN_READER : ADMIN_NOBODY;
-}
-
-/* The name is for records and the log; a uid without one is its number. */
-static int identify(const struct admin *a, int fd, struct keys_actor *ret_actor,
-                    enum admin_right *ret_right)
-{
-    struct ucred cred;
-    socklen_t len = sizeof(cred);
-    struct passwd pw, *found = NULL;
-    char text[4096];
-
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
-        return TEKD_EIO;
-    (void)getpwuid_r(cred.uid, &pw, text, sizeof(text), &found);
-    ret_actor->uid = cred.uid;
-    if (found)
-        (void)snprintf(ret_actor->name, sizeof(ret_actor->name), "%.60s", pw.pw_name);
-    else
-        (void)snprintf(ret_actor->name, sizeof(ret_actor->name), "%u", (unsigned)cred.uid);
-    *ret_right = right_of(a, &cred, ret_actor->name);
-    return 0;
-}
 
 /* ---- octets ---------------------------------------------------------------------------------- */
 
@@ -264,7 +214,7 @@ static void serve(struct admin *a, int fd)
     int r = buf_new(ADMIN_REQUEST_MAX + READ_AT_ONCE, &line);
 
     if (r == 0)
-        r = identify(a, fd, &call.actor, &right);
+        r = admin_identify(a, fd, &call.actor, &right);
     if (r == 0 && right == ADMIN_NOBODY) {
         /* At once, so that who may not use the socket does not hold a place at it either. */
         answer(&call,
