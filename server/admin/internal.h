@@ -25,6 +25,9 @@ struct admin_places {
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t left;
     unsigned n_taken;
+    unsigned n_readers;             /* of the taken ones: by who may only look */
+    int waiting[ADMIN_WAITING_MAX]; /* connections of readers, in the order in which they came */
+    size_t n_waiting;
 };
 
 struct admin {
@@ -115,6 +118,19 @@ void admin_places_clear(struct admin_places *p);
 /* Waits for a place, at most ADMIN_CONNECTIONS_MAX of which are taken at once. */
 void admin_places_take(struct admin_places *p);
 void admin_places_leave(struct admin_places *p);
+/*
+ * Who has taken a place and turns out to be a reader, on fd.  ADMIN_STAYS: he keeps it, and
+ * admin_places_next_reader() is called when he is done.  ADMIN_WAITS: ADMIN_READERS_MAX have one,
+ * and fd is taken: it comes out of admin_places_next_reader() of another.  ADMIN_GOES: too many
+ * wait already.  With the latter two the place is to be left.
+ */
+enum admin_turn { ADMIN_STAYS, ADMIN_WAITS, ADMIN_GOES };
+enum admin_turn admin_places_reader(struct admin_places *p, int fd);
+/*
+ * A reader is done: the connection of the one who has waited longest, who gets his place; -1:
+ * nobody waits, and the place is to be left.
+ */
+int admin_places_next_reader(struct admin_places *p);
 /* Waits until all are left; nobody may take one any more. */
 void admin_places_wait_empty(struct admin_places *p);
 

@@ -206,21 +206,46 @@ static void serve_line(struct admin_call *call, const struct buf *line, enum adm
     json_decref(call->result);
 }
 
-static void serve(struct admin *a, int fd)
+struct connection {
+    struct admin *admin;
+    int fd;         /* -1: given up */
+    bool is_reader; /* has one of the readers' places */
+};
+
+/* Whether the peer is served now.  Who is not is told so at once, so that he holds no place. */
+static bool is_let_in(struct connection *c, struct admin_call *call, enum admin_right right)
+{
+    enum admin_turn turn;
+
+    if (right == ADMIN_NOBODY) {
+        answer(call,
+               admin_fail_call(call, TEKD_EDENIED, "%s may not use this socket", call->actor.name));
+        return false;
+    }
+    if (right == ADMIN_OPERATOR || c->is_reader)
+        return true;
+    turn = admin_places_reader(&c->admin->places, c->fd);
+    c->is_reader = turn == ADMIN_STAYS;
+    if (turn == ADMIN_WAITS)
+        c->fd = -1;
+    if (turn == ADMIN_GOES)
+        answer(call, admin_fail_call(call, TEKD_EAGAIN,
+                                     "busy: %d who may only look wait already; try again later",
+                                     ADMIN_WAITING_MAX));
+    return c->is_reader;
+}
+
+static void serve(struct connection *c)
 {
     AUTO(buf) struct buf *line = NULL;
-    struct admin_call call = {.admin = a, .fd = fd, .passed_fd = -1};
+    struct admin_call call = {.admin = c->admin, .fd = c->fd, .passed_fd = -1};
     enum admin_right right = ADMIN_NOBODY;
     int r = buf_new(ADMIN_REQUEST_MAX + READ_AT_ONCE, &line);
 
     if (r == 0)
-        r = admin_identify(a, fd, &call.actor, &right);
-    if (r == 0 && right == ADMIN_NOBODY) {
-        /* At once, so that who may not use the socket does not hold a place at it either. */
-        answer(&call,
-               admin_fail_call(&call, TEKD_EDENIED, "%s may not use this socket", call.actor.name));
+        r = admin_identify(c->admin, c->fd, &call.actor, &right);
+    if (r == 0 && !is_let_in(c, &call, right))
         return;
-    }
     if (r == 0)
         r = read_line(&call, line);
     if (r == 0)
@@ -232,18 +257,18 @@ static void serve(struct admin *a, int fd)
         (void)close(call.passed_fd);
 }
 
-struct connection {
-    struct admin *admin;
-    int fd;
-};
-
+/* A reader's place is used for those who wait for one as long as there are any. */
 static void *run_connection(void *arg)
 {
     struct connection *c = arg;
     struct admin *a = c->admin;
 
-    serve(a, c->fd);
-    (void)close(c->fd);
+    do {
+        serve(c);
+        if (c->fd >= 0)
+            (void)close(c->fd);
+        c->fd = c->is_reader ? admin_places_next_reader(&a->places) : -1;
+    } while (c->fd >= 0);
     free(c);
     admin_places_leave(&a->places);
     return NULL;

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from hashlib import sha256
 
 import pytest
@@ -292,6 +293,35 @@ def test_other_users_may_nothing_readers_may_look_operators_may_all(new_tekd):
     added = tekd.audit().of("content.added")
     assert [(r["content"], r["actor"], r["uid"]) for r in added] == \
         [("urn:c", "root", 0), ("urn:new", "nobody", 65534)]
+
+
+# Holds that many connections, says so when one of them is told to try again, and at the end how many
+# nobody answered or closed.
+HOLD = """
+import select, socket, sys
+held = [socket.socket(socket.AF_UNIX) for _ in range(int(sys.argv[2]))]
+for s in held:
+    s.connect(sys.argv[1])
+ended, _, _ = select.select(held, [], [], 60)
+print("held", flush=True)
+sys.stdin.readline()
+ended, _, _ = select.select(held, [], [], 0)
+print(len(held) - len(ended), flush=True)
+"""
+
+
+@as_root
+def test_readers_cannot_keep_out_who_may_change_things(new_tekd):
+    """Four of them are served, sixteen wait."""
+    tekd = new_tekd(admin={"group": OPERATORS, "readonly_group": READERS}).start()
+    with subprocess.Popen([*user(READERS), sys.executable, "-c", HOLD, tekd.path("tekd.sock"), "21"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as hold:
+        assert hold.stdout.readline() == "held\n"
+        tekd.tekctl("content", "add", "urn:a")
+        tekd.tekctl("content", "add", "urn:b", prefix=user(OPERATORS))
+        assert "busy" in failing(tekd, "status", prefix=user(READERS))
+        assert hold.communicate("\n", timeout=30) == ("20\n", None)
+    assert len(tekd.ctl("content", "list", prefix=user(READERS))) == 2
 
 
 @as_root
