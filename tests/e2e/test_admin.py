@@ -145,7 +145,9 @@ def test_low_space_is_an_alarm(new_tekd, mid, content):
     ["status", "--what"], ["content", "add", "c", "--bits", "many"], ["bsa", "add", "--cert"],
     ["bsa", "retire-kek"], ["bsa", "retire-kek", "bsa-1"], ["bsa", "retire-kek", "a", "a/1", "a/2"],
     ["bsa", "add", "x", "--keep-old-kek"], ["bsa", "set", "x", "--keep-old-kek=yes"],
-    ["hsm", "retry", "--ask-pin", "yes"], ["key", "rotate"], ["--nonsense", "status"]])
+    ["hsm", "retry", "--ask-pin", "yes"], ["key", "rotate"], ["--nonsense", "status"],
+    ["nonsense", "--help"], ["bsa", "nonsense", "--help"], ["b", "--help"], ["status", "--helpless"],
+    ["", "--help"]])
 def test_usage_is_2(shared, words):
     done = shared.tekctl(*words, check=False)
     assert done.returncode == 2 and done.stderr and done.stdout == "", done
@@ -177,6 +179,42 @@ def test_help_and_version_are_0():
         assert "--version" in done.stdout, name
         done = run([program(name), "--version"])
         assert re.fullmatch(rf"{name} \d+\.\d+\.\d+\n", done.stdout), done
+
+
+def commands_of(name):
+    """Those that a program's --help tells."""
+    line = {"tekctl": r"^  ([a-z][a-z-]*(?: [a-z][a-z-]*)?)(?= [A-Z\[]|$)",
+            "tek-audit": r"tek-audit ([a-z]+)", "tek-provision": r"^  ([a-z]+(?: +[a-z]+)?)  ",
+            "tek-bsa": r"^  ([a-z]+)  "}[name]
+    return [words.split() for words in re.findall(line, run([program(name), "--help"]).stdout, re.M)]
+
+
+@pytest.mark.parametrize("name, least", [("tekctl", 25), ("tek-audit", 3), ("tek-provision", 12),
+                                         ("tek-bsa", 3)])
+def test_help_of_a_command_is_0(name, least):
+    commands = commands_of(name)
+    assert len(commands) >= least
+    for words in commands:
+        done = run([program(name), *words, "--help"])
+        assert " ".join(words) in done.stdout and done.stderr == "", done
+        assert len(words) == 1 or name == "tek-provision" or len(done.stdout.splitlines()) == 2, done
+
+
+@pytest.mark.parametrize("name", ["tekctl", "tek-provision"])
+def test_help_of_the_first_word_of_commands_is_0(name):
+    commands = [words for words in commands_of(name) if len(words) == 2]
+    for first in {words[0] for words in commands}:
+        done = run([program(name), first, "--help"])
+        told = [words for words in commands if re.search(rf"\b{' +'.join(words)}\b", done.stdout)]
+        assert told == [words for words in commands if words[0] == first] and done.stderr == "", done
+
+
+@pytest.mark.parametrize("words", [["-h"], ["status", "-h"], ["bsa", "add", "--help"],
+                                   ["--json", "bsa", "add", "x", "--help", "--cert"], ["bsa", "-h"],
+                                   ["deliver", "--json", "--help"]])
+def test_help_needs_no_server_and_no_arguments(folder, words):
+    done = run([program("tekctl"), "--socket", os.path.join(folder, "none.sock"), *words])
+    assert done.stdout.startswith("usage: tekctl [--socket PATH] [--json] ") and done.stderr == ""
 
 
 def test_commands_that_programs_name_exist():
@@ -360,8 +398,7 @@ READING = {"status", "hsm status", "bsa list", "bsa show", "content list", "cont
 
 def test_every_command_is_known_as_reading_or_changing(tekd, content):
     """What is added is added here: a change is a record."""
-    helped = run([program("tekctl"), "--help"]).stdout
-    commands = re.findall(r"^  ([a-z][a-z-]*(?: [a-z][a-z-]*)?)(?= [A-Z\[]|$)", helped, re.M)
+    commands = [" ".join(words) for words in commands_of("tekctl")]
     made = {" ".join(words) for words, _ in changes_made(tekd, content)}
     changing = {c for c in commands if any(m == c or m.startswith(c + " ") for m in made)}
     assert set(commands) == READING | changing and not READING & changing, commands
