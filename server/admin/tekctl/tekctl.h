@@ -93,7 +93,7 @@ void session_end(struct session *s);
 
 /* ---- commands that do more than ask once ----------------------------------------------------- */
 
-int list_run(struct session *s);   /* a list, page by page */
+int list_run(struct session *s);   /* list.c: a list, page by page */
 int export_run(struct session *s); /* export.c, ledger.c: a stream */
 int ledger_run(struct session *s);
 int retry_run(struct session *s);
