@@ -245,6 +245,29 @@ def test_bsa_documents(tekd):
     assert tekd.ctl("bsa", "list") == before
 
 
+@pytest.mark.parametrize("n", [0, 1, 501])
+def test_keys_are_shown_as_one_document_however_many(tekd, n):
+    """They come by the page of 500."""
+    content = "urn:\u00fc\\\""
+    tekd.tekctl("content", "add", content)
+    for _ in range(n):
+        tekd.look("key rotate", content=content)
+    text = tekd.tekctl("--json", "key", "list", content).stdout
+    keys = json.loads(text)
+    assert [(k["period"], k["version"]) for k in keys] == [(0, v + 1) for v in range(n)]
+    assert text == json.dumps(keys, indent=2) + "\n"
+    text = tekd.tekctl("content", "show", content).stdout
+    shown = json.loads(text)
+    assert (shown["content_id"], shown["period_s"], shown["keys"]) == (content, 0, keys)
+    assert list(shown)[-1] == "keys" and len(shown) == 8
+    assert text == json.dumps(shown, indent=2, ensure_ascii=False) + "\n"
+    assert tekd.tekctl("--json", "content", "show", content).stdout == text
+    lines = tekd.tekctl("key", "list", content).stdout.splitlines()
+    assert lines[0].split() == ["KEY-ID", "PERIOD", "VERSION", "BITS", "CREATED", "STATE"]
+    assert [line.split() for line in lines[1:]] == \
+        [[k["key_id"], "0", str(k["version"]), "128", k["created"]] for k in keys]
+
+
 # ---- what is refused -------------------------------------------------------------------------------
 
 def test_enrolments_that_are_refused_change_nothing(tekd):

@@ -405,6 +405,7 @@ static void content__is_shown_with_its_crypto_periods(void **state)
 static void keys__are_rotated_listed_and_destroyed(void **state)
 {
     struct admin_test *t = *state;
+    const json_t *list;
     char request[128];
     json_t *r;
 
@@ -417,12 +418,64 @@ static void keys__are_rotated_listed_and_destroyed(void **state)
     json_decref(admin_test_result(t, request));
     admin_test_error(t, request, "TEKD_EEXIST", "destroyed already");
     r = admin_test_result(t, "{\"command\":\"key list\",\"content\":\"urn:x\"}\n");
-    assert_int_equal(json_array_size(r), 2);
-    assert_true(json_is_true(json_object_get(json_array_get(r, 0), "destroyed")));
-    assert_true(json_is_false(json_object_get(json_array_get(r, 1), "destroyed")));
-    assert_int_equal(json_integer_value(json_object_get(json_array_get(r, 1), "bits")), 192);
+    list = json_object_get(r, "list");
+    assert_int_equal(json_array_size(list), 2);
+    assert_true(json_is_true(json_object_get(json_array_get(list, 0), "destroyed")));
+    assert_true(json_is_false(json_object_get(json_array_get(list, 1), "destroyed")));
+    assert_int_equal(admin_test_int(json_array_get(list, 1), "bits"), 192);
     json_decref(r);
     assert_int_equal(service_count(t->s, "admin.action", "action", "key rotate"), 2);
+}
+
+/* The page of the TEKs of urn:x behind this one: how many, of which versions; what is behind it, 0:
+ * nothing. */
+static json_int_t page_of_keys(struct admin_test *t, json_int_t after, size_t n, json_int_t first)
+{
+    char request[128];
+    const json_t *list;
+    json_int_t next;
+    json_t *r;
+
+    (void)snprintf(request, sizeof(request),
+                   "{\"command\":\"key list\",\"content\":\"urn:x\",\"after\":%lld}\n",
+                   (long long)after);
+    r = admin_test_result(t, request);
+    list = json_object_get(r, "list");
+    assert_int_equal(json_array_size(list), n);
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(admin_test_int(json_array_get(list, i), "version"), first + (json_int_t)i);
+    next = admin_test_int(r, "next");
+    json_decref(r);
+    return next;
+}
+
+static void keys__come_by_the_page(void **state)
+{
+    enum { PAGE = 500 };
+    struct admin_test *t = *state;
+    json_int_t next;
+    json_t *r;
+
+    assert_int_equal(service_add_content(t->s, "urn:other", 128), 0);
+    service_rotate(t->s, "urn:other"); /* row 1 */
+    assert_int_equal(service_add_content(t->s, "urn:x", 128), 0);
+    assert_int_equal(page_of_keys(t, 0, 0, 0), 0);
+    for (unsigned i = 0; i < PAGE; i++)
+        service_rotate(t->s, "urn:x");
+    next = page_of_keys(t, 0, PAGE, 1);
+    assert_true(next > 0);
+    assert_int_equal(page_of_keys(t, next, 0, 0), 0);
+    service_rotate(t->s, "urn:x");
+    assert_int_equal(page_of_keys(t, 0, PAGE, 1), next);
+    assert_int_equal(page_of_keys(t, next, 1, PAGE + 1), 0);
+    admin_test_error(t, "{\"command\":\"key list\",\"content\":\"urn:x\",\"after\":1}\n",
+                     "TEKD_EINVAL", "\"after\"");
+    admin_test_error(t, "{\"command\":\"key list\",\"content\":\"urn:x\",\"after\":-1}\n",
+                     "TEKD_EINVAL", "\"after\"");
+    /* What does not grow with them. */
+    r = admin_test_result(t, "{\"command\":\"content show\",\"content\":\"urn:x\"}\n");
+    assert_null(json_object_get(r, "keys"));
+    json_decref(r);
 }
 
 /* ---- the stream ------------------------------------------------------------------------------ */
@@ -930,6 +983,7 @@ int main(void)
         ADMIN_TEST(contents__come_by_the_page),
         ADMIN_TEST(content__is_shown_with_its_crypto_periods),
         ADMIN_TEST(keys__are_rotated_listed_and_destroyed),
+        ADMIN_TEST(keys__come_by_the_page),
         ADMIN_TEST(export__is_the_log_under_its_checkpoint),
         ADMIN_TEST(records__begin_where_one_says),
         ADMIN_TEST(hsm_retry__takes_a_pin_by_a_pipe),
