@@ -69,16 +69,28 @@ static const struct command commands[] = {
      cmd_list},
 };
 
+/* Those that begin with this word; NULL: all.  How many that are. */
+static size_t print_commands(FILE *out, const char *word)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        const struct command *c = &commands[i];
+
+        if (word && strcmp(word, c->words[0]) != 0)
+            continue;
+        fprintf(out, "  %-5s %-12s %s\n", c->words[0], c->words[1] ? c->words[1] : "", c->summary);
+        n++;
+    }
+    return n;
+}
+
 static void usage(FILE *out)
 {
     fputs("usage: tek-provision COMMAND [OPTION]...\n\n"
           "Tokens, keys and the development PKI of tekd.\n\n",
           out);
-    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
-        const struct command *c = &commands[i];
-
-        fprintf(out, "  %-5s %-12s %s\n", c->words[0], c->words[1] ? c->words[1] : "", c->summary);
-    }
+    (void)print_commands(out, NULL);
     fputs("\ntek-provision COMMAND --help says what a command takes, tek-provision --version the "
           "version.\n"
           "Exit status: 0 done, 1 refused or failed, 2 usage, 3 HSM not reachable.\n",
@@ -99,6 +111,15 @@ static const struct command *find(int argc, char **argv, int *ret_words)
         return c;
     }
     return NULL;
+}
+
+/* No command: "kek --help" asks for those that begin with this word, all else is wrong. */
+static int run_none(int argc, char **argv)
+{
+    if (argc > 2 && strcmp(argv[2], "--help") == 0 && print_commands(stdout, argv[1]) > 0)
+        return 0;
+    usage(stderr);
+    return 2;
 }
 
 static int exit_status(int r)
@@ -140,10 +161,8 @@ int main(int argc, char **argv)
         return 0;
     }
     c = find(argc, argv, &words);
-    if (!c) {
-        usage(stderr);
-        return 2;
-    }
+    if (!c)
+        return run_none(argc, argv);
     if (options_read(c, argc - words, argv + words, &o) < 0)
         return 2;
     if (o.value[OPT_HELP]) {

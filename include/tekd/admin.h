@@ -13,7 +13,11 @@
  * socket: tekctl reads and writes all files as its caller.
  *
  * Thread rule: admin_start() and admin_stop() from one thread; at most ADMIN_CONNECTIONS_MAX
- * connections are served at once, each by a thread of its own.
+ * connections are served at once, each by a thread of its own.  Of these at most ADMIN_READERS_MAX
+ * are of peers that may only look, so that those cannot keep out who may change things.
+ * ADMIN_WAITING_MAX more of them wait for their turn, and the next is told to try again
+ * (TEKD_EAGAIN).  Who sends no request within ADMIN_TIMEOUT_MS, or takes nothing of his answer for
+ * as long, is cut off.
  */
 #ifndef TEKD_ADMIN_H
 #define TEKD_ADMIN_H
@@ -29,6 +33,8 @@
 #include "tekd/store.h"
 
 #define ADMIN_CONNECTIONS_MAX 8      /* operators and scripts at once; more wait in the backlog */
+#define ADMIN_READERS_MAX     4      /* of them: half, as neither is to be without the other */
+#define ADMIN_WAITING_MAX     16     /* readers beyond that: as many as the backlog would hold */
 #define ADMIN_REQUEST_MAX     262144 /* certificates, a CA and patterns of one BSA */
 #define ADMIN_TIMEOUT_MS      10000  /* to send a request, or to take a part of an answer */
 

@@ -370,7 +370,11 @@ int store_tx_bsa_walk(struct store_tx *tx, const struct store_walk *w,
                       int (*each)(void *arg, const struct store_bsa *b));
 int store_tx_content_walk(struct store_tx *tx, const struct store_walk *w,
                           int (*each)(void *arg, const struct store_content *c));
-/* The TEKs of one content, or of all (0). */
+/*
+ * The TEKs of one content, by period and version, beyond the one whose row is `after` (0: from the
+ * first).  There is an index for that order, so that a page of very many takes as long as one of a
+ * few.  TEKD_ENOTFOUND: no TEK of this content has that row.
+ */
 int store_tx_tek_walk(struct store_tx *tx, int64_t content, const struct store_walk *w,
                       int (*each)(void *arg, const struct store_tek *t));
 /* The KEKs of one BSA, or of the storage (0). */

@@ -93,7 +93,6 @@ static json_t *tek_json(const struct store_tek *t)
                      admin_time(t->created_us), "destroyed", t->destroyed);
 }
 
-/* One content has few, so they are not given by the page. */
 struct teks {
     struct admin_page page;
     int64_t content;
@@ -113,7 +112,6 @@ static int read_teks(void *arg, struct store_tx *tx)
     struct teks *x = arg;
     const struct store_walk w = {.after = x->page.last, .limit = ADMIN_PAGE_ROWS, .arg = x};
 
-    x->page.n = 0;
     return store_tx_tek_walk(tx, x->content, &w, add_tek);
 }
 
@@ -142,43 +140,36 @@ static int find_content(struct admin_call *call, struct lookup *l)
     return r;
 }
 
-static int list_teks(struct admin_call *call, int64_t content, json_t **ret_list)
-{
-    AUTO_JSON json_t *list = json_array();
-    struct teks x = {.page = {.list = list, .n = ADMIN_PAGE_ROWS}, .content = content};
-    int r = 0;
-
-    while (r == 0 && x.page.n == ADMIN_PAGE_ROWS)
-        r = store_call(call->admin->o.store, STORE_READ, read_teks, &x);
-    if (r == 0)
-        *ret_list = TAKE(list);
-    return r;
-}
-
+/* One content may have very many: one for each crypto-period that there was. */
 int admin_key_list(struct admin_call *call)
 {
     struct lookup l = {.id = NULL};
+    struct teks x = {.page = {.last = admin_arg_int_or(call, "after", 0)}};
     int r = find_content(call, &l);
 
-    return r < 0 ? r : list_teks(call, l.content.row, &call->result);
+    if (r < 0)
+        return r;
+    x.content = l.content.row;
+    x.page.list = json_array();
+    r = store_call(call->admin->o.store, STORE_READ, read_teks, &x);
+    if (r == TEKD_ENOTFOUND)
+        r = admin_fail_call(call, TEKD_EINVAL, "\"after\": \"%.300s\" has no such TEK", l.id);
+    if (r == 0)
+        r = admin_page_result(call, &x.page);
+    json_decref(x.page.list);
+    return r;
 }
 
+/* Without its TEKs: those are what "key list" is for. */
 int admin_content_show(struct admin_call *call)
 {
     struct lookup l = {.id = NULL};
-    AUTO_JSON json_t *doc = NULL;
-    json_t *keys = NULL;
     int r = find_content(call, &l);
 
-    if (r == 0)
-        r = list_teks(call, l.content.row, &keys);
     if (r < 0)
         return r;
-    doc = content_json(&l.content);
-    if (!doc || json_object_set_new(doc, "keys", keys) < 0)
-        return TEKD_ENOMEM;
-    call->result = TAKE(doc);
-    return 0;
+    call->result = content_json(&l.content);
+    return call->result ? 0 : TEKD_ENOMEM;
 }
 
 int admin_key_rotate(struct admin_call *call)

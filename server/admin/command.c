@@ -37,7 +37,7 @@ static const struct admin_command commands[] = {
       {"epoch", ADMIN_STR}}},
     {"content list", ADMIN_READER, admin_content_list, {{"after", ADMIN_INT}}},
     {"content show", ADMIN_READER, admin_content_show, {{"content", ADMIN_STR}}},
-    {"key list", ADMIN_READER, admin_key_list, {{"content", ADMIN_STR}}},
+    {"key list", ADMIN_READER, admin_key_list, {{"content", ADMIN_STR}, {"after", ADMIN_INT}}},
     {"key rotate", ADMIN_OPERATOR, admin_key_rotate, {{"content", ADMIN_STR}}},
     {"key destroy", ADMIN_OPERATOR, admin_key_destroy, {{"key", ADMIN_STR}}},
     {"deliver", ADMIN_OPERATOR, admin_deliver, {{"content", ADMIN_STR}, {"bsas", ADMIN_STRS}}},

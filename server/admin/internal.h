@@ -20,6 +20,16 @@ static inline void admin_json_decref(json_t **j)
 
 enum admin_right { ADMIN_NOBODY, ADMIN_READER, ADMIN_OPERATOR };
 
+/* Who is served: places.c.  The threads are detached and counted here. */
+struct admin_places {
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t left;
+    unsigned n_taken;
+    unsigned n_readers;             /* of the taken ones: by who may only look */
+    int waiting[ADMIN_WAITING_MAX]; /* connections of readers, in the order in which they came */
+    size_t n_waiting;
+};
+
 struct admin {
     struct admin_options o;
     char *socket_path, *version, *bsm_id, *instance;
@@ -28,9 +38,7 @@ struct admin {
     int fd;
     int wake[2]; /* a pipe: closing its end wakes every poll */
     pthread_t thread;
-    pthread_mutex_t lock; /* guards what follows */
-    pthread_cond_t ended;
-    unsigned n_connections;
+    struct admin_places places;
 };
 
 /* One command under way. */
@@ -93,6 +101,38 @@ int admin_page_result(struct admin_call *call, struct admin_page *page);
 int admin_still_runs(const struct admin_call *call);
 /* A line of the stream or the answer, whole.  Errors: TEKD_ECLOSED, TEKD_ETIMEDOUT. */
 int admin_send(struct admin_call *call, const void *data, size_t len);
+
+/* ---- peer.c ---------------------------------------------------------------------------------- */
+
+/*
+ * The peer of fd, and what he may.  The name is for records and the log; a uid without one is its
+ * number.  Errors: TEKD_EIO.
+ */
+int admin_identify(const struct admin *a, int fd, struct keys_actor *ret_actor,
+                   enum admin_right *ret_right);
+
+/* ---- places.c -------------------------------------------------------------------------------- */
+
+void admin_places_init(struct admin_places *p);
+void admin_places_clear(struct admin_places *p);
+/* Waits for a place, at most ADMIN_CONNECTIONS_MAX of which are taken at once. */
+void admin_places_take(struct admin_places *p);
+void admin_places_leave(struct admin_places *p);
+/*
+ * Who has taken a place and turns out to be a reader, on fd.  ADMIN_STAYS: he keeps it, and
+ * admin_places_next_reader() is called when he is done.  ADMIN_WAITS: ADMIN_READERS_MAX have one,
+ * and fd is taken: it comes out of admin_places_next_reader() of another.  ADMIN_GOES: too many
+ * wait already.  With the latter two the place is to be left.
+ */
+enum admin_turn { ADMIN_STAYS, ADMIN_WAITS, ADMIN_GOES };
+enum admin_turn admin_places_reader(struct admin_places *p, int fd);
+/*
+ * A reader is done: the connection of the one who has waited longest, who gets his place; -1:
+ * nobody waits, and the place is to be left.
+ */
+int admin_places_next_reader(struct admin_places *p);
+/* Waits until all are left; nobody may take one any more. */
+void admin_places_wait_empty(struct admin_places *p);
 
 /* ---- history.c ------------------------------------------------------------------------------- */
 

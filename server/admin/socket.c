@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
-#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,56 +17,7 @@
 #include "tekd/log.h"
 
 #define BACKLOG      16
-#define GROUPS_MAX   256 /* of one user */
 #define READ_AT_ONCE 4096
-
-/* ---- who asks -------------------------------------------------------------------------------- */
-
-static bool in_group(const struct ucred *cred, const char *user, int64_t gid)
-{
-    gid_t groups[GROUPS_MAX];
-    int n = GROUPS_MAX;
-
-    if (gid < 0)
-        return false;
-    if ((int64_t)cred->gid == gid)
-        return true;
-    if (getgrouplist(user, cred->gid, groups, &n) < 0)
-        return false;
-    for (int i = 0; i < n; i++) {
-        if ((int64_t)groups[i] == gid)
-            return true;
-    }
-    return false;
-}
-
-static enum admin_right right_of(const struct admin *a, const struct ucred *cred, const char *user)
-{
-    if (cred->uid == 0 || cred->uid == geteuid() || in_group(cred, user, a->gid))
-        return ADMIN_OPERATOR;
-    return in_group(cred, user, a->readonly_gid) ? ADMIN_READER : ADMIN_NOBODY;
-}
-
-/* The name is for records and the log; a uid without one is its number. */
-static int identify(const struct admin *a, int fd, struct keys_actor *ret_actor,
-                    enum admin_right *ret_right)
-{
-    struct ucred cred;
-    socklen_t len = sizeof(cred);
-    struct passwd pw, *found = NULL;
-    char text[4096];
-
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
-        return TEKD_EIO;
-    (void)getpwuid_r(cred.uid, &pw, text, sizeof(text), &found);
-    ret_actor->uid = cred.uid;
-    if (found)
-        (void)snprintf(ret_actor->name, sizeof(ret_actor->name), "%.60s", pw.pw_name);
-    else
-        (void)snprintf(ret_actor->name, sizeof(ret_actor->name), "%u", (unsigned)cred.uid);
-    *ret_right = right_of(a, &cred, ret_actor->name);
-    return 0;
-}
 
 /* ---- octets ---------------------------------------------------------------------------------- */
 
@@ -256,21 +206,46 @@ static void serve_line(struct admin_call *call, const struct buf *line, enum adm
     json_decref(call->result);
 }
 
-static void serve(struct admin *a, int fd)
+struct connection {
+    struct admin *admin;
+    int fd;         /* -1: given up */
+    bool is_reader; /* has one of the readers' places */
+};
+
+/* Whether the peer is served now.  Who is not is told so at once, so that he holds no place. */
+static bool is_let_in(struct connection *c, struct admin_call *call, enum admin_right right)
+{
+    enum admin_turn turn;
+
+    if (right == ADMIN_NOBODY) {
+        answer(call,
+               admin_fail_call(call, TEKD_EDENIED, "%s may not use this socket", call->actor.name));
+        return false;
+    }
+    if (right == ADMIN_OPERATOR || c->is_reader)
+        return true;
+    turn = admin_places_reader(&c->admin->places, c->fd);
+    c->is_reader = turn == ADMIN_STAYS;
+    if (turn == ADMIN_WAITS)
+        c->fd = -1;
+    if (turn == ADMIN_GOES)
+        answer(call, admin_fail_call(call, TEKD_EAGAIN,
+                                     "busy: %d who may only look wait already; try again later",
+                                     ADMIN_WAITING_MAX));
+    return c->is_reader;
+}
+
+static void serve(struct connection *c)
 {
     AUTO(buf) struct buf *line = NULL;
-    struct admin_call call = {.admin = a, .fd = fd, .passed_fd = -1};
+    struct admin_call call = {.admin = c->admin, .fd = c->fd, .passed_fd = -1};
     enum admin_right right = ADMIN_NOBODY;
     int r = buf_new(ADMIN_REQUEST_MAX + READ_AT_ONCE, &line);
 
     if (r == 0)
-        r = identify(a, fd, &call.actor, &right);
-    if (r == 0 && right == ADMIN_NOBODY) {
-        /* At once, so that who may not use the socket does not hold a place at it either. */
-        answer(&call,
-               admin_fail_call(&call, TEKD_EDENIED, "%s may not use this socket", call.actor.name));
+        r = admin_identify(c->admin, c->fd, &call.actor, &right);
+    if (r == 0 && !is_let_in(c, &call, right))
         return;
-    }
     if (r == 0)
         r = read_line(&call, line);
     if (r == 0)
@@ -282,27 +257,24 @@ static void serve(struct admin *a, int fd)
         (void)close(call.passed_fd);
 }
 
-struct connection {
-    struct admin *admin;
-    int fd;
-};
-
+/* A reader's place is used for those who wait for one as long as there are any. */
 static void *run_connection(void *arg)
 {
     struct connection *c = arg;
     struct admin *a = c->admin;
 
-    serve(a, c->fd);
-    (void)close(c->fd);
+    do {
+        serve(c);
+        if (c->fd >= 0)
+            (void)close(c->fd);
+        c->fd = c->is_reader ? admin_places_next_reader(&a->places) : -1;
+    } while (c->fd >= 0);
     free(c);
-    (void)pthread_mutex_lock(&a->lock);
-    a->n_connections--;
-    (void)pthread_cond_signal(&a->ended);
-    (void)pthread_mutex_unlock(&a->lock);
+    admin_places_leave(&a->places);
     return NULL;
 }
 
-/* The threads are detached and counted: admin_stop() waits for the count. */
+/* The threads are detached: admin_stop() waits until they have left their places. */
 static int start_connection(struct admin *a, int fd)
 {
     struct connection *c = malloc(sizeof(*c));
@@ -311,18 +283,12 @@ static int start_connection(struct admin *a, int fd)
     if (!c)
         return TEKD_ENOMEM;
     *c = (struct connection){.admin = a, .fd = fd};
-    (void)pthread_mutex_lock(&a->lock);
-    while (a->n_connections >= ADMIN_CONNECTIONS_MAX)
-        (void)pthread_cond_wait(&a->ended, &a->lock);
-    a->n_connections++;
-    (void)pthread_mutex_unlock(&a->lock);
+    admin_places_take(&a->places);
     if (pthread_create(&thread, NULL, run_connection, c) == 0) {
         (void)pthread_detach(thread);
         return 0;
     }
-    (void)pthread_mutex_lock(&a->lock);
-    a->n_connections--;
-    (void)pthread_mutex_unlock(&a->lock);
+    admin_places_leave(&a->places);
     free(c);
     return TEKD_ENOMEM;
 }
@@ -435,8 +401,7 @@ static void admin_free(struct admin *a)
     free(a->version);
     free(a->bsm_id);
     free(a->instance);
-    (void)pthread_cond_destroy(&a->ended);
-    (void)pthread_mutex_destroy(&a->lock);
+    admin_places_clear(&a->places);
     free(a);
 }
 
@@ -464,8 +429,7 @@ int admin_start(const struct admin_options *o, struct admin **ret_admin)
         return TEKD_ENOMEM;
     a->fd = a->wake[0] = a->wake[1] = -1;
     a->started_utc_us = clock_utc_us();
-    (void)pthread_mutex_init(&a->lock, NULL);
-    (void)pthread_cond_init(&a->ended, NULL);
+    admin_places_init(&a->places);
     r = fill(a, o);
     if (r == 0 && pipe2(a->wake, O_CLOEXEC) < 0)
         r = TEKD_EIO;
@@ -488,9 +452,6 @@ void admin_stop(struct admin *a)
     (void)close(a->wake[1]);
     a->wake[1] = -1;
     (void)pthread_join(a->thread, NULL);
-    (void)pthread_mutex_lock(&a->lock);
-    while (a->n_connections > 0)
-        (void)pthread_cond_wait(&a->ended, &a->lock);
-    (void)pthread_mutex_unlock(&a->lock);
+    admin_places_wait_empty(&a->places);
     admin_free(a);
 }

@@ -217,20 +217,25 @@ int store_tx_tek_destroy(struct store_tx *tx, int64_t row)
 int store_tx_tek_walk(struct store_tx *tx, int64_t content, const struct store_walk *w,
                       int (*each)(void *arg, const struct store_tek *t))
 {
-    enum db_statement id = content != 0 ? DB_TEK_WALK_CONTENT : DB_TEK_WALK;
-    const struct db_value values[] = {db_int(content), db_int(w->after), db_int(rows_limit(w))};
-    struct store_tek t;
+    struct store_tek t = {.content = content, .period = -1}; /* before all */
     int stopped = 0;
-    int r = content != 0 ? db_query(tx->db, id, values, 3) : db_query(tx->db, id, values + 1, 2);
+    int r = w->after != 0 ? store_tx_tek_get(tx, w->after, &t) : 0;
 
+    if (r == 0 && t.content != content)
+        r = TEKD_ENOTFOUND;
+    if (r < 0)
+        return r;
+    r = db_query(
+        tx->db, DB_TEK_WALK,
+        DB_VALUES(db_int(content), db_int(t.period), db_int(t.version), db_int(rows_limit(w))));
     if (r < 0)
         return rows_result(tx, r);
-    while (r >= 0 && stopped == 0 && (r = db_step(tx->db, id)) == 1) {
-        r = read_tek(tx->db, id, &t);
+    while (r >= 0 && stopped == 0 && (r = db_step(tx->db, DB_TEK_WALK)) == 1) {
+        r = read_tek(tx->db, DB_TEK_WALK, &t);
         if (r == 0)
             stopped = each(w->arg, &t);
     }
-    db_end(tx->db, id);
+    db_end(tx->db, DB_TEK_WALK);
     return r < 0 ? rows_result(tx, r) : stopped;
 }
 

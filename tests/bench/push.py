@@ -237,7 +237,7 @@ class Push:
         self.bsas.hold(False)
         self.settle()
         self.measured.costs[n].append(cost.each(orders * n))
-        key = self.ask("key list", content=content)[0]["key_id"]
+        key = self.ask("key list", content=content)["list"][0]["key_id"]
         self.measured.backlogs[n].append((key, went_on))
 
     def warm_up(self):

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from hashlib import sha256
 
 import pytest
@@ -146,7 +147,9 @@ def test_low_space_is_an_alarm(new_tekd, mid, content):
     ["status", "--what"], ["content", "add", "c", "--bits", "many"], ["bsa", "add", "--cert"],
     ["bsa", "retire-kek"], ["bsa", "retire-kek", "bsa-1"], ["bsa", "retire-kek", "a", "a/1", "a/2"],
     ["bsa", "add", "x", "--keep-old-kek"], ["bsa", "set", "x", "--keep-old-kek=yes"],
-    ["hsm", "retry", "--ask-pin", "yes"], ["key", "rotate"], ["--nonsense", "status"]])
+    ["hsm", "retry", "--ask-pin", "yes"], ["key", "rotate"], ["--nonsense", "status"],
+    ["nonsense", "--help"], ["bsa", "nonsense", "--help"], ["b", "--help"], ["status", "--helpless"],
+    ["", "--help"]])
 def test_usage_is_2(shared, words):
     done = shared.tekctl(*words, check=False)
     assert done.returncode == 2 and done.stderr and done.stdout == "", done
@@ -180,6 +183,42 @@ def test_help_and_version_are_0():
         assert re.fullmatch(rf"{name} \d+\.\d+\.\d+\n", done.stdout), done
 
 
+def commands_of(name):
+    """Those that a program's --help tells."""
+    line = {"tekctl": r"^  ([a-z][a-z-]*(?: [a-z][a-z-]*)?)(?= [A-Z\[]|$)",
+            "tek-audit": r"tek-audit ([a-z]+)", "tek-provision": r"^  ([a-z]+(?: +[a-z]+)?)  ",
+            "tek-bsa": r"^  ([a-z]+)  "}[name]
+    return [words.split() for words in re.findall(line, run([program(name), "--help"]).stdout, re.M)]
+
+
+@pytest.mark.parametrize("name, least", [("tekctl", 25), ("tek-audit", 3), ("tek-provision", 12),
+                                         ("tek-bsa", 3)])
+def test_help_of_a_command_is_0(name, least):
+    commands = commands_of(name)
+    assert len(commands) >= least
+    for words in commands:
+        done = run([program(name), *words, "--help"])
+        assert " ".join(words) in done.stdout and done.stderr == "", done
+        assert len(words) == 1 or name == "tek-provision" or len(done.stdout.splitlines()) == 2, done
+
+
+@pytest.mark.parametrize("name", ["tekctl", "tek-provision"])
+def test_help_of_the_first_word_of_commands_is_0(name):
+    commands = [words for words in commands_of(name) if len(words) == 2]
+    for first in {words[0] for words in commands}:
+        done = run([program(name), first, "--help"])
+        told = [words for words in commands if re.search(rf"\b{' +'.join(words)}\b", done.stdout)]
+        assert told == [words for words in commands if words[0] == first] and done.stderr == "", done
+
+
+@pytest.mark.parametrize("words", [["-h"], ["status", "-h"], ["bsa", "add", "--help"],
+                                   ["--json", "bsa", "add", "x", "--help", "--cert"], ["bsa", "-h"],
+                                   ["deliver", "--json", "--help"]])
+def test_help_needs_no_server_and_no_arguments(folder, words):
+    done = run([program("tekctl"), "--socket", os.path.join(folder, "none.sock"), *words])
+    assert done.stdout.startswith("usage: tekctl [--socket PATH] [--json] ") and done.stderr == ""
+
+
 def test_commands_that_programs_name_exist():
     """tekd-hsm points to others."""
     named = re.findall(r"(tek-provision|tekctl) ([a-z]+(?: [a-z]+)*)\.",
@@ -206,6 +245,29 @@ def test_bsa_documents(tekd):
     before = tekd.ctl("bsa", "list")
     tekd.restart()
     assert tekd.ctl("bsa", "list") == before
+
+
+@pytest.mark.parametrize("n", [0, 1, 501])
+def test_keys_are_shown_as_one_document_however_many(tekd, n):
+    """They come by the page of 500."""
+    content = "urn:\u00fc\\\""
+    tekd.tekctl("content", "add", content)
+    for _ in range(n):
+        tekd.look("key rotate", content=content)
+    text = tekd.tekctl("--json", "key", "list", content).stdout
+    keys = json.loads(text)
+    assert [(k["period"], k["version"]) for k in keys] == [(0, v + 1) for v in range(n)]
+    assert text == json.dumps(keys, indent=2) + "\n"
+    text = tekd.tekctl("content", "show", content).stdout
+    shown = json.loads(text)
+    assert (shown["content_id"], shown["period_s"], shown["keys"]) == (content, 0, keys)
+    assert list(shown)[-1] == "keys" and len(shown) == 8
+    assert text == json.dumps(shown, indent=2, ensure_ascii=False) + "\n"
+    assert tekd.tekctl("--json", "content", "show", content).stdout == text
+    lines = tekd.tekctl("key", "list", content).stdout.splitlines()
+    assert lines[0].split() == ["KEY-ID", "PERIOD", "VERSION", "BITS", "CREATED", "STATE"]
+    assert [line.split() for line in lines[1:]] == \
+        [[k["key_id"], "0", str(k["version"]), "128", k["created"]] for k in keys]
 
 
 # ---- what is refused -------------------------------------------------------------------------------
@@ -296,6 +358,35 @@ def test_other_users_may_nothing_readers_may_look_operators_may_all(new_tekd):
         [("urn:c", "root", 0), ("urn:new", "nobody", 65534)]
 
 
+# Holds that many connections, says so when one of them is told to try again, and at the end how many
+# nobody answered or closed.
+HOLD = """
+import select, socket, sys
+held = [socket.socket(socket.AF_UNIX) for _ in range(int(sys.argv[2]))]
+for s in held:
+    s.connect(sys.argv[1])
+ended, _, _ = select.select(held, [], [], 60)
+print("held", flush=True)
+sys.stdin.readline()
+ended, _, _ = select.select(held, [], [], 0)
+print(len(held) - len(ended), flush=True)
+"""
+
+
+@as_root
+def test_readers_cannot_keep_out_who_may_change_things(new_tekd):
+    """Four of them are served, sixteen wait."""
+    tekd = new_tekd(admin={"group": OPERATORS, "readonly_group": READERS}).start()
+    with subprocess.Popen([*user(READERS), sys.executable, "-c", HOLD, tekd.path("tekd.sock"), "21"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as hold:
+        assert hold.stdout.readline() == "held\n"
+        tekd.tekctl("content", "add", "urn:a")
+        tekd.tekctl("content", "add", "urn:b", prefix=user(OPERATORS))
+        assert "busy" in failing(tekd, "status", prefix=user(READERS))
+        assert hold.communicate("\n", timeout=30) == ("20\n", None)
+    assert len(tekd.ctl("content", "list", prefix=user(READERS))) == 2
+
+
 @as_root
 def test_without_groups_only_tekds_user_and_root_may(tekd):
     for group in (None, OPERATORS, READERS):
@@ -332,8 +423,7 @@ READING = {"status", "hsm status", "bsa list", "bsa show", "content list", "cont
 
 def test_every_command_is_known_as_reading_or_changing(tekd, content):
     """What is added is added here: a change is a record."""
-    helped = run([program("tekctl"), "--help"]).stdout
-    commands = re.findall(r"^  ([a-z][a-z-]*(?: [a-z][a-z-]*)?)(?= [A-Z\[]|$)", helped, re.M)
+    commands = [" ".join(words) for words in commands_of("tekctl")]
     made = {" ".join(words) for words, _ in changes_made(tekd, content)}
     changing = {c for c in commands if any(m == c or m.startswith(c + " ") for m in made)}
     assert set(commands) == READING | changing and not READING & changing, commands

@@ -84,9 +84,12 @@ class Usage(Case):
             text = self.run_it(*words, "--help").stdout
             self.assertIn("--json", text)
             self.assertIn("(required)", text)
+        for word in ("kek", "key", "pki"):
+            told = [line.split()[:2] for line in self.run_it(word, "--help").stdout.splitlines()]
+            self.assertEqual(told, [words for words in commands if words[0] == word])
 
     def test_what_is_no_usage(self):
-        for words in ([], ["nonsense"], ["kek"], ["kek", "nonsense"], ["list"],
+        for words in ([], ["nonsense"], ["kek"], ["kek", "nonsense"], ["list"], ["x", "--help"],
                       ["list", "--no-such-option"], ["pki", "ca", "--dir"],
                       ["pki", "ca", "--dir", "a", "--dir", "b"], ["pki", "ca", "--dir", "a", "b"],
                       ["pki", "crl", "--dir", "a", "--label", "x"]):

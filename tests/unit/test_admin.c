@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -215,14 +216,39 @@ static void request__that_is_too_long_is_dropped(void **state)
     json_decref(r);
 }
 
-/* Both at once, since it takes ADMIN_TIMEOUT_MS: one that says nothing, one that says it slowly. */
-static void request__that_takes_too_long_is_dropped(void **state)
+/* An export that has begun and cannot end: the log is longer than what the socket holds. */
+static int begin_unread(struct admin_test *t)
+{
+    static const char export[] = "{\"command\":\"audit export\"}\n";
+    int fd = admin_test_dial(t->path);
+    char octet;
+
+    for (unsigned i = 0; i < 2000; i++) {
+        struct record *r = NULL;
+
+        assert_int_equal(record_new("hsm.lost", &r), 0);
+        record_str(r, "reason", "a reason of some length, so that the log gets long enough");
+        keys_note(t->s->keys, r);
+    }
+    assert_true(service_count(t->s, "hsm.lost", NULL, NULL) > 0);
+    assert_int_equal(send(fd, export, strlen(export), 0), strlen(export));
+    assert_int_equal(recv(fd, &octet, 1, 0), 1);
+    return fd;
+}
+
+/*
+ * All at once, since it takes ADMIN_TIMEOUT_MS: one that says nothing, one that says it slowly, one
+ * that does not read.
+ */
+static void peer__that_takes_too_long_is_cut_off(void **state)
 {
     struct admin_test *t = *state;
+    AUTO_FD int unread = begin_unread(t);
     int64_t begun = clock_mono_us();
     AUTO_FD int silent = admin_test_dial(t->path);
     AUTO_FD int slow = admin_test_dial(t->path);
     struct timeval pause = {.tv_usec = 200000};
+    struct pollfd gone = {.fd = unread, .events = POLLRDHUP};
 
     assert_int_equal(setsockopt(slow, SOL_SOCKET, SO_RCVTIMEO, &pause, sizeof(pause)), 0);
     for (;;) {
@@ -233,7 +259,9 @@ static void request__that_takes_too_long_is_dropped(void **state)
     }
     assert_string_equal(admin_test_read_all(t, silent), "");
     assert_true(clock_mono_us() - begun >= (ADMIN_TIMEOUT_MS - 1000) * INT64_C(1000));
+    assert_int_equal(poll(&gone, 1, ADMIN_TIMEOUT_MS), 1);
     assert_true(clock_mono_us() - begun < INT64_C(2000) * ADMIN_TIMEOUT_MS);
+    assert_null(strstr(admin_test_read_all(t, unread), "\nE\n"));
 }
 
 /* ---- commands -------------------------------------------------------------------------------- */
@@ -377,6 +405,7 @@ static void content__is_shown_with_its_crypto_periods(void **state)
 static void keys__are_rotated_listed_and_destroyed(void **state)
 {
     struct admin_test *t = *state;
+    const json_t *list;
     char request[128];
     json_t *r;
 
@@ -389,12 +418,64 @@ static void keys__are_rotated_listed_and_destroyed(void **state)
     json_decref(admin_test_result(t, request));
     admin_test_error(t, request, "TEKD_EEXIST", "destroyed already");
     r = admin_test_result(t, "{\"command\":\"key list\",\"content\":\"urn:x\"}\n");
-    assert_int_equal(json_array_size(r), 2);
-    assert_true(json_is_true(json_object_get(json_array_get(r, 0), "destroyed")));
-    assert_true(json_is_false(json_object_get(json_array_get(r, 1), "destroyed")));
-    assert_int_equal(json_integer_value(json_object_get(json_array_get(r, 1), "bits")), 192);
+    list = json_object_get(r, "list");
+    assert_int_equal(json_array_size(list), 2);
+    assert_true(json_is_true(json_object_get(json_array_get(list, 0), "destroyed")));
+    assert_true(json_is_false(json_object_get(json_array_get(list, 1), "destroyed")));
+    assert_int_equal(admin_test_int(json_array_get(list, 1), "bits"), 192);
     json_decref(r);
     assert_int_equal(service_count(t->s, "admin.action", "action", "key rotate"), 2);
+}
+
+/* The page of the TEKs of urn:x behind this one: how many, of which versions; what is behind it, 0:
+ * nothing. */
+static json_int_t page_of_keys(struct admin_test *t, json_int_t after, size_t n, json_int_t first)
+{
+    char request[128];
+    const json_t *list;
+    json_int_t next;
+    json_t *r;
+
+    (void)snprintf(request, sizeof(request),
+                   "{\"command\":\"key list\",\"content\":\"urn:x\",\"after\":%lld}\n",
+                   (long long)after);
+    r = admin_test_result(t, request);
+    list = json_object_get(r, "list");
+    assert_int_equal(json_array_size(list), n);
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(admin_test_int(json_array_get(list, i), "version"), first + (json_int_t)i);
+    next = admin_test_int(r, "next");
+    json_decref(r);
+    return next;
+}
+
+static void keys__come_by_the_page(void **state)
+{
+    enum { PAGE = 500 };
+    struct admin_test *t = *state;
+    json_int_t next;
+    json_t *r;
+
+    assert_int_equal(service_add_content(t->s, "urn:other", 128), 0);
+    service_rotate(t->s, "urn:other"); /* row 1 */
+    assert_int_equal(service_add_content(t->s, "urn:x", 128), 0);
+    assert_int_equal(page_of_keys(t, 0, 0, 0), 0);
+    for (unsigned i = 0; i < PAGE; i++)
+        service_rotate(t->s, "urn:x");
+    next = page_of_keys(t, 0, PAGE, 1);
+    assert_true(next > 0);
+    assert_int_equal(page_of_keys(t, next, 0, 0), 0);
+    service_rotate(t->s, "urn:x");
+    assert_int_equal(page_of_keys(t, 0, PAGE, 1), next);
+    assert_int_equal(page_of_keys(t, next, 1, PAGE + 1), 0);
+    admin_test_error(t, "{\"command\":\"key list\",\"content\":\"urn:x\",\"after\":1}\n",
+                     "TEKD_EINVAL", "\"after\"");
+    admin_test_error(t, "{\"command\":\"key list\",\"content\":\"urn:x\",\"after\":-1}\n",
+                     "TEKD_EINVAL", "\"after\"");
+    /* What does not grow with them. */
+    r = admin_test_result(t, "{\"command\":\"content show\",\"content\":\"urn:x\"}\n");
+    assert_null(json_object_get(r, "keys"));
+    json_decref(r);
 }
 
 /* ---- the stream ------------------------------------------------------------------------------ */
@@ -659,6 +740,152 @@ static void connections__are_served_at_once(void **state)
         (void)pthread_join(thread[i], NULL);
 }
 
+/* ---- readers and operators ------------------------------------------------------------------- */
+
+#define READERS (ADMIN_READERS_MAX + ADMIN_WAITING_MAX + 1) /* one more than are let in or wait */
+
+/* A process with that many connections of a reader, and pipes to and from it. */
+struct crowd {
+    pid_t pid;
+    int to, from;
+};
+
+static bool says(int fd, const char *what)
+{
+    char text[8192];
+    size_t at = 0;
+    ssize_t n;
+
+    while ((n = recv(fd, text + at, sizeof(text) - 1 - at, 0)) > 0)
+        at += (size_t)n;
+    text[at] = '\0';
+    return strstr(text, what) != NULL;
+}
+
+/* The one of them that has been told something, by its number. */
+static int told(const struct pollfd p[static READERS])
+{
+    for (int i = 0; i < READERS; i++) {
+        if (p[i].revents)
+            return i;
+    }
+    return -1;
+}
+
+/*
+ * The other process: it connects until one is told that there are too many, says so, waits for a
+ * word, and asks for something on all others; none of which may have been cut off.  Returns the
+ * exit status, which is 0 or says what was wrong.
+ */
+static int crowd_run(const char *path)
+{
+    static const char request[] = "{\"command\":\"status\"}\n";
+    struct pollfd p[READERS];
+    int i, last;
+    char octet = 0;
+
+    for (i = 0; i < READERS; i++)
+        p[i] = (struct pollfd){.fd = admin_test_dial(path), .events = POLLIN};
+    if (poll(p, READERS, -1) != 1)
+        return 2;
+    last = told(p);
+    if (!says(p[last].fd, "TEKD_EAGAIN"))
+        return 3;
+    p[last].fd = -1;
+    if (write(STDOUT_FILENO, &octet, 1) != 1 || read(STDIN_FILENO, &octet, 1) != 1)
+        return 4;
+    if (poll(p, READERS, 0) != 0)
+        return 5;
+    for (i = 0; i < READERS; i++) {
+        if (i != last && send(p[i].fd, request, strlen(request), MSG_NOSIGNAL) < 0)
+            return 6;
+    }
+    for (i = 0; i < READERS; i++) {
+        if (i != last && !says(p[i].fd, "\"ok\":true"))
+            return 7;
+    }
+    return 0;
+}
+
+/* Of the socket's parts the process keeps nothing: while it did, they would not seem closed. */
+static struct crowd crowd_start(const char *path, gid_t gid)
+{
+    int to[2], from[2];
+    struct crowd c;
+
+    assert_int_equal(pipe(to), 0);
+    assert_int_equal(pipe(from), 0);
+    c = (struct crowd){.pid = fork(), .to = to[1], .from = from[0]};
+    assert_true(c.pid >= 0);
+    if (c.pid == 0) {
+        if (dup2(to[0], STDIN_FILENO) < 0 || dup2(from[1], STDOUT_FILENO) < 0)
+            _exit(1);
+        closefrom(STDERR_FILENO + 1);
+        _exit(setgid(gid) < 0 || setuid(NOBODY) < 0 ? 1 : crowd_run(path));
+    }
+    (void)close(to[0]);
+    (void)close(from[1]);
+    return c;
+}
+
+/* Sends the word; the exit status. */
+static int crowd_end(const struct crowd *c)
+{
+    int status;
+
+    assert_int_equal(write(c->to, "", 1), 1);
+    assert_int_equal(waitpid(c->pid, &status, 0), c->pid);
+    (void)close(c->to);
+    (void)close(c->from);
+    return status;
+}
+
+static void readers__cannot_keep_out_who_may_change_things(void **state)
+{
+    static const char change[] = "{\"command\":\"content add\",\"content\":\"urn:x\"}\n";
+    struct admin_test *t = *state;
+    struct admin_options o = admin_test_options(t);
+    const gid_t games = 60, users = 100; /* of base-passwd */
+    struct crowd c;
+    char octet;
+
+    if (getuid() != 0)
+        skip();
+    admin_stop(t->admin);
+    o.group = "users";
+    o.readonly_group = "games";
+    assert_int_equal(admin_start(&o, &t->admin), 0);
+    c = crowd_start(t->path, games);
+    assert_int_equal(read(c.from, &octet, 1), 1);
+    json_decref(admin_test_result(t, "{\"command\":\"status\"}\n"));
+    assert_non_null(strstr(talk_as(t, NOBODY, users, change), "\"ok\":true"));
+    assert_non_null(
+        strstr(talk_as(t, NOBODY, games, "{\"command\":\"status\"}\n"), "try again later"));
+    assert_int_equal(crowd_end(&c), 0);
+    /* Their places are free again. */
+    assert_non_null(strstr(talk_as(t, NOBODY, games, "{\"command\":\"status\"}\n"), "\"ok\":true"));
+}
+
+/* Those who wait are let go as well. */
+static void stop__ends_readers_who_wait(void **state)
+{
+    struct admin_test *t = *state;
+    struct admin_options o = admin_test_options(t);
+    struct crowd c;
+    char octet;
+
+    if (getuid() != 0)
+        skip();
+    admin_stop(t->admin);
+    o.readonly_group = "games";
+    assert_int_equal(admin_start(&o, &t->admin), 0);
+    c = crowd_start(t->path, 60);
+    assert_int_equal(read(c.from, &octet, 1), 1);
+    admin_stop(t->admin);
+    t->admin = NULL;
+    assert_int_equal(WEXITSTATUS(crowd_end(&c)), 5);
+}
+
 /* ---- start and stop -------------------------------------------------------------------------- */
 
 static void start__replaces_what_a_dead_tekd_left_only(void **state)
@@ -724,22 +951,11 @@ static void stop__ends_what_is_under_way(void **state)
     struct admin_test *t = *state;
     AUTO_FD int idle = admin_test_dial(t->path);
     AUTO_FD int half = admin_test_dial(t->path);
-    AUTO_FD int unread = admin_test_dial(t->path);
-    static const char export[] = "{\"command\":\"audit export\"}\n";
+    AUTO_FD int unread = begin_unread(t);
     int64_t begun;
     char octet;
 
     assert_int_equal(send(half, "{", 1, 0), 1);
-    for (unsigned i = 0; i < 2000; i++) { /* more than the socket holds */
-        struct record *r = NULL;
-
-        assert_int_equal(record_new("hsm.lost", &r), 0);
-        record_str(r, "reason", "a reason of some length, so that the log gets long enough");
-        keys_note(t->s->keys, r);
-    }
-    assert_true(service_count(t->s, "hsm.lost", NULL, NULL) > 0);
-    assert_int_equal(send(unread, export, strlen(export), 0), strlen(export));
-    assert_int_equal(recv(unread, &octet, 1, 0), 1); /* it has begun, and cannot end */
     begun = clock_mono_us();
     admin_stop(t->admin);
     t->admin = NULL;
@@ -761,12 +977,13 @@ int main(void)
         ADMIN_TEST(request__may_come_in_pieces),
         ADMIN_TEST(request__without_an_end_is_dropped),
         ADMIN_TEST(request__that_is_too_long_is_dropped),
-        ADMIN_TEST(request__that_takes_too_long_is_dropped),
+        ADMIN_TEST(peer__that_takes_too_long_is_cut_off),
         ADMIN_TEST(bsa__is_shown_changed_and_listed),
         ADMIN_TEST(keks__are_replaced_kept_and_retired),
         ADMIN_TEST(contents__come_by_the_page),
         ADMIN_TEST(content__is_shown_with_its_crypto_periods),
         ADMIN_TEST(keys__are_rotated_listed_and_destroyed),
+        ADMIN_TEST(keys__come_by_the_page),
         ADMIN_TEST(export__is_the_log_under_its_checkpoint),
         ADMIN_TEST(records__begin_where_one_says),
         ADMIN_TEST(hsm_retry__takes_a_pin_by_a_pipe),
@@ -776,6 +993,8 @@ int main(void)
         ADMIN_TEST(rights__of_a_group_that_there_is_not),
         ADMIN_TEST(connections__over_the_limit_wait_their_turn),
         ADMIN_TEST(connections__are_served_at_once),
+        ADMIN_TEST(readers__cannot_keep_out_who_may_change_things),
+        ADMIN_TEST(stop__ends_readers_who_wait),
         ADMIN_TEST(start__replaces_what_a_dead_tekd_left_only),
         ADMIN_TEST(start__leaves_alone_what_is_no_socket),
         ADMIN_TEST(start__refuses_a_path_that_does_not_fit),

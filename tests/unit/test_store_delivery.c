@@ -691,6 +691,7 @@ static void statements__use_the_indexes_made_for_them(void **state)
         {DB_HOLDER_WALK, "PRIMARY KEY (content=? AND bsa>?); "},
         {DB_CONTENT_WALK_PERIODIC, "INDEX content_periodic (row>?); "},
         {DB_TEK_LAST_PERIOD, "INDEX sqlite_autoindex_tek_2 (content=?); "},
+        {DB_TEK_WALK, "INDEX sqlite_autoindex_tek_2 (content=? AND (period,version)>(?,?)); "},
     };
     struct fixture *f = *state;
     sqlite3 *db;

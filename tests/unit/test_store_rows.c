@@ -196,8 +196,10 @@ static int see_tek(void *arg, const struct store_tek *t)
     return see(arg, t->row);
 }
 
+/* The last of this content is made last, but of the period before. */
 static int walk_teks(void *arg, struct store_tx *tx)
 {
+    static const int64_t rows[] = {4, 1, 2};
     struct store_tek t;
     struct seen s = {.n = 0};
     struct store_walk w = {.limit = SIZE_MAX, .arg = &s};
@@ -205,16 +207,32 @@ static int walk_teks(void *arg, struct store_tx *tx)
     (void)arg;
     fill_tek(&t, 2, 1, 30);
     assert_int_equal(store_tx_tek_insert(tx, &t), 0);
-    assert_int_equal(store_tx_tek_walk(tx, 0, &w, see_tek), 0);
-    assert_int_equal(s.n, 3);
-    s.n = 0;
+    fill_tek(&t, 1, 1, 40);
+    t.period = 2;
+    assert_int_equal(store_tx_tek_insert(tx, &t), 0);
+    assert_int_equal(t.row, 4);
     assert_int_equal(store_tx_tek_walk(tx, 2, &w, see_tek), 0);
     assert_int_equal(s.n, 1);
     assert_int_equal(s.rows[0], 3);
     s.n = 0;
-    w.after = 1;
     assert_int_equal(store_tx_tek_walk(tx, 1, &w, see_tek), 0);
-    assert_int_equal(s.n, 1);
+    assert_int_equal(s.n, 3);
+    assert_memory_equal(s.rows, rows, sizeof(rows));
+    w.limit = 1;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        s.n = 0;
+        assert_int_equal(store_tx_tek_walk(tx, 1, &w, see_tek), 0);
+        assert_int_equal(s.n, 1);
+        assert_int_equal(s.rows[0], rows[i]);
+        w.after = rows[i];
+    }
+    s.n = 0;
+    assert_int_equal(store_tx_tek_walk(tx, 1, &w, see_tek), 0);
+    w.after = 3; /* of the other content */
+    assert_int_equal(store_tx_tek_walk(tx, 1, &w, see_tek), TEKD_ENOTFOUND);
+    w.after = 99;
+    assert_int_equal(store_tx_tek_walk(tx, 1, &w, see_tek), TEKD_ENOTFOUND);
+    assert_int_equal(s.n, 0);
     return 0;
 }
 

@@ -31,10 +31,23 @@ static void print_usage(FILE *to)
                 to);
 }
 
+static void print_synopsis(FILE *to, const struct command *c)
+{
+    (void)fprintf(to, "usage: tekctl [--socket PATH] [--json] %s%s%s\n", c->words,
+                  *c->synopsis ? " " : "", c->synopsis);
+}
+
 static int usage_of(const struct command *c)
 {
-    (void)fprintf(stderr, "usage: tekctl [--socket PATH] [--json] %s %s\n", c->words, c->synopsis);
+    print_synopsis(stderr, c);
     return TEKCTL_USAGE;
+}
+
+/* What was asked for with --help. */
+static void print_help(const struct command *c)
+{
+    print_synopsis(stdout, c);
+    (void)printf("      %s\n", c->help);
 }
 
 /* ---- options to JSON ------------------------------------------------------------------------- */
@@ -164,13 +177,13 @@ static int read_positionals(struct session *s, int argc, char **argv)
     return n < argc || keys[n] ? usage_of(s->command) : TEKCTL_DONE;
 }
 
-/* argv[0] is the last of the command's words. */
-static int read_options(struct session *s, int argc, char **argv)
+/* argv[0] is the last of the command's words.  *ret_help: its help was asked for, and printed. */
+static int read_options(struct session *s, int argc, char **argv, bool *ret_help)
 {
     static char program[] = "tekctl"; /* getopt's sentences begin with it */
     const struct command *c = s->command;
     struct option options[COMMAND_OPTIONS_MAX + 3];
-    int o, r = TEKCTL_DONE;
+    int o = -1, r = TEKCTL_DONE;
 
     long_options(c, options);
     argv[0] = program;
@@ -180,11 +193,18 @@ static int read_options(struct session *s, int argc, char **argv)
             r = set_option(s->request, &c->option[o - 256], optarg);
         else if (o == 'j')
             s->json = true;
-        else
+        else if (o != 'h')
             r = usage_of(c);
+        else
+            break;
     }
     if (r != TEKCTL_DONE)
         return r;
+    if (o == 'h') {
+        print_help(c);
+        *ret_help = true;
+        return r;
+    }
     if (!has_required(s))
         return usage_of(c);
     return read_positionals(s, argc - optind, argv + optind);
@@ -206,48 +226,6 @@ static int run_plain(struct session *s)
         s->command->print(result);
     }
     return fflush(stdout) == 0 ? r : TEKCTL_FAILED;
-}
-
-static void print_page(const struct session *s, const json_t *page, size_t *n)
-{
-    size_t i;
-    json_t *element;
-
-    json_array_foreach (json_object_get(page, "list"), i, element) {
-        if (!s->json) {
-            s->command->print(element);
-            continue;
-        }
-        (void)fputs((*n)++ == 0 ? "[\n  " : ",\n  ", stdout);
-        text_dump(element, JSON_COMPACT);
-    }
-}
-
-/* The pages of a list, as one list; printed as they come, however long it is. */
-int list_run(struct session *s)
-{
-    bool first = true;
-    size_t n = 0;
-    json_t *next;
-
-    do {
-        AUTO_JSON json_t *page = NULL;
-        int r = session_call(s, &page);
-
-        if (r != TEKCTL_DONE)
-            return r;
-        if (first && !s->json)
-            (void)puts(s->command->header);
-        first = false;
-        print_page(s, page, &n);
-        next = json_object_get(page, "next");
-        if (next && json_object_set(s->request, "after", next) < 0)
-            return TEKCTL_FAILED;
-        session_end(s);
-    } while (next);
-    if (s->json)
-        (void)puts(n == 0 ? "[]" : "\n]");
-    return fflush(stdout) == 0 ? TEKCTL_DONE : TEKCTL_FAILED;
 }
 
 /* One line, as a terminal gives it, into locked memory. */
@@ -301,16 +279,37 @@ int retry_run(struct session *s)
 
 static int run_command(struct session *s, int argc, char **argv, int words)
 {
+    bool help = false;
     int r;
 
     s->request = json_pack("{s:s}", "command", s->command->words);
-    r = read_options(s, argc - words + 1, argv + words - 1);
-    if (r == TEKCTL_DONE)
+    r = read_options(s, argc - words + 1, argv + words - 1, &help);
+    if (r == TEKCTL_DONE && !help)
         r = s->command->run ? s->command->run(s) : run_plain(s);
     json_decref(s->request);
     secret_free(s->pin);
     session_end(s);
     return r;
+}
+
+/* No command: "bsa --help" asks for those that begin with this word, all else is wrong. */
+static int run_none(int argc, char **argv)
+{
+    size_t len = argc > 0 ? strlen(argv[0]) : 0;
+    bool help = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
+    const struct command *c;
+    unsigned n = 0;
+
+    for (size_t i = 0; help && (c = command_at(i)); i++) {
+        if (strncmp(c->words, argv[0], len) != 0 || c->words[len] != ' ')
+            continue;
+        print_help(c);
+        n++;
+    }
+    if (n > 0)
+        return TEKCTL_DONE;
+    print_usage(stderr);
+    return TEKCTL_USAGE;
 }
 
 int main(int argc, char **argv)
@@ -343,9 +342,7 @@ int main(int argc, char **argv)
         }
     }
     s.command = command_find(argc - optind, argv + optind, &words);
-    if (!s.command) {
-        print_usage(stderr);
-        return TEKCTL_USAGE;
-    }
+    if (!s.command)
+        return run_none(argc - optind, argv + optind);
     return run_command(&s, argc - optind, argv + optind, words);
 }

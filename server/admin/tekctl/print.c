@@ -190,17 +190,11 @@ void print_content(const json_t *c)
     (void)puts(str(c, "content_id"));
 }
 
-void print_keys(const json_t *r)
+void print_key(const json_t *k)
 {
-    size_t i;
-    json_t *k;
-
-    (void)printf("%-37s %-8s %-8s %-5s %-28s %s\n", "KEY-ID", "PERIOD", "VERSION", "BITS",
-                 "CREATED", "STATE");
-    json_array_foreach (r, i, k)
-        (void)printf("%-37s %-8lld %-8lld %-5lld %-28s %s\n", str(k, "key_id"), num(k, "period"),
-                     num(k, "version"), num(k, "bits"), str(k, "created"),
-                     yes(k, "destroyed") ? "destroyed" : "");
+    (void)printf("%-37s %-8lld %-8lld %-5lld %-28s %s\n", str(k, "key_id"), num(k, "period"),
+                 num(k, "version"), num(k, "bits"), str(k, "created"),
+                 yes(k, "destroyed") ? "destroyed" : "");
 }
 
 void print_key_id(const json_t *r)

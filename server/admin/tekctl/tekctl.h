@@ -60,6 +60,8 @@ struct command {
     struct option_rule option[COMMAND_OPTIONS_MAX];
     void (*print)(const json_t *result); /* NULL: prints nothing; of a list: one element */
     const char *header;                  /* of a list: the line above */
+    const char *member;                  /* of an object with a list: the name of that */
+    bool indented;                       /* of a list: each element is on several lines of JSON */
     int (*run)(struct session *s);       /* NULL: one request, one answer */
 };
 
@@ -93,8 +95,9 @@ void session_end(struct session *s);
 
 /* ---- commands that do more than ask once ----------------------------------------------------- */
 
-int list_run(struct session *s);   /* a list, page by page */
-int export_run(struct session *s); /* export.c, ledger.c: a stream */
+int list_run(struct session *s);    /* list.c: a list, page by page */
+int content_run(struct session *s); /* a content with the list of its TEKs, likewise */
+int export_run(struct session *s);  /* export.c, ledger.c: a stream */
 int ledger_run(struct session *s);
 int retry_run(struct session *s);
 
@@ -160,6 +163,8 @@ const char *text_shown(json_t *string);
 /* The document on stdout, with the same: for JSON that is another way to write the same string.
  * The flags are those of json_dumps(). */
 void text_dump(const json_t *doc, size_t flags);
+/* The same as JSON_INDENT(2) writes it at that depth of another document. */
+void text_dump_at(const json_t *doc, int depth);
 
 /* ---- print.c --------------------------------------------------------------------------------- */
 
@@ -168,7 +173,10 @@ void print_hsm(const json_t *result);
 void print_bsa(const json_t *bsa);
 void print_object(const json_t *result);
 void print_content(const json_t *content);
-void print_keys(const json_t *result);
+#define PRINT_KEY_HEADER                                                                           \
+    "KEY-ID                                PERIOD   VERSION  BITS  CREATED                      "  \
+    "STATE"
+void print_key(const json_t *key);
 void print_key_id(const json_t *result);
 void print_lines(const json_t *strings);
 #define PRINT_DELIVERY_HEADER                                                                      \

@@ -63,3 +63,19 @@ void text_dump(const json_t *doc, size_t flags)
     if (text)
         write_shown(stdout, text, true);
 }
+
+/* No string of JSON has a line's end in it. */
+void text_dump_at(const json_t *doc, int depth)
+{
+    AUTO_MEM char *text = json_dumps(doc, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    char *next;
+
+    for (char *line = text; line; line = next) {
+        next = strchr(line, '\n');
+        if (next)
+            *next++ = '\0';
+        write_shown(stdout, line, false);
+        if (next)
+            (void)printf("\n%*s", 2 * depth, "");
+    }
+}
