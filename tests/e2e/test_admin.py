@@ -162,6 +162,28 @@ def test_pin_is_asked_for_on_a_terminal_only(shared):
     assert done.returncode == 2 and "standard input is no terminal" in done.stderr, done
 
 
+def into(where, argv):
+    """A command whose standard output goes there, as a shell has it."""
+    return run(["/bin/sh", "-c", f'exec "$@" {where}', "sh", *argv], check=False)
+
+
+@pytest.mark.parametrize("where", [">&-", ">/dev/full"])
+def test_output_that_gets_nowhere_is_no_success(tekd, where):
+    for words in (["status"], ["--json", "status"], ["bsa", "list"], ["--json", "bsa", "list"],
+                  ["bsa", "show", "bsa-1"], ["audit", "ledger"], ["audit", "checkpoint"],
+                  ["audit", "export", tekd.path("export-" + where[-4:].strip("/&-"))],
+                  ["--version"]):
+        done = into(where, tekd.tekctl_argv(*words))
+        assert done.returncode == 1, done
+        assert "standard output cannot be written" in done.stderr, done
+    # What prints nothing has nothing to miss.
+    assert into(where, tekd.tekctl_argv("bsa", "disable", "bsa-1")).returncode == 0
+    tekd.stop()
+    for arguments in (["--version"], ["--help"], ["--sample-config"],
+                      ["--config", tekd.path("tekd.yaml"), "--check"]):
+        assert into(where, [program("tekd"), *arguments]).returncode == 1, arguments
+
+
 def test_no_server_is_3(folder):
     done = run([program("tekctl"), "--socket", os.path.join(folder, "none.sock"), "status"],
                check=False)

@@ -416,8 +416,11 @@ static int fill_dir(struct export *x, const json_t *header)
     }
     (void)TAKE_FD(fd);
     r = write_all(x, header);
-    if (fflush(x->sums) != 0 || fsync(fileno(x->sums)) != 0)
-        r = r == TEKCTL_DONE ? TEKCTL_FAILED : r;
+    if ((ferror(x->sums) || fflush(x->sums) != 0 || fsync(fileno(x->sums)) != 0) &&
+        r == TEKCTL_DONE) {
+        complain("SHA256SUMS: %s", strerror(errno));
+        r = TEKCTL_FAILED;
+    }
     (void)fclose(x->sums);
     return r;
 }
@@ -442,7 +445,7 @@ static int export_to(struct export *x, const char *dir, const char *part, const 
                      (unsigned long long)x->notes, dir);
     else
         complain("what was written so far is in %s", part);
-    return r;
+    return text_flush(r);
 }
 
 int export_run(struct session *s)

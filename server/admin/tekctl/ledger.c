@@ -283,7 +283,7 @@ static int list(struct ledger *l, struct session *s)
     if (r != TEKCTL_DONE)
         return r;
     row_end(l->form, l->n > 0);
-    return fflush(stdout) == 0 ? TEKCTL_DONE : TEKCTL_FAILED;
+    return text_flush(TEKCTL_DONE);
 }
 
 int ledger_run(struct session *s)

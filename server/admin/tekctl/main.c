@@ -10,6 +10,7 @@
 #include <termios.h>
 
 #include "tekd/err.h"
+#include "tekd/fds.h"
 
 static void print_usage(FILE *to)
 {
@@ -205,7 +206,7 @@ static int run_plain(struct session *s)
     } else if (s->command->print) {
         s->command->print(result);
     }
-    return fflush(stdout) == 0 ? r : TEKCTL_FAILED;
+    return text_flush(r);
 }
 
 static void print_page(const struct session *s, const json_t *page, size_t *n)
@@ -247,7 +248,7 @@ int list_run(struct session *s)
     } while (next);
     if (s->json)
         (void)puts(n == 0 ? "[]" : "\n]");
-    return fflush(stdout) == 0 ? TEKCTL_DONE : TEKCTL_FAILED;
+    return text_flush(TEKCTL_DONE);
 }
 
 /* One line, as a terminal gives it, into locked memory. */
@@ -323,6 +324,8 @@ int main(int argc, char **argv)
     struct session s = {.socket = TEKCTL_SOCKET};
     int o, words;
 
+    if (fds_hold_standard() < 0)
+        return TEKCTL_FAILED;
     while ((o = getopt_long(argc, argv, "+h", options, NULL)) != -1) {
         switch (o) {
         case 's':
@@ -333,7 +336,7 @@ int main(int argc, char **argv)
             break;
         case 'v':
             (void)puts("tekctl " TEKD_VERSION);
-            return TEKCTL_DONE;
+            return text_flush(TEKCTL_DONE);
         case 'h':
             print_usage(stdout);
             return TEKCTL_DONE;

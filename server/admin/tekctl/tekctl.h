@@ -160,6 +160,9 @@ const char *text_shown(json_t *string);
 /* The document on stdout, with the same: for JSON that is another way to write the same string.
  * The flags are those of json_dumps(). */
 void text_dump(const json_t *doc, size_t flags);
+/* After the last that is printed: the status, but never TEKCTL_DONE when not all of it could be
+ * written. */
+int text_flush(int status);
 
 /* ---- print.c --------------------------------------------------------------------------------- */
 

@@ -63,3 +63,13 @@ void text_dump(const json_t *doc, size_t flags)
     if (text)
         write_shown(stdout, text, true);
 }
+
+int text_flush(int status)
+{
+    bool failed = ferror(stdout) != 0;
+
+    if (fflush(stdout) == 0 && !failed)
+        return status;
+    complain("standard output cannot be written");
+    return status == TEKCTL_DONE ? TEKCTL_FAILED : status;
+}
