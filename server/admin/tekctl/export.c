@@ -425,6 +425,22 @@ static int fill_dir(struct export *x, const json_t *header)
     return r;
 }
 
+static int print_done(const struct export *x, const char *dir)
+{
+    AUTO_JSON json_t *doc = NULL;
+
+    if (x->session->json) {
+        doc = json_pack("{s:s,s:I,s:I}", "dir", dir, "records", (json_int_t)x->records,
+                        "checkpoints", (json_int_t)x->notes);
+        text_dump(doc, JSON_INDENT(2));
+        (void)putchar('\n');
+    } else {
+        (void)printf("%llu records, %llu checkpoints in %s\n", (unsigned long long)x->records,
+                     (unsigned long long)x->notes, dir);
+    }
+    return text_flush(TEKCTL_DONE);
+}
+
 static int export_to(struct export *x, const char *dir, const char *part, const json_t *header)
 {
     AUTO_FD int fd = -1;
@@ -441,11 +457,9 @@ static int export_to(struct export *x, const char *dir, const char *part, const 
     if (isatty(STDERR_FILENO))
         (void)fputs("\r", stderr);
     if (r == TEKCTL_DONE)
-        (void)printf("%llu records, %llu checkpoints in %s\n", (unsigned long long)x->records,
-                     (unsigned long long)x->notes, dir);
-    else
-        complain("what was written so far is in %s", part);
-    return text_flush(r);
+        return print_done(x, dir);
+    complain("what was written so far is in %s", part);
+    return r;
 }
 
 int export_run(struct session *s)
