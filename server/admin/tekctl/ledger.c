@@ -193,6 +193,10 @@ static int take_epoch(struct ledger *l, struct session *s, const json_t *header)
 {
     json_t *epoch = json_object_get(header, "epoch");
 
+    if (!json_is_integer(epoch)) {
+        complain("tekd's answer names no epoch");
+        return TEKCTL_FAILED;
+    }
     l->deliveries.epoch = (uint64_t)json_integer_value(epoch);
     return json_object_set(s->request, "epoch", epoch) < 0 ? TEKCTL_FAILED : TEKCTL_DONE;
 }

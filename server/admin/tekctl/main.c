@@ -55,6 +55,11 @@ static json_t *file_json(const char *path)
         return NULL;
     }
     n = fread(text, 1, TEKCTL_FILE_MAX + 1, f);
+    if (ferror(f)) { /* of a folder, or halfway */
+        complain("%s: %s", path, strerror(errno));
+        (void)fclose(f);
+        return NULL;
+    }
     (void)fclose(f);
     if (n > TEKCTL_FILE_MAX) {
         complain("%s: larger than %d octets", path, TEKCTL_FILE_MAX);
@@ -200,6 +205,10 @@ static int run_plain(struct session *s)
 
     if (r != TEKCTL_DONE && !result)
         return r;
+    if (s->command->print && !json_is_object(result) && !json_is_array(result)) {
+        complain("tekd's answer has no result");
+        return TEKCTL_FAILED;
+    }
     if (s->json) {
         text_dump(result ? result : json_null(), JSON_INDENT(2) | JSON_ENCODE_ANY);
         (void)putchar('\n');
@@ -220,7 +229,7 @@ static void print_page(const struct session *s, const json_t *page, size_t *n)
             continue;
         }
         (void)fputs((*n)++ == 0 ? "[\n  " : ",\n  ", stdout);
-        text_dump(element, JSON_COMPACT);
+        text_dump(element, JSON_COMPACT | JSON_ENCODE_ANY);
     }
 }
 
