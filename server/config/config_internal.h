@@ -46,7 +46,7 @@ enum form {
     FORM_SOCKET,  /* a path that fits into sockaddr_un */
     FORM_KEY,     /* a path or the URI of a key */
     FORM_TOKEN,   /* the URI of a token */
-    FORM_WEB,     /* a URL of http or https */
+    FORM_WEB,     /* a URL of http or https: a host, no user, no fragment */
     FORM_WITNESS, /* the verifier key of a witness, or the path of a file that holds it */
 };
 

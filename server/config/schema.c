@@ -198,8 +198,8 @@ static const struct setting syslog_settings[] = {
 };
 
 static const struct setting timestamp_settings[] = {
-    TEXT(timestamp, url, .max = URL_OCTETS, .form = FORM_WEB, .flags = SETTING_REQUIRED,
-         .sample = "https://tsa.example.net/tsr",
+    TEXT(timestamp, url, .max = URL_OCTETS, .form = FORM_WEB,
+         .flags = SETTING_REQUIRED | SETTING_QUIET, .sample = "https://tsa.example.net/tsr",
          .meaning = "Of the authority; http:// will do, for its answers are signed."),
     TEXT(timestamp, tsa_ca, .max = PATH_OCTETS, .form = FORM_PATH, .flags = SETTING_REQUIRED,
          .sample = "pki/tsa-ca.crt",
@@ -211,8 +211,8 @@ static const struct setting timestamp_settings[] = {
 };
 
 static const struct setting witness_settings[] = {
-    TEXT(witness, url, .max = URL_OCTETS, .form = FORM_WEB, .flags = SETTING_REQUIRED,
-         .sample = "https://witness.example.net/w1",
+    TEXT(witness, url, .max = URL_OCTETS, .form = FORM_WEB,
+         .flags = SETTING_REQUIRED | SETTING_QUIET, .sample = "https://witness.example.net/w1",
          .meaning = "Of the witness, without /add-checkpoint; http:// will do, for its answers are "
                     "signed."),
     TEXT(witness, key, .max = PATH_OCTETS, .form = FORM_WITNESS, .flags = SETTING_REQUIRED,

@@ -296,15 +296,30 @@ static const struct bad {
      "15:46: audit.syslog.facility: expected authpriv or auth or daemon or local0 or local1 or "
      "local2 or local3 or local4 or local5 or local6 or local7, found mail"},
     {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'ftp://x/', tsa_ca: x}}\n",
-     "15:26: audit.timestamp.url: expected a URL, http:// or https://, found \"ftp://x/\""},
+     "15:26: audit.timestamp.url: expected a URL, http:// or https://"},
     {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'https:///x', tsa_ca: x}}\n",
-     "15:26: audit.timestamp.url: expected a URL, http:// or https://, found \"https:///x\""},
+     "15:26: audit.timestamp.url: expected a URL, http:// or https://"},
+    {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'http://tsa:0/', tsa_ca: x}}\n",
+     "15:26: audit.timestamp.url: expected a URL with a host, and a port of 1..65535 if any"},
+    {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'http://tsa:65536', tsa_ca: x}}\n",
+     "15:26: audit.timestamp.url: expected a URL with a host, and a port of 1..65535 if any"},
+    {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'http://tsa:80x?y', tsa_ca: x}}\n",
+     "15:26: audit.timestamp.url: expected a URL with a host, and a port of 1..65535 if any"},
+    {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'http://:80/', tsa_ca: x}}\n",
+     "15:26: audit.timestamp.url: expected a URL with a host, and a port of 1..65535 if any"},
+    {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'http://[::1/', tsa_ca: x}}\n",
+     "15:26: audit.timestamp.url: expected a URL with a host, and a port of 1..65535 if any"},
+    {END_OF_BASE, END_OF_BASE "audit: {witness: {url: 'https://w/a#b', key: x}}\n",
+     "15:24: audit.witness.url: expected a URL without '#', behind which nothing is sent"},
+    {END_OF_BASE, END_OF_BASE "audit: {witness: {url: 'https://u:p@w/', key: x}}\n",
+     "15:24: audit.witness.url: expected a URL without user and password: a secret never stands "
+     "in this file"},
     {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'http://tsa/'}}\n",
      "15:20: audit.timestamp.tsa_ca: missing, e.g. tsa_ca: pki/tsa-ca.crt"},
     {END_OF_BASE, END_OF_BASE "audit: {witness: {url: 'http://w/'}}\n",
      "15:18: audit.witness.key: missing, e.g. key: pki/witness.vkey"},
     {END_OF_BASE, END_OF_BASE "audit: {witness: {url: 'ftp://w/', key: x}}\n",
-     "15:24: audit.witness.url: expected a URL, http:// or https://, found \"ftp://w/\""},
+     "15:24: audit.witness.url: expected a URL, http:// or https://"},
     {END_OF_BASE, END_OF_BASE "audit: {witness: {url: 'http://w/', key: w+00+AA}}\n",
      "15:42: audit.witness.key: expected a verifier key for cosignatures, NAME+HASH+BASE64, or a "
      "path without '+', found w+00+AA"},
@@ -395,6 +410,9 @@ static void config_load__never_echoes_what_may_be_a_secret(void **state)
         {"token=tekd", "token=tekd?pin-value=87654321"},
         {"pkcs11:token=tekd", "87654321"},
         {"pki/tekd.key", "\"pkcs11:id=1?pin-value=87654321\""},
+        {"  sqlite: tekd.db\n",
+         "  sqlite: tekd.db\naudit: {timestamp: {url: 'https://me:87654321@tsa/', "
+         "tsa_ca: x}}\n"},
     };
     struct place *p = *state;
     struct config_error error;
@@ -528,6 +546,27 @@ static void config_load__takes_the_key_of_a_witness_or_its_file(void **state)
     assert_true(asprintf(&path, "%s/w.vkey", p->dir) > 0);
     assert_string_equal(d->audit.witness.key, path);
     assert_non_null(strstr(d->audit.witness.private_key, "/w.key"));
+}
+
+static void config_load__takes_urls_with_a_host_and_a_port(void **state)
+{
+    static const char *const urls[] = {
+        "http://tsa",       "https://tsa:1/",    "http://tsa:65535/a@b:c",
+        "https://[::1]/w1", "https://[::1]:443", "http://tsa?a=b:0"};
+    struct place *p = *state;
+    struct config_error error;
+
+    for (size_t i = 0; i < ARRAY_SIZE(urls); i++) {
+        AUTO(config) struct config *c = NULL;
+        AUTO_MEM char *audit = NULL;
+        AUTO_MEM char *text = NULL;
+
+        assert_true(asprintf(&audit, END_OF_BASE "audit: {timestamp: {url: '%s', tsa_ca: x}}\n",
+                             urls[i]) > 0);
+        text = edit(END_OF_BASE, audit);
+        assert_int_equal(load(p, text, &c, &error), 0);
+        assert_string_equal(c->audit.timestamp.url, urls[i]);
+    }
 }
 
 static void config_load__takes_keys_that_are_replaced(void **state)
@@ -862,6 +901,7 @@ int main(void)
         TEST(config_load__reads_every_kind),
         TEST(config_load__reads_where_checkpoints_go),
         TEST(config_load__takes_the_key_of_a_witness_or_its_file),
+        TEST(config_load__takes_urls_with_a_host_and_a_port),
         TEST(config_load__takes_keys_that_are_replaced),
         TEST(config_load__takes_each_source_of_the_pin),
         TEST(config_load__makes_paths_absolute),
