@@ -121,6 +121,44 @@ static bool uri_has(const char *uri, const char *name)
     }
 }
 
+/* What percent-encoding (RFC 7512 section 2.3) stands for; TEKD_EFORMAT. */
+static int decode(const char *s, size_t len, size_t *inout_at)
+{
+    char digits[3] = "", *end;
+    long octet;
+
+    if (s[*inout_at] != '%')
+        return (unsigned char)s[(*inout_at)++];
+    if (len - *inout_at < sizeof(digits))
+        return TEKD_EFORMAT;
+    memcpy(digits, s + *inout_at + 1, sizeof(digits) - 1);
+    octet = strtol(digits, &end, 16);
+    *inout_at += sizeof(digits);
+    return *end == '\0' && *digits != '-' && *digits != '+' ? (int)octet : TEKD_EFORMAT;
+}
+
+bool form_uri_names(const char *uri, const char *label)
+{
+    static const char name[] = "object=";
+    const char *p = uri + strlen(URI_SCHEME);
+    size_t len, at = 0;
+
+    while (strncmp(p, name, sizeof(name) - 1) != 0) {
+        p += strcspn(p, ";?");
+        if (*p != ';')
+            return false;
+        p++;
+    }
+    p += sizeof(name) - 1;
+    len = strcspn(p, ";?");
+    while (at < len && *label != '\0') {
+        if (decode(p, len, &at) != (unsigned char)*label)
+            return false;
+        label++;
+    }
+    return at == len && *label == '\0';
+}
+
 /* What no URI of ours may carry, and why. */
 static const struct {
     const char *name;

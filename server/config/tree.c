@@ -11,10 +11,10 @@
 /* Longest path of keys in a message; the table's longest has 33 octets. */
 #define PATH_TEXT_MAX 256
 
-static void put_path(struct buf *out, const struct where *where)
+void tree_put_path(struct buf *out, const struct where *where)
 {
     if (where->up != NULL)
-        put_path(out, where->up);
+        tree_put_path(out, where->up);
     if (where->key == NULL)
         buf_printf(out, "[%zu]", where->index);
     else
@@ -48,7 +48,7 @@ static void start_message(struct reader *r, const yaml_mark_t *mark, const struc
     r->error->column = (unsigned)mark->column + 1;
     add(r->error, "%s:%u:%u: ", r->file, r->error->line, r->error->column);
     if (where != NULL && buf_new(PATH_TEXT_MAX, &path) == 0) {
-        put_path(path, where);
+        tree_put_path(path, where);
         add(r->error, "%s: ", buf_str(path));
     }
 }

@@ -341,6 +341,30 @@ static const struct bad {
      "checkpoint_ed25519_key"},
     {"    port: 8443\n", "  - {address: \"::1\"}\n  - {address: 127.0.0.1, port: 8443}\n",
      "5:5: listen[2]: expected another address or port than listen[0]"},
+    /* files that tekd writes */
+    {END_OF_BASE, END_OF_BASE "audit: {anchor_file: tekd.db}\n",
+     "14:11: store.sqlite: expected another file than that of audit.anchor_file"},
+    {END_OF_BASE, END_OF_BASE "audit: {anchor_file: .//tekd.sock}\n",
+     "15:22: audit.anchor_file: expected another file than that of admin.socket"},
+    {END_OF_BASE, END_OF_BASE "audit: {anchor_file: ./hsm.pin}\n",
+     "15:22: audit.anchor_file: expected another file than that of hsm.pin_file"},
+    {END_OF_BASE, END_OF_BASE "audit: {anchor_file: nowhere/a, published_dir: nowhere/a}\n",
+     "15:22: audit.anchor_file: expected another file than that of audit.published_dir"},
+    {END_OF_BASE, END_OF_BASE "audit: {syslog: {socket: s}}\nadmin: {socket: s}\n",
+     "16:17: admin.socket: expected another file than that of audit.syslog.socket"},
+    {END_OF_BASE, END_OF_BASE "audit: {anchor_file: w, witness: {url: 'http://w/', key: w}}\n",
+     "15:22: audit.anchor_file: expected another file than that of audit.witness.key"},
+    {"tekd.db", "hsm.pin", "14:11: store.sqlite: expected another file than that of hsm.pin_file"},
+    {"tekd.db", "tekd.yaml", "14:11: store.sqlite: expected another file than this one"},
+    /* keys of two uses */
+    {"pki/tekd.key", "\"pkcs11:object=tekd-checkpoint\"",
+     "7:8: tls.key: expected another key than hsm.checkpoint_key: what signs the audit log signs "
+     "nothing else"},
+    {"pki/tekd.key\n  client_ca: pki/ca.crt\nhsm:\n",
+     "\"pkcs11:token=t;object=%6fl%64?a=b\"\n  client_ca: pki/ca.crt\nhsm:\n"
+     "  checkpoint_key_before: old\n",
+     "7:8: tls.key: expected another key than hsm.checkpoint_key_before: what signs the audit log "
+     "signs nothing else"},
     /* parts of YAML that are not taken, and what is not YAML */
     {"bsm.example.net", "&id bsm", "1:9: anchors (&name) are not taken: write the value out"},
     {"tekd.db", "*id", "14:11: aliases (*name) are not taken: write the value out"},
