@@ -744,6 +744,28 @@ static void config_load__has_a_limit(void **state)
     assert_non_null(strstr(error.message, ": expected at most 262144 octets, found "));
 }
 
+/* Minutes would be spent on it; nobody waits for that to see that his file is none. */
+static void config_load__refuses_what_nests_too_deep(void **state)
+{
+    static const struct {
+        char octet;
+        size_t n;
+    } cases[] = {{'[', 9}, {'{', 9}, {'[', CONFIG_FILE_MAX}, {'{', CONFIG_FILE_MAX}};
+    struct place *p = *state;
+    struct config_error error;
+    struct config *c = NULL;
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        AUTO_MEM char *text = malloc(cases[i].n);
+
+        assert_non_null(text);
+        memset(text, cases[i].octet, cases[i].n);
+        write_file(p->file, text, cases[i].n);
+        assert_int_equal(config_load(p->file, &c, &error), TEKD_EINVAL);
+        assert_non_null(strstr(error.message, ":1:9: expected at most 8 levels"));
+    }
+}
+
 static void config_load__says_what_is_wrong_with_the_file_itself(void **state)
 {
     struct place *p = *state;
@@ -933,6 +955,7 @@ int main(void)
         TEST(config_load__refuses_too_many_variables),
         TEST(config_load__refuses_a_socket_path_that_no_socket_takes),
         TEST(config_load__has_a_limit),
+        TEST(config_load__refuses_what_nests_too_deep),
         TEST(config_load__says_what_is_wrong_with_the_file_itself),
         TEST(config_load__survives_every_truncation),
         TEST(config_print_sample__loads_and_shows_the_defaults),
