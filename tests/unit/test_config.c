@@ -2,6 +2,7 @@
 #include "config_internal.h"
 
 #include <limits.h>
+#include <openssl/evp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -725,6 +726,20 @@ static void config_load__refuses_a_socket_path_that_no_socket_takes(void **state
 }
 
 /* A file of exactly the limit is taken, one octet more is not. */
+/* The log says which file a start had: what was read, whatever is under its name by then. */
+static void config_load__has_the_hash_of_what_it_read(void **state)
+{
+    struct place *p = *state;
+    struct config_error error;
+    AUTO(config) struct config *c = NULL;
+    uint8_t sha256[32];
+
+    assert_int_equal(load(p, base, &c, &error), 0);
+    write_file(p->file, "other", 5);
+    assert_int_equal(EVP_Digest(base, strlen(base), sha256, NULL, EVP_sha256(), NULL), 1);
+    assert_memory_equal(c->sha256, sha256, sizeof(sha256));
+}
+
 static void config_load__has_a_limit(void **state)
 {
     struct place *p = *state;
@@ -954,6 +969,7 @@ int main(void)
         TEST(config_load__gives_the_module_its_environment),
         TEST(config_load__refuses_too_many_variables),
         TEST(config_load__refuses_a_socket_path_that_no_socket_takes),
+        TEST(config_load__has_the_hash_of_what_it_read),
         TEST(config_load__has_a_limit),
         TEST(config_load__refuses_what_nests_too_deep),
         TEST(config_load__says_what_is_wrong_with_the_file_itself),
