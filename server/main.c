@@ -14,6 +14,7 @@
 
 #include "tekd/clock.h"
 #include "tekd/err.h"
+#include "tekd/fds.h"
 #include "tekd/log.h"
 
 static const char usage[] =
@@ -32,6 +33,17 @@ static const char usage[] =
     "\n"
     "Exit status: 0 stopped or nothing found, 1 failed, 2 usage, 3 the HSM does not answer or\n"
     "refused the PIN (--check), 74 the store failed.\n";
+
+/* What is asked for and cannot be written is no success. */
+static int printed(int status)
+{
+    bool failed = ferror(stdout) != 0;
+
+    if (fflush(stdout) == 0 && !failed)
+        return status;
+    (void)fputs("tekd: standard output cannot be written\n", stderr);
+    return status == EXIT_OK ? EXIT_FAILED : status;
+}
 
 struct arguments {
     const char *config;
@@ -61,9 +73,11 @@ static bool read_arguments(int argc, char **argv, struct arguments *ret_args, in
             return false;
         case 'v':
             (void)puts("tekd " TEKD_VERSION);
+            *ret_status = printed(EXIT_OK);
             return false;
         case 'h':
             (void)fputs(usage, stdout);
+            *ret_status = printed(EXIT_OK);
             return false;
         default:
             (void)fputs(usage, stderr);
@@ -90,7 +104,7 @@ static int load_config(struct tekd *t, const char *path)
         return r;
     }
     log_open(STDERR_FILENO, t->config->log.format, t->config->log.level);
-    return reload_hash_file(path, t->config_sha256);
+    return 0;
 }
 
 /* Signals are for the main thread, which waits for them; threads inherit the mask. */
@@ -223,13 +237,15 @@ int main(int argc, char **argv)
     sigset_t set;
     int status;
 
+    if (fds_hold_standard() < 0)
+        return EXIT_IO;
     if (!read_arguments(argc, argv, &args, &status))
         return status;
     (void)mallopt(M_ARENA_MAX, MALLOC_ARENAS);
     block_signals(&set);
     if (load_config(&t, args.config) < 0)
         return EXIT_FAILED;
-    status = args.check ? check_all(&t) : run(&t, &set);
+    status = args.check ? printed(check_all(&t)) : run(&t, &set);
     setup_undo(&t);
     /* A stop writes to the store, too: one that could not is no clean one. */
     return final_status(&t, status);

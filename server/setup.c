@@ -197,7 +197,7 @@ int setup_store(struct tekd *t)
     };
     int r;
 
-    memcpy(o.config_sha256, t->config_sha256, sizeof(o.config_sha256));
+    memcpy(o.config_sha256, c->sha256, sizeof(o.config_sha256));
     r = store_open(&o, &t->store);
     return r < 0 ? failed("store", r) : 0;
 }

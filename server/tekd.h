@@ -38,7 +38,6 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_HSM = 3, EXIT_IO = 
 
 struct tekd {
     struct config *config;
-    uint8_t config_sha256[32];
     uint8_t tls_sha256[TEKD_TLS_FILES][32]; /* as they were read last; see reload.c */
     struct hsm *hsm;
     struct store *store;

@@ -183,8 +183,9 @@ struct config_log {
 };
 
 struct config {
-    char *file; /* absolute path of the file */
-    char *dir;  /* its folder */
+    char *file;         /* absolute path of the file */
+    char *dir;          /* its folder */
+    uint8_t sha256[32]; /* of its octets, as they were read */
     char *bsm_id;
     struct config_listen *listen;
     size_t listen_count; /* 1..CONFIG_LISTEN_MAX */

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/evp.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -65,6 +66,8 @@ static int load_text(struct reader *r, struct config **ret_config)
     e = finish_config(r, c);
     if (e < 0)
         return e;
+    if (EVP_Digest(r->text, r->len, c->sha256, NULL, EVP_sha256(), NULL) != 1)
+        return tree_fail(r, TEKD_ENOMEM, "SHA-256 failed");
     *ret_config = TAKE(c);
     return 0;
 }

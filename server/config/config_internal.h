@@ -5,6 +5,7 @@
  *     check.c    nodes against the table of settings: keys, types, ranges, forms
  *     values.c   text -> struct config (libcyaml, its schema made from the same table)
  *     finish.c   defaults, absolute paths, rules between settings
+ *     apart.c    what two settings must not share: files, keys
  *
  * check.c comes before libcyaml because libcyaml 1.3.1 reads 1.5 and 1x as 1 and 010 as 8, cuts a
  * text at NUL, passes over a second document, and gives a missing or unknown key the place of the
@@ -17,6 +18,7 @@
 #include <cyaml/cyaml.h>
 #include <yaml.h>
 
+#include "tekd/buf.h"
 #include "tekd/config.h"
 
 enum setting_kind {
@@ -31,8 +33,9 @@ enum setting_kind {
 
 enum setting_flags {
     SETTING_REQUIRED = 1 << 0,
-    SETTING_QUIET = 1 << 1, /* could be a secret put in the wrong place: never echoed */
-    SETTING_OFF = 1 << 2,   /* stands in the sample as a comment */
+    SETTING_QUIET = 1 << 1,   /* could be a secret put in the wrong place: never echoed */
+    SETTING_OFF = 1 << 2,     /* stands in the sample as a comment */
+    SETTING_WRITTEN = 1 << 3, /* a file or folder that tekd writes: no other setting's */
 };
 
 /* What a text has to look like; forms.c. */
@@ -46,7 +49,7 @@ enum form {
     FORM_SOCKET,  /* a path that fits into sockaddr_un */
     FORM_KEY,     /* a path or the URI of a key */
     FORM_TOKEN,   /* the URI of a token */
-    FORM_WEB,     /* a URL of http or https */
+    FORM_WEB,     /* a URL of http or https: a host, no user, no fragment */
     FORM_WITNESS, /* the verifier key of a witness, or the path of a file that holds it */
 };
 
@@ -82,6 +85,8 @@ const char *form_complaint(enum form form, const char *s);
 bool form_is_path(enum form form, const char *s);
 /* s is a URI of RFC 7512, not a path. */
 bool form_is_uri(const char *s);
+/* The URI of a key has this label as its object. */
+bool form_uri_names(const char *uri, const char *label);
 /* Splits "127.0.0.1:9464" or "[::1]:9464"; the caller frees *ret_address.  TEKD_EFORMAT, _ENOMEM */
 int form_split_endpoint(const char *s, char **ret_address, uint32_t *ret_port);
 
@@ -112,6 +117,9 @@ int tree_refuse_at(struct reader *r, const struct where *where, const char *fmt,
 int tree_fail(struct reader *r, int err, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Appends the way to a setting as messages have it: "listen[1].port". */
+void tree_put_path(struct buf *out, const struct where *where);
+
 int tree_parse(struct reader *r);
 void tree_free(struct reader *r);
 const yaml_node_t *tree_root(const struct reader *r);
@@ -128,6 +136,7 @@ void tree_show(const yaml_node_t *node, char out[static TREE_SHOWN_MAX]);
 int check_file(struct reader *r);
 int values_load(struct reader *r, struct config **ret_config);
 int finish_config(struct reader *r, struct config *c);
+int apart_check(struct reader *r, const struct config *c);
 int sample_print(FILE *out);
 
 #endif

@@ -396,5 +396,7 @@ int finish_config(struct reader *r, struct config *c)
         e = finish_before(r, c);
     if (e == 0)
         e = finish_endpoint(r, c);
+    if (e == 0)
+        e = apart_check(r, c);
     return e;
 }

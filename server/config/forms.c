@@ -49,6 +49,22 @@ static const char *address_complaint(const char *s)
     return is_address(s) ? NULL : "a numeric IPv4 or IPv6 address";
 }
 
+/* len octets, and no others. */
+static bool read_port(const char *p, size_t len, uint32_t *ret_port)
+{
+    uint32_t port = 0;
+
+    if (len == 0 || len > 5 || *p == '0')
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        if (p[i] < '0' || p[i] > '9')
+            return false;
+        port = port * 10 + (uint32_t)(p[i] - '0');
+    }
+    *ret_port = port;
+    return port <= UINT16_MAX;
+}
+
 int form_split_endpoint(const char *s, char **ret_address, uint32_t *ret_port)
 {
     bool six = *s == '[';
@@ -56,16 +72,12 @@ int form_split_endpoint(const char *s, char **ret_address, uint32_t *ret_port)
     const char *stop = six ? strchr(s, ']') : strchr(s, ':');
     AUTO_MEM char *address = NULL;
     const char *p;
-    uint32_t port = 0;
+    uint32_t port;
 
     if (stop == NULL || (six && stop[1] != ':'))
         return TEKD_EFORMAT;
     p = six ? stop + 2 : stop + 1;
-    if (*p < '1' || *p > '9' || strlen(p) > 5)
-        return TEKD_EFORMAT;
-    for (; *p >= '0' && *p <= '9'; p++)
-        port = port * 10 + (uint32_t)(*p - '0');
-    if (*p != '\0' || port > UINT16_MAX)
+    if (!read_port(p, strlen(p), &port))
         return TEKD_EFORMAT;
     address = strndup(start, (size_t)(stop - start));
     if (address == NULL)
@@ -109,6 +121,44 @@ static bool uri_has(const char *uri, const char *name)
     }
 }
 
+/* What percent-encoding (RFC 7512 section 2.3) stands for; TEKD_EFORMAT. */
+static int decode(const char *s, size_t len, size_t *inout_at)
+{
+    char digits[3] = "", *end;
+    long octet;
+
+    if (s[*inout_at] != '%')
+        return (unsigned char)s[(*inout_at)++];
+    if (len - *inout_at < sizeof(digits))
+        return TEKD_EFORMAT;
+    memcpy(digits, s + *inout_at + 1, sizeof(digits) - 1);
+    octet = strtol(digits, &end, 16);
+    *inout_at += sizeof(digits);
+    return *end == '\0' && *digits != '-' && *digits != '+' ? (int)octet : TEKD_EFORMAT;
+}
+
+bool form_uri_names(const char *uri, const char *label)
+{
+    static const char name[] = "object=";
+    const char *p = uri + strlen(URI_SCHEME);
+    size_t len, at = 0;
+
+    while (strncmp(p, name, sizeof(name) - 1) != 0) {
+        p += strcspn(p, ";?");
+        if (*p != ';')
+            return false;
+        p++;
+    }
+    p += sizeof(name) - 1;
+    len = strcspn(p, ";?");
+    while (at < len && *label != '\0') {
+        if (decode(p, len, &at) != (unsigned char)*label)
+            return false;
+        label++;
+    }
+    return at == len && *label == '\0';
+}
+
 /* What no URI of ours may carry, and why. */
 static const struct {
     const char *name;
@@ -148,22 +198,53 @@ static const char *token_complaint(const char *s)
     return uri_complaint(s);
 }
 
-/* Whether it is printable, without space, and names a host. */
-static bool is_url(const char *s, const char *scheme)
+static bool is_printable(const char *s)
 {
-    size_t len = strlen(scheme);
+    while (*s > ' ' && *s <= '~')
+        s++;
+    return *s == '\0';
+}
 
-    if (strncmp(s, scheme, len) != 0 || s[len] == '\0' || s[len] == '/')
+/* NAME, NAME:PORT, [ADDRESS] or [ADDRESS]:PORT. */
+static bool is_host(const char *s, size_t len)
+{
+    const char *end = s + len;
+    const char *behind = *s == '[' ? memchr(s, ']', len) : memchr(s, ':', len);
+    uint32_t port;
+
+    if (*s == '[' && behind == NULL)
         return false;
-    for (; *s != '\0'; s++)
-        if (*s <= ' ' || *s > '~')
-            return false;
-    return true;
+    if (*s == '[')
+        behind++;
+    if (behind == NULL || behind == end)
+        return true;
+    return behind > s && *behind == ':' && read_port(behind + 1, (size_t)(end - behind) - 1, &port);
+}
+
+/* What the rest of a URL has in front of its path. */
+static const char *authority_complaint(const char *s)
+{
+    size_t len = strcspn(s, "/?#");
+
+    if (memchr(s, '@', len) != NULL)
+        return "a URL without user and password: a secret never stands in this file";
+    if (!is_host(s, len))
+        return "a URL with a host, and a port of 1..65535 if any";
+    return s[strcspn(s, "#")] != '\0' ? "a URL without '#', behind which nothing is sent" : NULL;
 }
 
 static const char *web_complaint(const char *s)
 {
-    return is_url(s, "http://") || is_url(s, "https://") ? NULL : "a URL, http:// or https://";
+    static const char *const schemes[] = {"http://", "https://"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(schemes); i++) {
+        const char *rest = s + strlen(schemes[i]);
+
+        if (strncmp(s, schemes[i], strlen(schemes[i])) == 0 && *rest != '\0' && *rest != '/' &&
+            is_printable(s))
+            return authority_complaint(rest);
+    }
+    return "a URL, http:// or https://";
 }
 
 static bool is_verifier_key(const char *s)

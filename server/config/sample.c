@@ -18,7 +18,8 @@ static const char intro[] =
     "Written by \"tekd --sample-config\"; a copy of it is a place to start from.\n"
     "\n"
     "Relative paths are relative to the folder of this file. Unknown or repeated keys, values of\n"
-    "the wrong type or out of range, anchors, aliases, tags and second documents stop the start.\n"
+    "the wrong type or out of range, anchors, aliases, tags and second documents stop the start,\n"
+    "and so does the name of a file that tekd writes where another setting has it as well.\n"
     "A PIN never stands here, only where it is found.\n";
 
 static void print_indent(FILE *out, unsigned level)

@@ -88,8 +88,8 @@ static const struct setting tls_settings[] = {
          .meaning = "PEM file: tekd's certificate, then the chain up to the CA that BSAs trust."),
     TEXT(tls, key, .max = PATH_OCTETS, .form = FORM_KEY, .flags = SETTING_REQUIRED | SETTING_QUIET,
          .sample = "pkcs11:object=tekd-tls",
-         .meaning = "Its private key: a URI (RFC 7512) of an EC P-256 or P-384 key in the HSM, or "
-                    "the path of a PEM file with mode 0600."),
+         .meaning = "Its private key: a URI (RFC 7512) of an EC P-256 or P-384 key in the HSM that "
+                    "signs nothing else, or the path of a PEM file with mode 0600."),
     TEXT(tls, client_ca, .max = PATH_OCTETS, .form = FORM_PATH, .flags = SETTING_REQUIRED,
          .sample = "pki/ca.crt",
          .meaning = "PEM file: the CAs whose client certificates are looked at. Which BSA a "
@@ -176,8 +176,8 @@ static const struct setting hsm_settings[] = {
 };
 
 static const struct setting store_settings[] = {
-    TEXT(store, sqlite, .max = PATH_OCTETS, .form = FORM_PATH, .flags = SETTING_REQUIRED,
-         .sample = "tekd.db",
+    TEXT(store, sqlite, .max = PATH_OCTETS, .form = FORM_PATH,
+         .flags = SETTING_REQUIRED | SETTING_WRITTEN, .sample = "tekd.db",
          .meaning = "The SQLite database, made at the first start. On a local file system; only "
                     "tekd opens it."),
     END,
@@ -198,8 +198,8 @@ static const struct setting syslog_settings[] = {
 };
 
 static const struct setting timestamp_settings[] = {
-    TEXT(timestamp, url, .max = URL_OCTETS, .form = FORM_WEB, .flags = SETTING_REQUIRED,
-         .sample = "https://tsa.example.net/tsr",
+    TEXT(timestamp, url, .max = URL_OCTETS, .form = FORM_WEB,
+         .flags = SETTING_REQUIRED | SETTING_QUIET, .sample = "https://tsa.example.net/tsr",
          .meaning = "Of the authority; http:// will do, for its answers are signed."),
     TEXT(timestamp, tsa_ca, .max = PATH_OCTETS, .form = FORM_PATH, .flags = SETTING_REQUIRED,
          .sample = "pki/tsa-ca.crt",
@@ -211,8 +211,8 @@ static const struct setting timestamp_settings[] = {
 };
 
 static const struct setting witness_settings[] = {
-    TEXT(witness, url, .max = URL_OCTETS, .form = FORM_WEB, .flags = SETTING_REQUIRED,
-         .sample = "https://witness.example.net/w1",
+    TEXT(witness, url, .max = URL_OCTETS, .form = FORM_WEB,
+         .flags = SETTING_REQUIRED | SETTING_QUIET, .sample = "https://witness.example.net/w1",
          .meaning = "Of the witness, without /add-checkpoint; http:// will do, for its answers are "
                     "signed."),
     TEXT(witness, key, .max = PATH_OCTETS, .form = FORM_WITNESS, .flags = SETTING_REQUIRED,
@@ -235,8 +235,8 @@ static const struct setting audit_settings[] = {
     CHOICE(audit, release, releases, "signed",
            "When a key may leave. signed: when the signed checkpoint over its audit record is "
            "committed. durable, for slow HSMs: when the record is; the signature follows."),
-    TEXT(audit, anchor_file, .max = PATH_OCTETS, .form = FORM_PATH, .flags = SETTING_OFF,
-         .sample = "anchor/checkpoint",
+    TEXT(audit, anchor_file, .max = PATH_OCTETS, .form = FORM_PATH,
+         .flags = SETTING_OFF | SETTING_WRITTEN, .sample = "anchor/checkpoint",
          .meaning = "The newest checkpoint is written here, best on another volume: a restored "
                     "or truncated database is found out by it at the next start."),
     NUMBER(audit, anchor_interval_s, 1, 3600, 60,
@@ -249,8 +249,8 @@ static const struct setting audit_settings[] = {
     PART(audit, witness, "{url: \"https://witness.example.net/w1\", key: pki/witness.vkey}",
          "A witness (C2SP tlog-witness) cosigns each checkpoint that extends all it has seen. "
          "What it answers is kept, and exported with the log."),
-    TEXT(audit, published_dir, .max = PATH_OCTETS, .form = FORM_PATH, .flags = SETTING_OFF,
-         .sample = "anchor/published",
+    TEXT(audit, published_dir, .max = PATH_OCTETS, .form = FORM_PATH,
+         .flags = SETTING_OFF | SETTING_WRITTEN, .sample = "anchor/published",
          .meaning = "Where such answers are kept, best on the anchor file's volume; without it the "
                     "name of the anchor file, or of the database, with \".published\" behind."),
     NUMBER(audit, checkpoint_max_delay_ms, 10, 60000, 1000,
@@ -322,6 +322,7 @@ static const struct setting push_settings[] = {
 
 static const struct setting admin_settings[] = {
     TEXT(admin, socket, .max = PATH_OCTETS, .form = FORM_SOCKET, .def = "tekd.sock",
+         .flags = SETTING_WRITTEN,
          .meaning = "Unix socket of tekctl; at most 107 octets as an absolute path."),
     TEXT(admin, group, .max = 32, .form = FORM_NAME, .flags = SETTING_OFF, .sample = "tekd",
          .meaning = "Group that may do everything on it; without it only tekd's user and root."),

@@ -8,13 +8,18 @@
 #include "tekd/buf.h"
 #include "tekd/err.h"
 
+/*
+ * Levels of mappings and lists.  The deepest setting stands in the third, audit.witness.url; and
+ * libyaml takes minutes over a file of nothing but opening brackets.
+ */
+#define NESTING_MAX 8
 /* Longest path of keys in a message; the table's longest has 33 octets. */
 #define PATH_TEXT_MAX 256
 
-static void put_path(struct buf *out, const struct where *where)
+void tree_put_path(struct buf *out, const struct where *where)
 {
     if (where->up != NULL)
-        put_path(out, where->up);
+        tree_put_path(out, where->up);
     if (where->key == NULL)
         buf_printf(out, "[%zu]", where->index);
     else
@@ -48,7 +53,7 @@ static void start_message(struct reader *r, const yaml_mark_t *mark, const struc
     r->error->column = (unsigned)mark->column + 1;
     add(r->error, "%s:%u:%u: ", r->file, r->error->line, r->error->column);
     if (where != NULL && buf_new(PATH_TEXT_MAX, &path) == 0) {
-        put_path(path, where);
+        tree_put_path(path, where);
         add(r->error, "%s: ", buf_str(path));
     }
 }
@@ -149,19 +154,45 @@ static int refuse_token(struct reader *r, const yaml_token_t *token)
     return 0;
 }
 
+/* How much deeper what follows is. */
+static int nesting(const yaml_token_t *token)
+{
+    switch (token->type) {
+    case YAML_BLOCK_SEQUENCE_START_TOKEN:
+    case YAML_BLOCK_MAPPING_START_TOKEN:
+    case YAML_FLOW_SEQUENCE_START_TOKEN:
+    case YAML_FLOW_MAPPING_START_TOKEN:
+        return 1;
+    case YAML_BLOCK_END_TOKEN:
+    case YAML_FLOW_SEQUENCE_END_TOKEN:
+    case YAML_FLOW_MAPPING_END_TOKEN:
+        return -1;
+    default:
+        return 0;
+    }
+}
+
+static int check_token(struct reader *r, const yaml_token_t *token, int *inout_depth)
+{
+    *inout_depth += nesting(token);
+    if (*inout_depth > NESTING_MAX)
+        return tree_refuse(r, &token->start_mark, NULL, "expected at most %d levels", NESTING_MAX);
+    return refuse_token(r, token);
+}
+
 /* Scanner's mistakes are left to tree_load(), which has the better words for them. */
 static int scan_tokens(struct reader *r)
 {
     yaml_parser_t parser;
     yaml_token_t token;
     bool more = true;
-    int e = 0;
+    int depth = 0, e = 0;
 
     if (!yaml_parser_initialize(&parser))
         return tree_fail(r, TEKD_ENOMEM, "out of memory");
     yaml_parser_set_input_string(&parser, r->text, r->len);
     while (e == 0 && more && yaml_parser_scan(&parser, &token)) {
-        e = refuse_token(r, &token);
+        e = check_token(r, &token, &depth);
         more = token.type != YAML_STREAM_END_TOKEN;
         yaml_token_delete(&token);
     }

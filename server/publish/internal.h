@@ -86,8 +86,9 @@ struct kept_file {
     size_t len;
 };
 /*
- * Keeps the files of a note, each whole or not at all and in this order, and removes older ones of
- * their kinds.  From any thread.  Errors: TEKD_EIO (why).
+ * Keeps the files of a note, all of them whole or none, named in this order, and removes older ones
+ * of their kinds.  What could not be kept leaves nothing behind.  From any thread.  Errors:
+ * TEKD_EIO (why).
  */
 int kept_put(struct kept *k, const struct publication *p, const struct kept_file *files, size_t n,
              char why[static PUBLISH_WHY_MAX]);

@@ -165,23 +165,79 @@ static int open_dir(const struct kept *k, int *ret_fd, char why[static PUBLISH_W
     return *ret_fd < 0 ? failed("open", k->dir, why) : 0;
 }
 
-static int write_file(int dir, const char *name, const struct kept_file *f,
+#define TEMPORARY_MAX (KEPT_NAME_MAX + 8)
+
+static void write_temporary(const struct name *n, const char *kind, char out[static TEMPORARY_MAX])
+{
+    char name[KEPT_NAME_MAX];
+
+    write_name(n, kind, name);
+    (void)snprintf(out, TEMPORARY_MAX, ".%s.new", name);
+}
+
+static int write_octets(int fd, const uint8_t *p, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(fd, p, len);
+
+        if (n < 0 && errno != EINTR)
+            return -1;
+        if (n > 0) {
+            p += n;
+            len -= (size_t)n;
+        }
+    }
+    return 0;
+}
+
+/* Whole and durable under its temporary name. */
+static int write_file(int dir, const struct name *id, const struct kept_file *f,
                       char why[static PUBLISH_WHY_MAX])
 {
     AUTO_FD int fd = -1;
-    char temporary[KEPT_NAME_MAX + 8];
+    char temporary[TEMPORARY_MAX];
 
-    (void)snprintf(temporary, sizeof(temporary), ".%s.new", name);
+    write_temporary(id, f->kind, temporary);
     fd = openat(dir, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
     if (fd < 0)
         return failed("open", temporary, why);
-    if (write(fd, f->octets, f->len) != (ssize_t)f->len)
+    if (write_octets(fd, f->octets, f->len) < 0)
         return failed("write", temporary, why);
-    if (fsync(fd) < 0)
-        return failed("fsync", temporary, why);
-    if (renameat(dir, temporary, dir, name) < 0)
-        return failed("rename", name, why);
-    return fsync(dir) < 0 ? failed("fsync", name, why) : 0;
+    return fsync(fd) < 0 ? failed("fsync", temporary, why) : 0;
+}
+
+static int rename_file(int dir, const struct name *id, const char *kind,
+                       char why[static PUBLISH_WHY_MAX])
+{
+    char temporary[TEMPORARY_MAX], name[KEPT_NAME_MAX];
+
+    write_temporary(id, kind, temporary);
+    write_name(id, kind, name);
+    return renameat(dir, temporary, dir, name) < 0 ? failed("rename", name, why) : 0;
+}
+
+/*
+ * All are written before the first gets its name.  On a full volume a note has room where its time
+ * stamp has none, and would then take the place of the day's note that has one.  What was written
+ * in vain goes: each time it would be under another name.
+ */
+static int write_files(int dir, const struct name *id, const struct kept_file *files, size_t n,
+                       char why[static PUBLISH_WHY_MAX])
+{
+    char temporary[TEMPORARY_MAX];
+    int r = 0;
+
+    for (size_t i = 0; i < n && r == 0; i++)
+        r = write_file(dir, id, &files[i], why);
+    for (size_t i = 0; i < n && r == 0; i++)
+        r = rename_file(dir, id, files[i].kind, why);
+    if (r == 0 && fsync(dir) < 0)
+        r = failed("fsync", "the folder", why);
+    for (size_t i = 0; i < n && r < 0; i++) {
+        write_temporary(id, files[i].kind, temporary);
+        (void)unlinkat(dir, temporary, 0);
+    }
+    return r;
 }
 
 /* Whether the place of this one is another's: newer, of the same day and epoch; or all are taken.
@@ -213,14 +269,11 @@ static void prune(const struct kept *k, int dir, const char *kind)
 static int put_locked(struct kept *k, const struct name *id, const struct kept_file *files,
                       size_t n, char why[static PUBLISH_WHY_MAX])
 {
-    char name[KEPT_NAME_MAX];
     AUTO_FD int dir = -1;
     int r = open_dir(k, &dir, why);
 
-    for (size_t i = 0; i < n && r == 0; i++) {
-        write_name(id, files[i].kind, name);
-        r = write_file(dir, name, &files[i], why);
-    }
+    if (r == 0)
+        r = write_files(dir, id, files, n, why);
     /* The last one goes first: without those before it it is worth nothing. */
     for (size_t i = n; i > 0 && r == 0; i--)
         prune(k, dir, files[i - 1].kind);

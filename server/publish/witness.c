@@ -49,11 +49,10 @@ static int read_key(const struct witness *w, struct cosign_key *ret_key,
 {
     char text[COSIGN_KEY_MAX];
     size_t len = 0;
-    int r;
+    int r = cosign_key_read(w->key, strlen(w->key), ret_key);
 
-    if (strchr(w->key, '+'))
-        r = cosign_key_read(w->key, strlen(w->key), ret_key);
-    else if ((r = read_text(w->key, text, &len)) == 0)
+    /* The folder of the configuration, before it, may have a '+' as a key has. */
+    if (r < 0 && *w->key == '/' && (r = read_text(w->key, text, &len)) == 0)
         r = cosign_key_read(text, len, ret_key);
     if (r < 0)
         (void)snprintf(why, PUBLISH_WHY_MAX, "no verifier key of a witness in %.180s", w->key);

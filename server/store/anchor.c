@@ -86,7 +86,8 @@ int anchor_read(const char *path, struct note *ret_note, int64_t *ret_utc_us)
 {
     char text[NOTE_MAX + 1];
     struct stat st;
-    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* O_NONBLOCK: a FIFO of that name must not hang the start. */
+    AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     size_t len = 0;
     ssize_t n;
 
@@ -94,6 +95,10 @@ int anchor_read(const char *path, struct note *ret_note, int64_t *ret_utc_us)
         return errno == ENOENT ? TEKD_ENOTFOUND : failed("open", path);
     if (fstat(fd, &st) < 0)
         return failed("fstat", path);
+    if (!S_ISREG(st.st_mode)) {
+        errno = EINVAL;
+        return failed("open", path);
+    }
     *ret_utc_us = (int64_t)st.st_mtim.tv_sec * 1000000 + st.st_mtim.tv_nsec / 1000;
     while (len < sizeof(text) && (n = read(fd, text + len, sizeof(text) - len)) != 0) {
         if (n < 0 && errno != EINTR)

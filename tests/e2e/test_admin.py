@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from hashlib import sha256
 
 import pytest
@@ -165,6 +166,93 @@ def test_sentences_begin_with_the_program(shared):
 def test_pin_is_asked_for_on_a_terminal_only(shared):
     done = shared.tekctl("hsm", "retry", "--ask-pin", check=False)
     assert done.returncode == 2 and "standard input is no terminal" in done.stderr, done
+
+
+@pytest.fixture
+def babbler(folder):
+    """babbler(answer): a socket whose server sends this to whoever asks, and hangs up."""
+    made = []
+
+    def make(answer):
+        path = os.path.join(folder, f"babbler-{len(made)}.sock")
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(path)
+        server.listen()
+        made.append(server)
+
+        def serve():
+            try:
+                while True:
+                    peer, _ = server.accept()
+                    with peer, peer.makefile("rb") as lines:
+                        lines.readline()
+                        peer.sendall(answer)
+            except OSError:  # closed
+                pass
+        threading.Thread(target=serve, daemon=True).start()
+        return path
+
+    yield make
+    for server in made:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+
+
+@pytest.mark.parametrize("answer, words, status, says", [
+    (b"", ["status"], 3, "without an answer"),
+    (b'{"ok": true, "result": {}}', ["status"], 3, "without an answer"),  # no line end
+    (b'["ok"]\n', ["status"], 3, "without an answer"),
+    (b'{"ok": false}\n', ["status"], 1, "refused"),
+    (b'{"ok": true}\n', ["status"], 1, "has no result"),
+    (b'{"ok": true, "result": 1}\n', ["--json", "status"], 1, "has no result"),
+    (b'{"ok": true, "result": {}}\n', ["audit", "ledger"], 1, "names no epoch"),
+    (b'{"ok": true, "result": {"epoch": 1}}\n', ["audit", "ledger"], 3, "was cut"),
+    (b'{"ok": true, "result": {}}\n', ["audit", "export", "/nowhere/x"], 1, "/nowhere/x.part"),
+])
+def test_answers_that_are_none_are_told(babbler, answer, words, status, says):
+    done = run([program("tekctl"), "--socket", babbler(answer), *words], check=False)
+    assert done.returncode == status and says in done.stderr, done
+    assert done.stderr.startswith("tekctl: ") and done.stdout == "", done
+
+
+@pytest.mark.parametrize("result, words", [
+    ([1, None], ["deliver", "urn:x"]), ({"list": [1, None]}, ["bsa", "list"]),
+    ({"store": {"signers": [1]}, "published": 1}, ["status"]), ({"workers": [1]}, ["hsm", "status"]),
+])
+def test_results_of_another_kind_break_nothing(babbler, result, words):
+    path = babbler(json.dumps({"ok": True, "result": result}).encode() + b"\n")
+    for json_option in ([], ["--json"]):
+        done = run([program("tekctl"), "--socket", path, *json_option, *words], check=False)
+        assert done.returncode == 0 and done.stderr == "", done
+        if json_option:
+            json.loads(done.stdout)
+
+
+def into(where, argv):
+    """A command whose standard output goes there, as a shell has it."""
+    return run(["/bin/sh", "-c", f'exec "$@" {where}', "sh", *argv], check=False)
+
+
+@pytest.mark.parametrize("where", [">&-", ">/dev/full"])
+def test_output_that_gets_nowhere_is_no_success(tekd, where):
+    for words in (["status"], ["--json", "status"], ["bsa", "list"], ["--json", "bsa", "list"],
+                  ["bsa", "show", "bsa-1"], ["audit", "ledger"], ["audit", "checkpoint"],
+                  ["audit", "export", tekd.path("export-" + where[-4:].strip("/&-"))],
+                  ["--version"]):
+        done = into(where, tekd.tekctl_argv(*words))
+        assert done.returncode == 1, done
+        assert "standard output cannot be written" in done.stderr, done
+    # What prints nothing has nothing to miss.
+    assert into(where, tekd.tekctl_argv("bsa", "disable", "bsa-1")).returncode == 0
+    tekd.stop()
+    for arguments in (["--version"], ["--help"], ["--sample-config"],
+                      ["--config", tekd.path("tekd.yaml"), "--check"]):
+        assert into(where, [program("tekd"), *arguments]).returncode == 1, arguments
+
+
+def test_a_file_that_cannot_be_read_is_not_sent(shared):
+    done = shared.tekctl("bsa", "add", "x", "--cert", shared.folder, "--kek", "x", check=False)
+    assert done.returncode == 2 and done.stderr == f"tekctl: {shared.folder}: Is a directory\n", done
 
 
 def test_no_server_is_3(folder):
@@ -614,6 +702,14 @@ def test_a_name_of_a_peer_is_no_command_for_a_terminal(tekd):
     assert content in [e["content_id"] for e in tekd.ctl("audit", "ledger")]
     refused = failing(tekd, "key", "list", "urn:none\u009b2J")
     assert "urn:none\\u009b2J" in refused and refused.strip().isprintable()
+
+
+def test_an_export_is_told_as_a_document(tekd, mid, content):
+    assert tekd.ask(mid, content).status == 200
+    told = tekd.ctl("audit", "export", tekd.path("out"))
+    with open(tekd.path("out", "audit.jsonl"), "rb") as f:
+        assert told["records"] == len(f.readlines())
+    assert told["dir"] == tekd.path("out") and told["checkpoints"] > 0
 
 
 def test_export_is_never_written_over(tekd):

@@ -140,6 +140,15 @@ def test_sigterm_ends_a_start_that_waits_for_a_hung_hsm(new_tekd):
     tekd.stop(seconds=10)
 
 
+def test_without_standard_descriptors_no_file_takes_their_place(new_tekd, mid, content):
+    tekd = new_tekd()
+    tekd.start(wrapper=["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"])
+    for fd in range(3):
+        assert os.readlink(f"/proc/{tekd.pid}/fd/{fd}") == "/dev/null"
+    assert tekd.ask(mid, content).status == 200
+    tekd.stop()
+
+
 # ---- after a lost disk -----------------------------------------------------------------------------
 
 def test_a_new_log_begins_with_another_name_and_anchor(tekd):

@@ -1,4 +1,4 @@
-foreach(module backoff err buf enc net secret queue)
+foreach(module backoff err buf enc fds net secret queue)
     tekd_unit_test(${module} tekd_base)
 endforeach()
 # The test looks at the pages between the wipe and the unmapping, and lets locking fail.

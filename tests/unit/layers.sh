@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$1"
 
 # Layer, folder, the headers of include/ that are the folder's.
-layers='0 lib/base          tekd/auto.h tekd/backoff.h tekd/buf.h tekd/clock.h tekd/enc.h tekd/err.h tekd/log.h tekd/net.h tekd/queue.h tekd/secret.h
+layers='0 lib/base          tekd/auto.h tekd/backoff.h tekd/buf.h tekd/clock.h tekd/enc.h tekd/err.h tekd/fds.h tekd/log.h tekd/net.h tekd/queue.h tekd/secret.h
 1 lib/cp3           cp3.h
 1 lib/audit         tekd/cosign.h tekd/escape.h tekd/ledger.h tekd/merkle.h tekd/note.h tekd/record.h tekd/timestamp.h
 2 pkcs11            tekd/hsm.h

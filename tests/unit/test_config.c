@@ -2,6 +2,7 @@
 #include "config_internal.h"
 
 #include <limits.h>
+#include <openssl/evp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -296,15 +297,30 @@ static const struct bad {
      "15:46: audit.syslog.facility: expected authpriv or auth or daemon or local0 or local1 or "
      "local2 or local3 or local4 or local5 or local6 or local7, found mail"},
     {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'ftp://x/', tsa_ca: x}}\n",
-     "15:26: audit.timestamp.url: expected a URL, http:// or https://, found \"ftp://x/\""},
+     "15:26: audit.timestamp.url: expected a URL, http:// or https://"},
     {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'https:///x', tsa_ca: x}}\n",
-     "15:26: audit.timestamp.url: expected a URL, http:// or https://, found \"https:///x\""},
+     "15:26: audit.timestamp.url: expected a URL, http:// or https://"},
+    {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'http://tsa:0/', tsa_ca: x}}\n",
+     "15:26: audit.timestamp.url: expected a URL with a host, and a port of 1..65535 if any"},
+    {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'http://tsa:65536', tsa_ca: x}}\n",
+     "15:26: audit.timestamp.url: expected a URL with a host, and a port of 1..65535 if any"},
+    {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'http://tsa:80x?y', tsa_ca: x}}\n",
+     "15:26: audit.timestamp.url: expected a URL with a host, and a port of 1..65535 if any"},
+    {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'http://:80/', tsa_ca: x}}\n",
+     "15:26: audit.timestamp.url: expected a URL with a host, and a port of 1..65535 if any"},
+    {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'http://[::1/', tsa_ca: x}}\n",
+     "15:26: audit.timestamp.url: expected a URL with a host, and a port of 1..65535 if any"},
+    {END_OF_BASE, END_OF_BASE "audit: {witness: {url: 'https://w/a#b', key: x}}\n",
+     "15:24: audit.witness.url: expected a URL without '#', behind which nothing is sent"},
+    {END_OF_BASE, END_OF_BASE "audit: {witness: {url: 'https://u:p@w/', key: x}}\n",
+     "15:24: audit.witness.url: expected a URL without user and password: a secret never stands "
+     "in this file"},
     {END_OF_BASE, END_OF_BASE "audit: {timestamp: {url: 'http://tsa/'}}\n",
      "15:20: audit.timestamp.tsa_ca: missing, e.g. tsa_ca: pki/tsa-ca.crt"},
     {END_OF_BASE, END_OF_BASE "audit: {witness: {url: 'http://w/'}}\n",
      "15:18: audit.witness.key: missing, e.g. key: pki/witness.vkey"},
     {END_OF_BASE, END_OF_BASE "audit: {witness: {url: 'ftp://w/', key: x}}\n",
-     "15:24: audit.witness.url: expected a URL, http:// or https://, found \"ftp://w/\""},
+     "15:24: audit.witness.url: expected a URL, http:// or https://"},
     {END_OF_BASE, END_OF_BASE "audit: {witness: {url: 'http://w/', key: w+00+AA}}\n",
      "15:42: audit.witness.key: expected a verifier key for cosignatures, NAME+HASH+BASE64, or a "
      "path without '+', found w+00+AA"},
@@ -326,6 +342,30 @@ static const struct bad {
      "checkpoint_ed25519_key"},
     {"    port: 8443\n", "  - {address: \"::1\"}\n  - {address: 127.0.0.1, port: 8443}\n",
      "5:5: listen[2]: expected another address or port than listen[0]"},
+    /* files that tekd writes */
+    {END_OF_BASE, END_OF_BASE "audit: {anchor_file: tekd.db}\n",
+     "14:11: store.sqlite: expected another file than that of audit.anchor_file"},
+    {END_OF_BASE, END_OF_BASE "audit: {anchor_file: .//tekd.sock}\n",
+     "15:22: audit.anchor_file: expected another file than that of admin.socket"},
+    {END_OF_BASE, END_OF_BASE "audit: {anchor_file: ./hsm.pin}\n",
+     "15:22: audit.anchor_file: expected another file than that of hsm.pin_file"},
+    {END_OF_BASE, END_OF_BASE "audit: {anchor_file: nowhere/a, published_dir: nowhere/a}\n",
+     "15:22: audit.anchor_file: expected another file than that of audit.published_dir"},
+    {END_OF_BASE, END_OF_BASE "audit: {syslog: {socket: s}}\nadmin: {socket: s}\n",
+     "16:17: admin.socket: expected another file than that of audit.syslog.socket"},
+    {END_OF_BASE, END_OF_BASE "audit: {anchor_file: w, witness: {url: 'http://w/', key: w}}\n",
+     "15:22: audit.anchor_file: expected another file than that of audit.witness.key"},
+    {"tekd.db", "hsm.pin", "14:11: store.sqlite: expected another file than that of hsm.pin_file"},
+    {"tekd.db", "tekd.yaml", "14:11: store.sqlite: expected another file than this one"},
+    /* keys of two uses */
+    {"pki/tekd.key", "\"pkcs11:object=tekd-checkpoint\"",
+     "7:8: tls.key: expected another key than hsm.checkpoint_key: what signs the audit log signs "
+     "nothing else"},
+    {"pki/tekd.key\n  client_ca: pki/ca.crt\nhsm:\n",
+     "\"pkcs11:token=t;object=%6fl%64?a=b\"\n  client_ca: pki/ca.crt\nhsm:\n"
+     "  checkpoint_key_before: old\n",
+     "7:8: tls.key: expected another key than hsm.checkpoint_key_before: what signs the audit log "
+     "signs nothing else"},
     /* parts of YAML that are not taken, and what is not YAML */
     {"bsm.example.net", "&id bsm", "1:9: anchors (&name) are not taken: write the value out"},
     {"tekd.db", "*id", "14:11: aliases (*name) are not taken: write the value out"},
@@ -395,6 +435,9 @@ static void config_load__never_echoes_what_may_be_a_secret(void **state)
         {"token=tekd", "token=tekd?pin-value=87654321"},
         {"pkcs11:token=tekd", "87654321"},
         {"pki/tekd.key", "\"pkcs11:id=1?pin-value=87654321\""},
+        {"  sqlite: tekd.db\n",
+         "  sqlite: tekd.db\naudit: {timestamp: {url: 'https://me:87654321@tsa/', "
+         "tsa_ca: x}}\n"},
     };
     struct place *p = *state;
     struct config_error error;
@@ -530,6 +573,27 @@ static void config_load__takes_the_key_of_a_witness_or_its_file(void **state)
     assert_non_null(strstr(d->audit.witness.private_key, "/w.key"));
 }
 
+static void config_load__takes_urls_with_a_host_and_a_port(void **state)
+{
+    static const char *const urls[] = {
+        "http://tsa",       "https://tsa:1/",    "http://tsa:65535/a@b:c",
+        "https://[::1]/w1", "https://[::1]:443", "http://tsa?a=b:0"};
+    struct place *p = *state;
+    struct config_error error;
+
+    for (size_t i = 0; i < ARRAY_SIZE(urls); i++) {
+        AUTO(config) struct config *c = NULL;
+        AUTO_MEM char *audit = NULL;
+        AUTO_MEM char *text = NULL;
+
+        assert_true(asprintf(&audit, END_OF_BASE "audit: {timestamp: {url: '%s', tsa_ca: x}}\n",
+                             urls[i]) > 0);
+        text = edit(END_OF_BASE, audit);
+        assert_int_equal(load(p, text, &c, &error), 0);
+        assert_string_equal(c->audit.timestamp.url, urls[i]);
+    }
+}
+
 static void config_load__takes_keys_that_are_replaced(void **state)
 {
     struct place *p = *state;
@@ -662,6 +726,20 @@ static void config_load__refuses_a_socket_path_that_no_socket_takes(void **state
 }
 
 /* A file of exactly the limit is taken, one octet more is not. */
+/* The log says which file a start had: what was read, whatever is under its name by then. */
+static void config_load__has_the_hash_of_what_it_read(void **state)
+{
+    struct place *p = *state;
+    struct config_error error;
+    AUTO(config) struct config *c = NULL;
+    uint8_t sha256[32];
+
+    assert_int_equal(load(p, base, &c, &error), 0);
+    write_file(p->file, "other", 5);
+    assert_int_equal(EVP_Digest(base, strlen(base), sha256, NULL, EVP_sha256(), NULL), 1);
+    assert_memory_equal(c->sha256, sha256, sizeof(sha256));
+}
+
 static void config_load__has_a_limit(void **state)
 {
     struct place *p = *state;
@@ -679,6 +757,28 @@ static void config_load__has_a_limit(void **state)
         assert_int_equal(config_load(p->file, &c, &error), extra ? TEKD_ETOOBIG : 0);
     }
     assert_non_null(strstr(error.message, ": expected at most 262144 octets, found "));
+}
+
+/* Minutes would be spent on it; nobody waits for that to see that his file is none. */
+static void config_load__refuses_what_nests_too_deep(void **state)
+{
+    static const struct {
+        char octet;
+        size_t n;
+    } cases[] = {{'[', 9}, {'{', 9}, {'[', CONFIG_FILE_MAX}, {'{', CONFIG_FILE_MAX}};
+    struct place *p = *state;
+    struct config_error error;
+    struct config *c = NULL;
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        AUTO_MEM char *text = malloc(cases[i].n);
+
+        assert_non_null(text);
+        memset(text, cases[i].octet, cases[i].n);
+        write_file(p->file, text, cases[i].n);
+        assert_int_equal(config_load(p->file, &c, &error), TEKD_EINVAL);
+        assert_non_null(strstr(error.message, ":1:9: expected at most 8 levels"));
+    }
 }
 
 static void config_load__says_what_is_wrong_with_the_file_itself(void **state)
@@ -862,13 +962,16 @@ int main(void)
         TEST(config_load__reads_every_kind),
         TEST(config_load__reads_where_checkpoints_go),
         TEST(config_load__takes_the_key_of_a_witness_or_its_file),
+        TEST(config_load__takes_urls_with_a_host_and_a_port),
         TEST(config_load__takes_keys_that_are_replaced),
         TEST(config_load__takes_each_source_of_the_pin),
         TEST(config_load__makes_paths_absolute),
         TEST(config_load__gives_the_module_its_environment),
         TEST(config_load__refuses_too_many_variables),
         TEST(config_load__refuses_a_socket_path_that_no_socket_takes),
+        TEST(config_load__has_the_hash_of_what_it_read),
         TEST(config_load__has_a_limit),
+        TEST(config_load__refuses_what_nests_too_deep),
         TEST(config_load__says_what_is_wrong_with_the_file_itself),
         TEST(config_load__survives_every_truncation),
         TEST(config_print_sample__loads_and_shows_the_defaults),

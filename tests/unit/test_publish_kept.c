@@ -6,10 +6,13 @@
 
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <ftw.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -192,6 +195,53 @@ static void kept_put__says_why_it_cannot(void **state)
     assert_non_null(strstr(why, "Not a directory"));
 }
 
+/* As on a full volume: no file gets more octets. */
+static void limit_files(rlim_t octets)
+{
+    struct rlimit l;
+
+    (void)signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &l), 0);
+    l.rlim_cur = octets == RLIM_INFINITY ? l.rlim_max : octets;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &l), 0);
+}
+
+static size_t count_entries(const struct place *p)
+{
+    DIR *dir = opendir(p->folder);
+    size_t n = 0;
+
+    assert_non_null(dir);
+    while (readdir(dir))
+        n++;
+    (void)closedir(dir);
+    return n - 2; /* . and .. */
+}
+
+/* The note has room and its stamp has none: the day's pair stays, and no half of another one. */
+static void kept_put__keeps_all_files_of_a_note_or_none(void **state)
+{
+    struct place *p = *state;
+    const struct kept_file files[] = {{"note", "n", 1}, {"tsr", "stamp", 5}};
+    char why[PUBLISH_WHY_MAX] = "";
+
+    keep(p, 1, 5);
+    for (uint64_t size = 6; size < 9; size++) {
+        const struct publication n = {.epoch = 1, .note.size = size};
+
+        limit_files(3);
+        assert_int_equal(kept_put(p->kept, &n, files, ARRAY_SIZE(files), why), TEKD_EIO);
+        limit_files(RLIM_INFINITY);
+        assert_non_null(strstr(why, "write"));
+        assert_non_null(strstr(why, "File too large"));
+        assert_int_equal(count_entries(p), 2);
+    }
+    fake_clock_advance(DAY_US);
+    keep(p, 1, 9);
+    assert_string_equal(walk(p, 1, 100), "1-5-20260101.note=n\n1-5-20260101.tsr=t\n"
+                                         "1-9-20260102.note=n\n1-9-20260102.tsr=t\n");
+}
+
 static void kept_walk__takes_what_is_within_the_export(void **state)
 {
     struct place *p = *state;
@@ -252,6 +302,7 @@ int main(void)
         TEST(kept_put__keeps_cosigned_notes_beside_stamps),
         TEST(kept_put__leaves_other_files_alone),
         TEST(kept_put__says_why_it_cannot),
+        TEST(kept_put__keeps_all_files_of_a_note_or_none),
         TEST(kept_walk__takes_what_is_within_the_export),
         TEST(kept_walk__gives_no_stamp_without_its_note),
     };

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cosigner.h"
 #include "internal.h"
@@ -339,6 +340,31 @@ static void witness_cosigned__refuses_every_other_answer(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
+/* The folder of the configuration is in front of the name, and may have what makes a key. */
+static void witness_new__takes_a_key_file_in_a_folder_with_a_plus(void **state)
+{
+    struct place *p = *state;
+    char folder[] = "/tmp/tekd+w-XXXXXX", path[64];
+    const struct publish_options o = {
+        .witness = {.url = "http://127.0.0.1:1/", .key = path}}; /* nobody is there */
+    struct publisher *x = NULL;
+    FILE *f;
+
+    assert_non_null(mkdtemp(folder));
+    (void)snprintf(path, sizeof(path), "%s/w.vkey", folder);
+    f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fprintf(f, "%s\n", witness->key) > 0);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(witness_new(&o, &x), 0);
+    x->all = &p->all;
+    assert_true(x->publish(x, &p->note, p->why) < 0);
+    assert_string_equal(p->why, "refused");
+    x->free(x);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -351,6 +377,7 @@ int main(void)
         cmocka_unit_test(witness_question__has_size_proof_and_note),
         cmocka_unit_test(witness_conflict__takes_the_size_that_it_has),
         cmocka_unit_test(witness_conflict__refuses_what_cannot_be),
+        TEST(witness_new__takes_a_key_file_in_a_folder_with_a_plus),
         TEST(witness_cosigned__keeps_the_line_of_the_key_alone),
         TEST(witness_cosigned__refuses_every_other_answer),
     };

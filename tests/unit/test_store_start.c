@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -648,6 +649,19 @@ static void store_open__takes_notice_of_the_anchor(void **state)
     assert_true(fixture_logged("anchor-missing", f->anchor));
 }
 
+/* It would be waited for until somebody writes into it. */
+static void store_open__refuses_an_anchor_that_is_no_file(void **state)
+{
+    struct fixture *f = *state;
+
+    f->o.anchor_file = f->anchor;
+    make_log(f);
+    assert_int_equal(unlink(f->anchor), 0);
+    assert_int_equal(mkfifo(f->anchor, 0600), 0);
+    assert_int_equal(fixture_try_open(f), TEKD_EIO);
+    assert_true(fixture_logged("anchor-failed", f->anchor));
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)
@@ -682,6 +696,7 @@ int main(void)
         TEST(store_open__refuses_a_tail_after_a_clean_stop),
         TEST(store_open__refuses_a_tail_that_is_no_record),
         TEST(store_open__takes_notice_of_the_anchor),
+        TEST(store_open__refuses_an_anchor_that_is_no_file),
     };
 
     return cmocka_run_group_tests_name("store_start", tests, NULL, NULL);

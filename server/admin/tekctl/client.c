@@ -128,6 +128,12 @@ static int read_answer(struct session *s, json_t **ret_result)
     return TEKCTL_FAILED;
 }
 
+int session_no_result(void)
+{
+    complain("tekd's answer has no result");
+    return TEKCTL_FAILED;
+}
+
 void session_end(struct session *s)
 {
     if (s->answer)

@@ -416,10 +416,29 @@ static int fill_dir(struct export *x, const json_t *header)
     }
     (void)TAKE_FD(fd);
     r = write_all(x, header);
-    if (fflush(x->sums) != 0 || fsync(fileno(x->sums)) != 0)
-        r = r == TEKCTL_DONE ? TEKCTL_FAILED : r;
+    if ((ferror(x->sums) || fflush(x->sums) != 0 || fsync(fileno(x->sums)) != 0) &&
+        r == TEKCTL_DONE) {
+        complain("SHA256SUMS: %s", strerror(errno));
+        r = TEKCTL_FAILED;
+    }
     (void)fclose(x->sums);
     return r;
+}
+
+static int print_done(const struct export *x, const char *dir)
+{
+    AUTO_JSON json_t *doc = NULL;
+
+    if (x->session->json) {
+        doc = json_pack("{s:s,s:I,s:I}", "dir", dir, "records", (json_int_t)x->records,
+                        "checkpoints", (json_int_t)x->notes);
+        text_dump(doc, JSON_INDENT(2));
+        (void)putchar('\n');
+    } else {
+        (void)printf("%llu records, %llu checkpoints in %s\n", (unsigned long long)x->records,
+                     (unsigned long long)x->notes, dir);
+    }
+    return text_flush(TEKCTL_DONE);
 }
 
 static int export_to(struct export *x, const char *dir, const char *part, const json_t *header)
@@ -438,10 +457,8 @@ static int export_to(struct export *x, const char *dir, const char *part, const 
     if (isatty(STDERR_FILENO))
         (void)fputs("\r", stderr);
     if (r == TEKCTL_DONE)
-        (void)printf("%llu records, %llu checkpoints in %s\n", (unsigned long long)x->records,
-                     (unsigned long long)x->notes, dir);
-    else
-        complain("what was written so far is in %s", part);
+        return print_done(x, dir);
+    complain("what was written so far is in %s", part);
     return r;
 }
 

@@ -193,6 +193,10 @@ static int take_epoch(struct ledger *l, struct session *s, const json_t *header)
 {
     json_t *epoch = json_object_get(header, "epoch");
 
+    if (!json_is_integer(epoch)) {
+        complain("tekd's answer names no epoch");
+        return TEKCTL_FAILED;
+    }
     l->deliveries.epoch = (uint64_t)json_integer_value(epoch);
     return json_object_set(s->request, "epoch", epoch) < 0 ? TEKCTL_FAILED : TEKCTL_DONE;
 }
@@ -283,7 +287,7 @@ static int list(struct ledger *l, struct session *s)
     if (r != TEKCTL_DONE)
         return r;
     row_end(l->form, l->n > 0);
-    return fflush(stdout) == 0 ? TEKCTL_DONE : TEKCTL_FAILED;
+    return text_flush(TEKCTL_DONE);
 }
 
 int ledger_run(struct session *s)

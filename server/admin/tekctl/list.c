@@ -44,7 +44,7 @@ static void print_element(struct list *l, const json_t *element)
     if (c->indented)
         text_dump_at(element, l->depth);
     else
-        text_dump(element, JSON_COMPACT);
+        text_dump(element, JSON_COMPACT | JSON_ENCODE_ANY);
 }
 
 static void end(const struct list *l)
@@ -71,6 +71,8 @@ static int print_list(struct list *l)
 
         if (r != TEKCTL_DONE)
             return r;
+        if (!json_is_array(json_object_get(page, "list")))
+            return session_no_result();
         if (first)
             begin(l);
         first = false;
@@ -82,7 +84,7 @@ static int print_list(struct list *l)
         session_end(s);
     } while (next);
     end(l);
-    return fflush(stdout) == 0 ? TEKCTL_DONE : TEKCTL_FAILED;
+    return text_flush(TEKCTL_DONE);
 }
 
 int list_run(struct session *s)
@@ -101,6 +103,8 @@ int content_run(struct session *s)
     session_end(s);
     if (r != TEKCTL_DONE)
         return r;
+    if (!json_is_object(content))
+        return session_no_result();
     l.owner = content;
     if (json_object_set_new(s->request, "command", json_string("key list")) < 0)
         return TEKCTL_FAILED;

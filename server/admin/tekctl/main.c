@@ -10,6 +10,7 @@
 #include <termios.h>
 
 #include "tekd/err.h"
+#include "tekd/fds.h"
 
 static void print_usage(FILE *to)
 {
@@ -67,6 +68,11 @@ static json_t *file_json(const char *path)
         return NULL;
     }
     n = fread(text, 1, TEKCTL_FILE_MAX + 1, f);
+    if (ferror(f)) { /* of a folder, or halfway */
+        complain("%s: %s", path, strerror(errno));
+        (void)fclose(f);
+        return NULL;
+    }
     (void)fclose(f);
     if (n > TEKCTL_FILE_MAX) {
         complain("%s: larger than %d octets", path, TEKCTL_FILE_MAX);
@@ -219,13 +225,15 @@ static int run_plain(struct session *s)
 
     if (r != TEKCTL_DONE && !result)
         return r;
+    if (s->command->print && !json_is_object(result) && !json_is_array(result))
+        return session_no_result();
     if (s->json) {
         text_dump(result ? result : json_null(), JSON_INDENT(2) | JSON_ENCODE_ANY);
         (void)putchar('\n');
     } else if (s->command->print) {
         s->command->print(result);
     }
-    return fflush(stdout) == 0 ? r : TEKCTL_FAILED;
+    return text_flush(r);
 }
 
 /* One line, as a terminal gives it, into locked memory. */
@@ -286,6 +294,8 @@ static int run_command(struct session *s, int argc, char **argv, int words)
     r = read_options(s, argc - words + 1, argv + words - 1, &help);
     if (r == TEKCTL_DONE && !help)
         r = s->command->run ? s->command->run(s) : run_plain(s);
+    else
+        r = text_flush(r);
     json_decref(s->request);
     secret_free(s->pin);
     session_end(s);
@@ -307,7 +317,7 @@ static int run_none(int argc, char **argv)
         n++;
     }
     if (n > 0)
-        return TEKCTL_DONE;
+        return text_flush(TEKCTL_DONE);
     print_usage(stderr);
     return TEKCTL_USAGE;
 }
@@ -322,6 +332,8 @@ int main(int argc, char **argv)
     struct session s = {.socket = TEKCTL_SOCKET};
     int o, words;
 
+    if (fds_hold_standard() < 0)
+        return TEKCTL_FAILED;
     while ((o = getopt_long(argc, argv, "+h", options, NULL)) != -1) {
         switch (o) {
         case 's':
@@ -332,10 +344,10 @@ int main(int argc, char **argv)
             break;
         case 'v':
             (void)puts("tekctl " TEKD_VERSION);
-            return TEKCTL_DONE;
+            return text_flush(TEKCTL_DONE);
         case 'h':
             print_usage(stdout);
-            return TEKCTL_DONE;
+            return text_flush(TEKCTL_DONE);
         default:
             print_usage(stderr);
             return TEKCTL_USAGE;

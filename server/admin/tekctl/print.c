@@ -91,16 +91,17 @@ static const char *setting_of(const json_t *before, const char *id)
 
 static void print_signers(const json_t *ids, const json_t *before)
 {
-    const json_t *id;
+    const json_t *element;
     size_t i;
 
     if (json_array_size(ids) == 0)
         return;
     (void)printf("%-14s signed by", "");
-    json_array_foreach (ids, i, id) {
-        const char *setting = setting_of(before, json_string_value(id));
+    json_array_foreach (ids, i, element) {
+        const char *id = json_is_string(element) ? json_string_value(element) : "-";
+        const char *setting = setting_of(before, id);
 
-        (void)printf(" %s", json_string_value(id));
+        (void)printf(" %s", id);
         if (setting)
             (void)printf(" (until %s is taken out)", setting);
     }
@@ -207,8 +208,11 @@ void print_lines(const json_t *strings)
     size_t i;
     json_t *s;
 
-    json_array_foreach (strings, i, s)
-        (void)puts(text_shown(s));
+    json_array_foreach (strings, i, s) {
+        const char *shown = text_shown(s);
+
+        (void)puts(shown ? shown : "-");
+    }
 }
 
 /* Two units at most: 42s, 7m05s, 3h12m, 4d07h. */

@@ -87,6 +87,8 @@ struct session {
  * an exit status.
  */
 int session_call(struct session *s, json_t **ret_result);
+/* Says that the result of a success is not what such a command has; TEKCTL_FAILED. */
+int session_no_result(void);
 /* A message for people on stderr: "tekctl: …". */
 void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
@@ -165,6 +167,9 @@ const char *text_shown(json_t *string);
 void text_dump(const json_t *doc, size_t flags);
 /* The same as JSON_INDENT(2) writes it at that depth of another document. */
 void text_dump_at(const json_t *doc, int depth);
+/* After the last that is printed: the status, but never TEKCTL_DONE when not all of it could be
+ * written. */
+int text_flush(int status);
 
 /* ---- print.c --------------------------------------------------------------------------------- */
 

@@ -79,3 +79,13 @@ void text_dump_at(const json_t *doc, int depth)
             (void)printf("\n%*s", 2 * depth, "");
     }
 }
+
+int text_flush(int status)
+{
+    bool failed = ferror(stdout) != 0;
+
+    if (fflush(stdout) == 0 && !failed)
+        return status;
+    complain("standard output cannot be written");
+    return status == TEKCTL_DONE ? TEKCTL_FAILED : status;
+}
