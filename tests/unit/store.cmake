@@ -7,8 +7,8 @@ target_compile_definitions(store_fixture PRIVATE TEST_DATA_DIR="${PROJECT_SOURCE
 target_link_libraries(store_fixture PUBLIC store_signer PkgConfig::CMOCKA PkgConfig::SQLITE)
 
 foreach(module store store_start store_faults store_signer store_rows store_delivery
-               store_fanout store_fanout_faults store_upgrade store_upgrade_faults store_space
-               store_epoch store_signkey store_log_faults)
+               store_fanout store_fanout_faults store_scan store_upgrade store_upgrade_faults
+               store_space store_epoch store_signkey store_log_faults)
     tekd_unit_test(${module} store_fixture FAKE_CLOCK)
 endforeach()
 # It looks at how SQLite runs the statements.
