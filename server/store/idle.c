@@ -195,8 +195,8 @@ static int scan(struct store *s)
         enum db_statement st;
         size_t keys; /* the columns that order its rows, each of them once */
     } tables[] = {
-        {DB_SCAN_CONTENT, 1},          {DB_SCAN_TEK, 1}, {DB_SCAN_EXPORT, 2}, {DB_SCAN_DELIVERY, 1},
-        {DB_SCAN_DELIVERY_MESSAGE, 1},
+        {DB_SCAN_CONTENT, 1}, {DB_SCAN_TEK, 1},      {DB_SCAN_EXPORT, 2},
+        {DB_SCAN_HOLDER, 2},  {DB_SCAN_DELIVERY, 1}, {DB_SCAN_DELIVERY_MESSAGE, 1},
     };
     struct idle *i = &s->idle;
     size_t rows = 0;

@@ -23,6 +23,8 @@ static const struct table {
     /* One TEK for many, as a fan-out leaves it; and many TEKs for one. */
     {"export", "INSERT INTO export SELECT 1, n, zeroblob(40)" NUMBERS},
     {"export", "INSERT INTO export SELECT n, 1, zeroblob(40)" NUMBERS},
+    {"holder", "INSERT INTO holder SELECT 1, n, 1" NUMBERS},
+    {"holder", "INSERT INTO holder SELECT n, 1, 1" NUMBERS},
     {"message", "INSERT INTO message SELECT 1, 'm-' || n, 1, 0, 1, 1, 1 << 60, 1" NUMBERS},
     {"delivery", "INSERT INTO delivery SELECT n, 'd-' || n, 1, 1, 1, 1, 0, 4, 1, 0, 0, 0, 1, 1, 1,"
                  " zeroblob(32), ''" NUMBERS},
