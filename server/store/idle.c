@@ -166,23 +166,45 @@ static int purge(struct store *s, int64_t now)
 
 /* ---- the tables ------------------------------------------------------------------------------ */
 
-static int scan(struct store *s)
+/* Goes on behind the last row of the piece before.  Each step reads what the statement selects. */
+static int scan_piece(struct store *s, enum db_statement st, size_t keys, size_t *ret_rows)
 {
-    static const enum db_statement tables[] = {DB_SCAN_CONTENT, DB_SCAN_TEK, DB_SCAN_EXPORT,
-                                               DB_SCAN_DELIVERY, DB_SCAN_DELIVERY_MESSAGE};
     struct idle *i = &s->idle;
-    enum db_statement st = tables[i->scan_table];
-    int64_t n;
-    int r = db_first(s->db, st, DB_VALUES(db_int(i->scan_after), db_int(PIECE_ROWS)));
+    struct db_value values[SCAN_KEYS_MAX + 1];
+    size_t n = 0;
+    int r;
 
+    for (size_t k = 0; k < keys; k++)
+        values[k] = db_int(i->scan_after[k]);
+    values[keys] = db_int(PIECE_ROWS);
+    r = db_query(s->db, st, values, keys + 1);
     if (r < 0)
         return r;
-    n = db_column_int(s->db, st, 0);
-    i->scan_after = db_column_int(s->db, st, 1);
+    for (; (r = db_step(s->db, st)) == 1; n++)
+        for (size_t k = 0; k < keys; k++)
+            i->scan_after[k] = db_column_int(s->db, st, (int)k);
     db_end(s->db, st);
-    if (n == PIECE_ROWS)
-        return 0;
-    i->scan_after = 0;
+    if (r == 0)
+        *ret_rows = n;
+    return r;
+}
+
+static int scan(struct store *s)
+{
+    static const struct {
+        enum db_statement st;
+        size_t keys; /* the columns that order its rows, each of them once */
+    } tables[] = {
+        {DB_SCAN_CONTENT, 1}, {DB_SCAN_TEK, 1},      {DB_SCAN_EXPORT, 2},
+        {DB_SCAN_HOLDER, 2},  {DB_SCAN_DELIVERY, 1}, {DB_SCAN_DELIVERY_MESSAGE, 1},
+    };
+    struct idle *i = &s->idle;
+    size_t rows = 0;
+    int r = scan_piece(s, tables[i->scan_table].st, tables[i->scan_table].keys, &rows);
+
+    if (r < 0 || rows == PIECE_ROWS)
+        return r;
+    memset(i->scan_after, 0, sizeof(i->scan_after));
     i->scan_table++;
     i->scan = i->scan_table < ARRAY_SIZE(tables);
     return 0;

@@ -314,6 +314,8 @@ struct public_state {
     int ready; /* of store_ready() */
 };
 
+#define SCAN_KEYS_MAX 2 /* columns of the key by which a table is read */
+
 /* Where the background work is. */
 struct idle {
     int64_t last_us;
@@ -322,7 +324,7 @@ struct idle {
     struct note target;        /* what the start took as given; of an earlier epoch: its last */
     uint64_t rehashed;         /* leaves of the epochs that are done */
     size_t scan_table;         /* which table is read, and behind which row */
-    int64_t scan_after;
+    int64_t scan_after[SCAN_KEYS_MAX];
     bool scan;
     int64_t sweep_bsa; /* behind which message the sweep is */
     char sweep_id[STORE_ID_MAX + 1];

@@ -1,21 +1,25 @@
 /*
- * What is checked before the store serves:
+ * What is checked before the store serves, in this order; each contradiction ends the start:
  *
- *     schema, bsm_id      are ours
- *     structure           the whole file, unless the log ended clean
- *     keys                the token's, when it answers, are those in the database, or replace them
- * as the settings say (signkey.c) epoch               nothing is of a later one newest checkpoint
- * signature, range against its root, not beyond the leaves epoch before        ended with its
- * newest checkpoint, over log.closed anchor file         not beyond the newest checkpoint, the same
- * root at its size leaves              hashed from before the anchor up to the newest checkpoint;
- * the rest later (idle.c) tail                leaves beyond the newest checkpoint: whole records,
- * nothing after log.stopped but a start, none at all if the log ended clean, log.closed only as all
- * of it, log.signkey only of keys of the token record 0            log.opened, with the newest
- * checkpoint of the epoch before
+ *   1. the file: schema and bsm_id are ours; its whole structure, unless the log ended clean
+ *   2. the keys of the token, if it answers: those in the database, or ones that replace them as
+ *      the settings say (signkey.c)
+ *   3. the epoch: nothing is of a later one
+ *   4. the newest checkpoint: its signature; its range against its root; not beyond the leaves
+ *   5. the epoch before: it ended with its newest checkpoint, which covers log.closed
+ *   6. the anchor file: not beyond the newest checkpoint, and the same root at its size
+ *   7. the leaves: hashed from before the anchor to the newest checkpoint; older ones in the
+ *      background (idle.c)
+ *   8. the tail, the leaves beyond the newest checkpoint: whole records; none at all if the log
+ *      ended clean; nothing but a start after log.stopped; log.closed only as all of it;
+ *      log.signkey only of keys of the token
+ *   9. record 0: log.opened, with the newest checkpoint of the epoch before
  *
- * A tail is adopted: log.recovered says which records were under no signature; log.closed is signed
- * as it is, and this run begins with the next epoch (epoch.c).  Tables of an older
- * schema are brought up to ours last, when the log is known to be what was signed.
+ * A tail is adopted: log.recovered says which records were under no signature.  A tail that is
+ * log.closed is signed as it is, and this run begins with the next epoch (epoch.c).
+ *
+ * Tables of an older schema are brought up to ours last, when the log is known to be what was
+ * signed.
  */
 #include "internal.h"
 

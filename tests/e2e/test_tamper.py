@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import sqlite3
+import struct
 from hashlib import sha256
 
 import pytest
@@ -467,6 +468,70 @@ def test_what_nobody_changed_starts(revived, how):
     tekd = revived(how).start()
     assert tekd.ctl("status")["ready"]
     tekd.audit()
+
+
+# ---- pages -----------------------------------------------------------------------------------------
+
+ROWS = 2000  # more than the background reads at once, on many pages
+# Each row is of a content, a key, a BSA that nobody asks for.
+FILL = {
+    "content": "SELECT 1000 + n, 'urn:fill:' || n, 128, 0, 0, 0, 0, 0",
+    "tek": "SELECT 1000 + n, CAST(n AS BLOB), 1000 + n, 0, 1, 128, 1, zeroblob(40), 0, 0",
+    "export": "SELECT 1000, 1000 + n, zeroblob(40)",
+    "holder": "SELECT 1000, 1000 + n, 1000",
+    "message": "SELECT 1000, 'm-' || n, 1000, 0, 1000, 1000, 1 << 60, 1",
+}
+INNER = (2, 5)  # kinds of pages, of an index and of a table, with others under them
+
+
+def fill(tekd, table):
+    sql(tekd, f"INSERT INTO {table} {FILL[table]} FROM (WITH RECURSIVE i(n) AS (SELECT 1 UNION ALL"
+        " SELECT n + 1 FROM i WHERE n < ?) SELECT n FROM i)", ROWS, rows=ROWS)
+
+
+def zero_page(tekd, table):
+    """One with some of the last rows."""
+    size, = sql(tekd, "PRAGMA page_size")[0]
+    number, = sql(tekd, "SELECT rootpage FROM sqlite_schema WHERE name = ?", table)[0]
+    with open(tekd.path("tekd.db"), "r+b") as f:
+        def read(number):
+            f.seek((number - 1) * size)
+            return f.read(size)
+        page = read(number)
+        assert page[0] in INNER
+        while page[0] in INNER:
+            cells, = struct.unpack_from(">H", page, 3)
+            at, = struct.unpack_from(">H", page, 12 + 2 * (cells - 1))
+            number, = struct.unpack_from(">I", page, at)
+            page = read(number)
+        f.seek((number - 1) * size)
+        f.write(bytes(size))
+
+
+@pytest.mark.parametrize("table", FILL)
+def test_a_page_that_was_zeroed_after_a_clean_stop_is_noticed(revived, table):
+    """By the background, which reads the tables that no hash covers, though nobody asks for it;
+    the contents the start itself reads."""
+    tekd = revived()
+    fill(tekd, table)
+    zero_page(tekd, table)
+    tekd.start(wait=None)
+    assert tekd.wait_end(LIMIT_S) == STORE_FAILED, tekd.log()[-2000:]
+    who = "reading failed" if table == "content" else "background check"
+    assert f'store event=latched error=TEKD_EIO why="{who}"' in tekd.log(), tekd.log()[-2000:]
+    assert "code=SQLITE_CORRUPT" in tekd.log()
+
+
+def test_tables_of_many_whole_pages_are_taken(revived):
+    """The control: it is not the rows above that end the server."""
+    tekd = revived()
+    for table in FILL:
+        fill(tekd, table)
+    tekd.start()
+    # Messages are what it reads last; it counts them.
+    wait_until(lambda: tekd.look("status")["counts"]["messages"] >= ROWS, "all is read", LIMIT_S)
+    tekd.stop()
+    assert "event=latched" not in tekd.log()
 
 
 def test_old_backup_is_found(revived):

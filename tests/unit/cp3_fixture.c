@@ -96,6 +96,15 @@ bool fixture_must_have(int tag, const char *field)
     return strchr(find(field)->must, '0' + tag) != NULL;
 }
 
+unsigned fixture_line(int tag, const char *field)
+{
+    unsigned line = 2;
+
+    for (const struct part *p = parts; strcmp(p->name, field) != 0; p++)
+        line += strchr(p->in, '0' + tag) != NULL;
+    return line;
+}
+
 struct text {
     char *out;
     size_t len;

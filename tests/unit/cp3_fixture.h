@@ -45,6 +45,8 @@ struct fixture_body {
     const char *text;
 };
 size_t fixture_build(const struct fixture_body *b, char out[FIXTURE_BODY_MAX]);
+/* On which line of such a body the field stands; it must have it. */
+unsigned fixture_line(int tag, const char *field);
 /* Whether a message of that tag has the field in its full form, and whether it must. */
 bool fixture_has(int tag, const char *field);
 bool fixture_must_have(int tag, const char *field);

@@ -12,6 +12,9 @@ target_link_libraries(keys_fixture
 foreach(module keys_service keys_race keys_faults keys_admin keys_kek)
     tekd_unit_test(${module} keys_fixture tekd_keys tekd_base)
 endforeach()
+# What waits for a signature can be kept from the store.
+target_link_libraries(test_keys_race PRIVATE store_check)
+target_link_options(test_keys_race PRIVATE -Wl,--wrap=store_submit)
 # With time that stands still until a test moves it.
 foreach(module keys_period keys_confirm keys_deliver keys_fanout keys_delivery)
     tekd_unit_test(${module} keys_fixture tekd_keys tekd_base FAKE_CLOCK)

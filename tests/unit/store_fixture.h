@@ -15,6 +15,7 @@
 #include <sqlite3.h>
 
 #include "fake_clock.h"
+#include "store_check.h"
 #include "store_signer.h"
 #include "tekd/clock.h"
 #include "tekd/err.h"
@@ -88,23 +89,8 @@ int probe_run(struct fixture *f, enum store_wait wait, const char *name, unsigne
 /* Whether there is a content of this name, as a read says. */
 bool fixture_has(struct fixture *f, const char *name);
 
-/* The log as a read gives it. */
-struct log_check {
-    uint64_t leaves;
-    uint64_t notes;
-    uint64_t signed_size;
-    unsigned count;            /* records of the event that was asked for */
-    uint64_t from, to, number; /* fields of the last of them */
-    char release[16];
-    uint64_t seq; /* and its place */
-};
-/*
- * Fails the test unless every record is canonical and at its number, and every note verifies and
- * has the root of the leaves under it, in every epoch.  What is returned is of the current one.
- * event may be NULL.
- */
+/* store_check.h, of this store. */
 struct log_check fixture_check_log(struct fixture *f, const char *event);
-/* Of this epoch alone. */
 struct log_check fixture_check_epoch(struct fixture *f, uint64_t epoch, const char *event);
 
 /* The lines that the store has written for operators in this test; static. */

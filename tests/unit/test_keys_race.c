@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,8 @@
 #include <cmocka.h>
 
 #include "keys_fixture.h"
+#include "store_check.h"
+#include "tekd/auto.h"
 #include "tekd/err.h"
 
 #define BSA(s, n) (&(s)->peer[(n)-1])
@@ -170,6 +173,156 @@ static void repeat__of_an_rsa_kek_does_not_leave_with_its_own_wrap(void **state)
         ask_end(a[i]);
     assert_int_equal(service_count(s, "request.answered", "mid", "m-1"), 1);
     assert_int_equal(service_count(s, "request.repeated", "mid", "m-1"), 1);
+}
+
+/* ---- ten losers of one batch ----------------------------------------------------------------- */
+
+enum { RIVALS = 11 };
+
+/* While it is shut, what goes to the store and waits for a signature stays here. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool shut;
+    struct store_item *item[RIVALS];
+    size_t n;
+} gate = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+int __real_store_submit(struct store *s, struct store_item *item);
+int __wrap_store_submit(struct store *s, struct store_item *item);
+int __wrap_store_submit(struct store *s, struct store_item *item)
+{
+    bool stays;
+
+    (void)pthread_mutex_lock(&gate.lock);
+    stays = gate.shut && item->wait == STORE_SIGNED;
+    if (stays && gate.n == ARRAY_SIZE(gate.item))
+        abort();
+    if (stays)
+        gate.item[gate.n++] = item;
+    (void)pthread_cond_broadcast(&gate.changed);
+    (void)pthread_mutex_unlock(&gate.lock);
+    return stays ? 0 : __real_store_submit(s, item);
+}
+
+static void gate_shut(bool shut)
+{
+    (void)pthread_mutex_lock(&gate.lock);
+    gate.shut = shut;
+    (void)pthread_mutex_unlock(&gate.lock);
+}
+
+static void gate_wait(size_t n)
+{
+    (void)pthread_mutex_lock(&gate.lock);
+    while (gate.n < n)
+        (void)pthread_cond_wait(&gate.changed, &gate.lock);
+    (void)pthread_mutex_unlock(&gate.lock);
+}
+
+/* A read that the store's thread does not leave before it may. */
+struct stall {
+    struct store_item item; /* first */
+    sem_t entered, may_leave, left;
+};
+
+static int stall_apply(struct store_item *item, struct store_tx *tx)
+{
+    struct stall *st = (struct stall *)item;
+
+    (void)tx;
+    (void)sem_post(&st->entered);
+    return sem_wait(&st->may_leave);
+}
+
+static void stall_done(struct store_item *item, int result)
+{
+    if (result < 0)
+        abort();
+    (void)sem_post(&((struct stall *)item)->left);
+}
+
+/* All that stays at the gate goes to the store while that looks at none of it. */
+static void gate_pass_at_once(struct service *s)
+{
+    struct stall st = {.item = {.apply = stall_apply, .done = stall_done, .wait = STORE_READ}};
+    size_t n;
+
+    assert_int_equal(sem_init(&st.entered, 0, 0), 0);
+    assert_int_equal(sem_init(&st.may_leave, 0, 0), 0);
+    assert_int_equal(sem_init(&st.left, 0, 0), 0);
+    assert_int_equal(__real_store_submit(s->store, &st.item), 0);
+    assert_int_equal(sem_wait(&st.entered), 0);
+    (void)pthread_mutex_lock(&gate.lock);
+    n = gate.n;
+    gate.n = 0;
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(__real_store_submit(s->store, gate.item[i]), 0);
+    (void)pthread_mutex_unlock(&gate.lock);
+    assert_int_equal(sem_post(&st.may_leave), 0);
+    assert_int_equal(sem_wait(&st.left), 0);
+}
+
+static int read_nothing(void *arg, struct store_tx *tx)
+{
+    (void)arg;
+    (void)tx;
+    return 0;
+}
+
+/* Of a store that has published all that it did before. */
+static struct store_status status_now(struct service *s)
+{
+    struct store_status st;
+
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(store_call(s->store, STORE_READ, read_nothing, NULL), 0);
+    store_status_get(s->store, &st);
+    return st;
+}
+
+/*
+ * Each has a wrap of its own; all are in one batch: one of them is the first, ten lose, and come
+ * again with what the first one got.
+ */
+static void requests__that_lose_in_one_batch_get_the_winners_data(void **state)
+{
+    struct service *s = *state;
+    struct store_check log = {.signer = s->signer, .bsm_id = SERVICE_BSM, .store = s->store};
+    struct cp3_message first = {.data_len = 0}, m;
+    struct store_status before, after;
+    struct ask *a[RIVALS];
+    uint8_t tek[FAKE_TEK_MAX];
+
+    (void)ask_key(s, BSA(s, 1), "first", "urn:x", NULL);
+    service_wait_record(s, "answer.sent", NULL, NULL); /* nothing is left to be written */
+    gate_shut(true);
+    for (size_t i = 0; i < RIVALS; i++) {
+        char mid[16];
+        (void)snprintf(mid, sizeof(mid), "m-%zu", i);
+        a[i] = send(s, BSA(s, 4), mid, "urn:x");
+    }
+    gate_wait(RIVALS);
+    before = status_now(s);
+    gate_pass_at_once(s);
+    gate_wait(RIVALS - 1);
+    after = status_now(s);
+    assert_int_equal(after.losers - before.losers, 10);
+    assert_in_range(after.batches - before.batches, 1, 3); /* with checkpoints */
+    gate_shut(false);
+    gate_pass_at_once(s);
+    for (size_t i = 0; i < RIVALS; i++) {
+        assert_int_equal(ask_tek(a[i], tek), 16);
+        m = ask_answer(a[i]);
+        if (i == 0)
+            first = m;
+        assert_int_equal(m.data_len, first.data_len);
+        assert_memory_equal(m.data, first.data, first.data_len);
+    }
+    for (size_t i = 0; i < RIVALS; i++)
+        ask_end(a[i]);
+    assert_int_equal(service_count(s, "request.answered", "peer", "bsa-4"), RIVALS);
+    assert_int_equal(store_check_log(&log, "request.answered").count, RIVALS + 1);
 }
 
 /* ---- losers ---------------------------------------------------------------------------------- */
@@ -490,6 +643,7 @@ int main(void)
         SERVICE_TEST(repeats__of_one_that_fails_go_on),
         SERVICE_TEST(requests__for_one_new_content_make_one_tek),
         SERVICE_TEST(requests__of_an_rsa_kek_agree_on_one_wrap),
+        SERVICE_TEST(requests__that_lose_in_one_batch_get_the_winners_data),
         SERVICE_TEST(repeat__of_an_rsa_kek_does_not_leave_with_its_own_wrap),
         SERVICE_TEST(loser__of_a_content_takes_the_winners),
         SERVICE_TEST(loser__of_a_tek_exports_the_winners),

@@ -689,6 +689,8 @@ static void statements__use_the_indexes_made_for_them(void **state)
         {DB_DELIVERY_LANE, "INDEX delivery_of_bsa (bsa=?); "},
         {DB_DELIVERY_MESSAGE_FORGET, "INDEX delivery_confirmed (confirmed_seq>? AND"},
         {DB_HOLDER_WALK, "PRIMARY KEY (content=? AND bsa>?); "},
+        {DB_SCAN_EXPORT, "SEARCH export USING PRIMARY KEY ((tek,kek)>(?,?)); "},
+        {DB_SCAN_HOLDER, "SEARCH holder USING PRIMARY KEY ((content,bsa)>(?,?)); "},
         {DB_CONTENT_WALK_PERIODIC, "INDEX content_periodic (row>?); "},
         {DB_TEK_LAST_PERIOD, "INDEX sqlite_autoindex_tek_2 (content=?); "},
         {DB_TEK_WALK, "INDEX sqlite_autoindex_tek_2 (content=? AND (period,version)>(?,?)); "},
