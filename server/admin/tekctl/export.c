@@ -422,6 +422,22 @@ static int fill_dir(struct export *x, const json_t *header)
     return r;
 }
 
+static int print_export(const struct export *x, const char *dir)
+{
+    AUTO_JSON json_t *doc = NULL;
+
+    if (!x->session->json) {
+        (void)printf("%llu records, %llu checkpoints in %s\n", (unsigned long long)x->records,
+                     (unsigned long long)x->notes, dir);
+    } else {
+        doc = json_pack("{s:I, s:I, s:s}", "records", (json_int_t)x->records, "checkpoints",
+                        (json_int_t)x->notes, "directory", dir);
+        text_dump(doc, JSON_INDENT(2));
+        (void)putchar('\n');
+    }
+    return fflush(stdout) == 0 ? TEKCTL_DONE : TEKCTL_FAILED;
+}
+
 static int export_to(struct export *x, const char *dir, const char *part, const json_t *header)
 {
     AUTO_FD int fd = -1;
@@ -438,10 +454,8 @@ static int export_to(struct export *x, const char *dir, const char *part, const 
     if (isatty(STDERR_FILENO))
         (void)fputs("\r", stderr);
     if (r == TEKCTL_DONE)
-        (void)printf("%llu records, %llu checkpoints in %s\n", (unsigned long long)x->records,
-                     (unsigned long long)x->notes, dir);
-    else
-        complain("what was written so far is in %s", part);
+        return print_export(x, dir);
+    complain("what was written so far is in %s", part);
     return r;
 }
 
