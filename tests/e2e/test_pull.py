@@ -1,7 +1,6 @@
 """The pull case: which TEK, for whom, under which Message ID; and what is recorded of it."""
 
 import ssl
-import threading
 from collections import Counter
 from hashlib import sha256
 
@@ -500,47 +499,75 @@ def test_bsa_without_entitlement_gets_nothing(new_tekd, mid, content):
         refused(c.ask(m), m, "not-entitled")
 
 
+def malformed(c, n):
+    return c.post((b"<no", b"", b"\xff\xfe", b"<a/>")[n % 4]) if n % 8 < 4 else c.post(b"{", "json")
+
+
+def refused_askers(tekd):
+    """(certificate, how often, ask(connection, n), [status and reason of n, taken in turn])."""
+    spare, (wrap, *_) = next(iter(tekd.template.spare.items()))
+    tekd.tekctl("bsa", "add", "bsa-5", "--cert", tekd.path("pki", "bsa-1-next.crt"), "--kek", spare,
+                "--wrap", wrap)
+    tekd.tekctl("bsa", "disable", "bsa-5")
+
+    def of_two(c, n):  # of which each is refused
+        change = {"version": 9} if n % 2 else {"destination": "elsewhere"}
+        return c.ask(request(f"n-{n}", "urn:1", "bsa-2").but(**change))
+
+    plain = request("n", "urn:1", "bsa-1")
+    return [
+        ("bsa-1", 1500, lambda c, n: c.ask(request(f"n-{n}", "urn:1", "bsa-2")),
+         [(200, "wrong-source")]),
+        ("bsa-3", 1500, lambda c, n: c.ask(request(f"n-{n}", "urn:no", "bsa-3")),
+         [(200, "not-entitled")]),
+        *2 * [("bsa-2", 1500, of_two, [(200, "wrong-destination"), (200, "unsupported-version")])],
+        *2 * [("bsa-4", 1500, malformed, [(400, "malformed")])],
+        # Each of these is the end of its connection.
+        ("stranger", 500, lambda c, n: c.ask(plain), [(403, None)]),
+        ("bsa-1-next", 500, lambda c, n: c.ask(plain), [(403, None)]),
+    ]
+
+
 def test_ten_thousand_refusals_cost_only_the_records_they_may(tekd, mid):
     """10 a minute and peer one by one, then a summary a minute with the count; no sync each."""
-    kinds = [
-        ("bsa-1", lambda n: request(f"n-{n}", "urn:1", "bsa-2"), "wrong-source"),
-        ("bsa-3", lambda n: request(f"n-{n}", "urn:no", "bsa-3"), "not-entitled"),
-        ("bsa-2", lambda n: request(f"n-{n}", "urn:1", "bsa-2", "elsewhere"), "wrong-destination"),
-        ("bsa-4", lambda n: request(f"n-{n}", "urn:1", "bsa-4", version=9), "unsupported-version"),
-    ]
-    per_client = 1250
+    askers = refused_askers(tekd)
     before = tekd.ctl("status")["store"]
-    begun = threading.Event()
-    connections = [tekd.connect(kinds[i % 4][0]) for i in range(8)]
 
     def work(i):
-        begun.set()
-        _, make, reason = kinds[i % 4]
-        for n in range(per_client):
-            connections[i].send_message(make(n))
-            r = connections[i].read_response()
-            assert (r.status, r.header("cp3-reason")) == (200, reason), r
-
-    together(8, work, timeout=300)
-    for c in connections:
+        cert, times, ask_it, expected = askers[i]
+        c = tekd.connect(cert)
+        for n in range(times):
+            r = ask_it(c, n)
+            assert (r.status, r.header("cp3-reason")) == expected[n % len(expected)], r
+            if r.header("connection") == "close":
+                c.close()
+                c = tekd.connect(cert)
         c.close()
+
+    together(len(askers), work, timeout=500)
     after = tekd.ctl("status")["store"]
     log = tekd.audit()
     refusals = log.of("request.refused")
+    assert {r["reason"] for r in refusals} == \
+        {"wrong-source", "not-entitled", "wrong-destination", "unsupported-version", "malformed",
+         "not-enrolled", "disabled"}
     minutes = 1 + int(seconds_between(refusals[0]["t"], refusals[-1]["t"]) // 60)
-    by_peer = Counter(r["peer"] for r in refusals)
-    assert set(by_peer) == {"bsa-1", "bsa-2", "bsa-3", "bsa-4"}
+    by_peer = Counter(r.get("peer") for r in refusals)
+    expected = {"bsa-1": 1500, "bsa-2": 3000, "bsa-3": 1500, "bsa-4": 3000, "bsa-5": 500, None: 500}
+    assert sum(expected.values()) == 10000
+    assert set(by_peer) == set(expected)
     assert all(10 <= n <= 11 * minutes for n in by_peer.values()), by_peer
     # Few records, and few batches, for they ride along.
-    assert after["records"] - before["records"] <= 4 * 11 * minutes + 10
-    assert after["batches"] - before["batches"] <= 4 * 11 * minutes + 10
+    may = len(expected) * 11 * minutes + 10
+    assert after["records"] - before["records"] <= may
+    assert after["batches"] - before["batches"] <= may
     # Nothing is lost: what was not written one by one is in the counts.
     tekd.stop()
     tekd.start()
     total = Counter()
     for r in tekd.audit().of("request.refused"):
-        total[r["peer"]] += r.get("count", 1)
-    assert total == {name: 2 * per_client for name in by_peer}
+        total[r.get("peer")] += r.get("count", 1)
+    assert total == expected
     ask(tekd, request(mid, "urn:1", "bsa-1"))
 
 
