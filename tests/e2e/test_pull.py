@@ -1,6 +1,7 @@
 """The pull case: which TEK, for whom, under which Message ID; and what is recorded of it."""
 
 import ssl
+import time
 from collections import Counter
 from hashlib import sha256
 
@@ -389,25 +390,37 @@ def test_disabled_bsa_gets_nothing_until_enabled(tekd, mid, content):
 
 @pytest.mark.tsan
 def test_disabled_while_under_way_gets_nothing_more(tekd, content):
-    """After "bsa disable" came back no key leaves, whatever was under way."""
-    def next_request(i, n):
-        return request(f"d-{i}-{n}", f"{content}-{n % 50}", "bsa-1"), "xml"
+    """After "bsa disable" came back no key leaves, whatever was under way, and no repeat of one."""
+    for turn in range(6):
+        asked_at = [[] for _ in range(16)]
 
-    for _ in range(3):
+        def next_request(i, n):
+            asked_at[i].append(time.monotonic())
+            # Every third is the one before once more; most clients only repeat their first: a repeat
+            # takes so little time that few are under way.
+            n = 0 if i % 4 else n - (n % 3 == 2)
+            return request(f"d-{turn}-{i}-{n}", f"{content}-{n % 50}", "bsa-1"), "xml"
+
         load = Load(tekd, 16, next_request).start()
         wait_until(lambda: len(load.answered) > 100, "answers")
         tekd.tekctl("bsa", "disable", "bsa-1")
+        came_back = time.monotonic()
         load.join()  # every connection is closed by its 403
         assert not load.errors, load.errors
         last = {}
         for i, m, media, r in load.answered:
             last[i] = r
+            asked = asked_at[i].pop(0)
             if r.status == 200:
                 given(r, m, tekd.template.bsas["bsa-1"], media)
-        assert all(r.status == 403 for r in last.values())
+                assert asked < came_back, m
+        assert len(last) == 16 and all(r.status == 403 for r in last.values())
         log = tekd.audit()
         disabled = log.of("bsa.disabled")[-1]["seq"]
         assert not [r for r in log.of("request.answered") if r["seq"] > disabled]
+        # Their records come later: what counts is what was in the log when they were decided on.
+        repeats = [r for r in log.of("request.repeated") if r["mid"].startswith(f"d-{turn}-")]
+        assert repeats and all(int(r["after"].split("/")[1]) < disabled for r in repeats), disabled
         tekd.tekctl("bsa", "enable", "bsa-1")
 
 
