@@ -1,5 +1,6 @@
 """The pull case: which TEK, for whom, under which Message ID; and what is recorded of it."""
 
+import shutil
 import ssl
 import time
 from collections import Counter
@@ -7,6 +8,7 @@ from hashlib import sha256
 
 import pytest
 
+from cp3py import client
 from cp3py.client import HttpError
 from cp3py.messages import request
 from harness import pki
@@ -457,6 +459,40 @@ def revoke(tekd, name):
         ca.revoked.pop()  # of this test only
 
 
+def test_changed_ca_refuses_the_old_and_takes_the_new(tekd, mid, content):
+    """With SIGHUP: also the old one's open connection ends, as nobody would open it again."""
+    m, m2 = request(mid, content, "bsa-1"), request(mid, content, "bsa-2")
+    tekd.tls("bsa-1")  # it goes on trusting the server, by the file as it is now
+    trusted = shutil.copy(tekd.path("pki", "ca.crt"), tekd.path("trusted.crt"))
+    ca = pki.Ca(tekd.path("new-pki"), "new")
+    ca.issue("bsa-2")
+    tekd.tekctl("bsa", "set", "bsa-2", "--cert", tekd.path("new-pki", "bsa-2.crt"))
+    new = client.context(trusted, *(tekd.path("new-pki", f"bsa-2.{e}") for e in ("crt", "key")))
+
+    def ask_new():
+        with client.Connection(tekd.port, new) as c:
+            return c.ask(m2)
+
+    with tekd.connect() as open_one:
+        given(open_one.ask(m), m, tekd.template.bsas["bsa-1"])
+        with pytest.raises((ssl.SSLError, HttpError), match="alert"):
+            ask_new()  # not yet
+        shutil.copy(tekd.path("new-pki", "new.crt"), tekd.path("pki", "ca.crt"))
+        ca.write_crl(tekd.path("pki", "ca.crl"))
+        tekd.hup()
+        assert "reload-refused" not in tekd.log()
+        problem(open_one.ask(m), 403)
+        assert open_one.is_closed_by_peer()
+    with pytest.raises((ssl.SSLError, HttpError), match="alert"):
+        ask(tekd, m)
+    given(ask_new(), m2, tekd.template.bsas["bsa-2"])
+    assert [(r["cause"], r["count"]) for r in tekd.audit().of("tls.refused")] == [("unknown-ca", 1)]
+    tekd.restart()  # what was not written one by one is in the count
+    given(ask_new(), m2, tekd.template.bsas["bsa-2"])
+    records = tekd.audit().of("tls.refused")
+    assert sum(r["count"] for r in records) == 3 and {r["cause"] for r in records} == {"unknown-ca"}
+
+
 def test_two_certificates_of_a_bsa_until_the_old_one_goes(tekd, mid, content):
     m = request(mid, content, "bsa-1")
     bsa = tekd.template.bsas["bsa-1"]
@@ -592,7 +628,6 @@ def seconds_between(a, b):
 
 def test_200_refused_handshakes_cost_two_records(tekd):
     """Fewer than above, for each costs a handshake: one record, and one with the rest in it."""
-    from cp3py import client
     tls = tekd.tls("revoked")
 
     def work(_):
