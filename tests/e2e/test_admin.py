@@ -517,18 +517,39 @@ def test_every_command_is_known_as_reading_or_changing(tekd, content):
     assert set(commands) == READING | changing and not READING & changing, commands
 
 
+def real(tekd, content, words):
+    """With the IDs that are meant."""
+    ids = {"KEY": lambda: tekd.ctl("key", "list", content)[0]["key_id"],
+           "MESSAGE": lambda: tekd.ctl("delivery", "list")[-1]["message_id"]}
+    return [ids[w]() if w in ids else w for w in words]
+
+
+def test_every_change_prints_one_document(tekd, content):
+    for words, _ in changes_made(tekd, content):
+        done = tekd.tekctl("--json", *real(tekd, content, words))
+        try:
+            document = json.loads(done.stdout)
+        except ValueError:
+            raise AssertionError(f"{words} printed {done.stdout!r}") from None
+        assert done.stderr == "", done
+        if words[:2] == ["audit", "export"]:
+            with open(os.path.join(words[2], "audit.jsonl"), "rb") as f:
+                records = f.read().count(b"\n")
+            with open(os.path.join(words[2], "checkpoints.txt"), "rb") as f:
+                notes = f.read().count(b"\n\n") // 2
+            assert document == {"records": records, "checkpoints": notes, "directory": words[2]}
+
+
 def test_every_change_is_a_record_with_its_actor(tekd, content):
     import getpass
     me, by = getpass.getuser(), None
-    real = {"KEY": lambda: tekd.ctl("key", "list", content)[0]["key_id"],
-            "MESSAGE": lambda: tekd.ctl("delivery", "list")[-1]["message_id"]}
     seen = len(tekd.audit().records)
     # What fails changes nothing and is no record.
     tekd.tekctl("bsa", "disable", "bsa-9", check=False)
     assert [r.get("action") for r in tekd.audit().records[seen:]] == ["audit export"]
     seen += 1
     for words, action in changes_made(tekd, content):
-        tekd.tekctl(*[real[w]() if w in real else w for w in words])
+        tekd.tekctl(*real(tekd, content, words))
         if action == "audit close-epoch":
             break
         new = tekd.audit().records[seen:-1]  # but for this export of ours

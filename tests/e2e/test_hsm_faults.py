@@ -160,6 +160,61 @@ def test_hung_key_workers_503_in_time_repeats_go_on(tekd, mid):
     wait_until(lambda: not any(procs.is_alive(p) for p in hung), "the end of the hung workers")
 
 
+def assert_all_503_in_time(tekd, prefix):
+    """Of both BSAs, on connections that are open, and none of them a key."""
+    connections = [tekd.connect(f"bsa-{i % 2 + 1}") for i in range(4)]
+
+    def work(i):
+        m, media = new_contents(prefix)(i, 0)
+        begun = time.monotonic()
+        r = connections[i].ask(m, media)
+        assert_busy(r, m)
+        return time.monotonic() - begun
+
+    seconds = together(4, work)
+    for c in connections:
+        c.close()
+    assert max(seconds) < DEADLINE_S + 1, seconds
+
+
+@pytest.mark.parametrize("role", ["key", "audit"])
+def test_without_any_worker_each_request_gets_503_until_they_go_on(new_tekd, mid, role):
+    """None takes their place: a call may last longer than a request."""
+    tekd = new_tekd(hsm={"timeout_ms": 60000}).start()
+    wait_until(lambda: len(ready_workers(tekd)) == 3, "all workers", RECOVERY_S)
+    pid, stopped = tekd.pid, workers(tekd, role)
+    tekd.note_family()
+    for worker in stopped:
+        procs.kill(worker, signal.SIGSTOP)
+    for turn in range(2):
+        assert_all_503_in_time(tekd, f"{mid}-{turn}")
+    assert workers(tekd, role) == stopped
+    for worker in stopped:
+        procs.kill(worker, signal.SIGCONT)
+    ask_until_given(tekd, mid + "-after")
+    assert (tekd.pid, workers(tekd, role)) == (pid, stopped)
+    tekd.audit()
+
+
+@pytest.mark.parametrize("role", ["key", "audit"])
+def test_without_any_worker_each_request_gets_503_until_they_are_killed(new_tekd, mid, role):
+    """Then others take their place."""
+    tekd = new_tekd(hsm={"timeout_ms": 60000}).start()
+    wait_until(lambda: len(ready_workers(tekd)) == 3, "all workers", RECOVERY_S)
+    pid, stopped = tekd.pid, workers(tekd, role)
+    tekd.note_family()
+    for worker in stopped:
+        procs.kill(worker, signal.SIGSTOP)
+    assert_all_503_in_time(tekd, mid)
+    for worker in stopped:
+        procs.kill(worker)
+    ask_until_given(tekd, mid + "-after")
+    assert tekd.pid == pid
+    wait_until(lambda: len(ready_workers(tekd)) == 3, "all workers", RECOVERY_S)
+    assert not set(stopped) & set(workers(tekd, role))
+    tekd.audit()
+
+
 def test_hung_signer_503_in_time_and_what_is_signed_is_given(tekd, mid):
     known = request(mid, "urn:known", "bsa-1")
     with tekd.connect() as c:

@@ -1,12 +1,14 @@
 """The pull case: which TEK, for whom, under which Message ID; and what is recorded of it."""
 
+import shutil
 import ssl
-import threading
+import time
 from collections import Counter
 from hashlib import sha256
 
 import pytest
 
+from cp3py import client
 from cp3py.client import HttpError
 from cp3py.messages import request
 from harness import pki
@@ -390,25 +392,37 @@ def test_disabled_bsa_gets_nothing_until_enabled(tekd, mid, content):
 
 @pytest.mark.tsan
 def test_disabled_while_under_way_gets_nothing_more(tekd, content):
-    """After "bsa disable" came back no key leaves, whatever was under way."""
-    def next_request(i, n):
-        return request(f"d-{i}-{n}", f"{content}-{n % 50}", "bsa-1"), "xml"
+    """After "bsa disable" came back no key leaves, whatever was under way, and no repeat of one."""
+    for turn in range(6):
+        asked_at = [[] for _ in range(16)]
 
-    for _ in range(3):
+        def next_request(i, n):
+            asked_at[i].append(time.monotonic())
+            # Every third is the one before once more; most clients only repeat their first: a repeat
+            # takes so little time that few are under way.
+            n = 0 if i % 4 else n - (n % 3 == 2)
+            return request(f"d-{turn}-{i}-{n}", f"{content}-{n % 50}", "bsa-1"), "xml"
+
         load = Load(tekd, 16, next_request).start()
         wait_until(lambda: len(load.answered) > 100, "answers")
         tekd.tekctl("bsa", "disable", "bsa-1")
+        came_back = time.monotonic()
         load.join()  # every connection is closed by its 403
         assert not load.errors, load.errors
         last = {}
         for i, m, media, r in load.answered:
             last[i] = r
+            asked = asked_at[i].pop(0)
             if r.status == 200:
                 given(r, m, tekd.template.bsas["bsa-1"], media)
-        assert all(r.status == 403 for r in last.values())
+                assert asked < came_back, m
+        assert len(last) == 16 and all(r.status == 403 for r in last.values())
         log = tekd.audit()
         disabled = log.of("bsa.disabled")[-1]["seq"]
         assert not [r for r in log.of("request.answered") if r["seq"] > disabled]
+        # Their records come later: what counts is what was in the log when they were decided on.
+        repeats = [r for r in log.of("request.repeated") if r["mid"].startswith(f"d-{turn}-")]
+        assert repeats and all(int(r["after"].split("/")[1]) < disabled for r in repeats), disabled
         tekd.tekctl("bsa", "enable", "bsa-1")
 
 
@@ -443,6 +457,40 @@ def revoke(tekd, name):
         ca.write_crl(tekd.path("pki", "ca.crl"))
     finally:
         ca.revoked.pop()  # of this test only
+
+
+def test_changed_ca_refuses_the_old_and_takes_the_new(tekd, mid, content):
+    """With SIGHUP: also the old one's open connection ends, as nobody would open it again."""
+    m, m2 = request(mid, content, "bsa-1"), request(mid, content, "bsa-2")
+    tekd.tls("bsa-1")  # it goes on trusting the server, by the file as it is now
+    trusted = shutil.copy(tekd.path("pki", "ca.crt"), tekd.path("trusted.crt"))
+    ca = pki.Ca(tekd.path("new-pki"), "new")
+    ca.issue("bsa-2")
+    tekd.tekctl("bsa", "set", "bsa-2", "--cert", tekd.path("new-pki", "bsa-2.crt"))
+    new = client.context(trusted, *(tekd.path("new-pki", f"bsa-2.{e}") for e in ("crt", "key")))
+
+    def ask_new():
+        with client.Connection(tekd.port, new) as c:
+            return c.ask(m2)
+
+    with tekd.connect() as open_one:
+        given(open_one.ask(m), m, tekd.template.bsas["bsa-1"])
+        with pytest.raises((ssl.SSLError, HttpError), match="alert"):
+            ask_new()  # not yet
+        shutil.copy(tekd.path("new-pki", "new.crt"), tekd.path("pki", "ca.crt"))
+        ca.write_crl(tekd.path("pki", "ca.crl"))
+        tekd.hup()
+        assert "reload-refused" not in tekd.log()
+        problem(open_one.ask(m), 403)
+        assert open_one.is_closed_by_peer()
+    with pytest.raises((ssl.SSLError, HttpError), match="alert"):
+        ask(tekd, m)
+    given(ask_new(), m2, tekd.template.bsas["bsa-2"])
+    assert [(r["cause"], r["count"]) for r in tekd.audit().of("tls.refused")] == [("unknown-ca", 1)]
+    tekd.restart()  # what was not written one by one is in the count
+    given(ask_new(), m2, tekd.template.bsas["bsa-2"])
+    records = tekd.audit().of("tls.refused")
+    assert sum(r["count"] for r in records) == 3 and {r["cause"] for r in records} == {"unknown-ca"}
 
 
 def test_two_certificates_of_a_bsa_until_the_old_one_goes(tekd, mid, content):
@@ -500,47 +548,75 @@ def test_bsa_without_entitlement_gets_nothing(new_tekd, mid, content):
         refused(c.ask(m), m, "not-entitled")
 
 
+def malformed(c, n):
+    return c.post((b"<no", b"", b"\xff\xfe", b"<a/>")[n % 4]) if n % 8 < 4 else c.post(b"{", "json")
+
+
+def refused_askers(tekd):
+    """(certificate, how often, ask(connection, n), [status and reason of n, taken in turn])."""
+    spare, (wrap, *_) = next(iter(tekd.template.spare.items()))
+    tekd.tekctl("bsa", "add", "bsa-5", "--cert", tekd.path("pki", "bsa-1-next.crt"), "--kek", spare,
+                "--wrap", wrap)
+    tekd.tekctl("bsa", "disable", "bsa-5")
+
+    def of_two(c, n):  # of which each is refused
+        change = {"version": 9} if n % 2 else {"destination": "elsewhere"}
+        return c.ask(request(f"n-{n}", "urn:1", "bsa-2").but(**change))
+
+    plain = request("n", "urn:1", "bsa-1")
+    return [
+        ("bsa-1", 1500, lambda c, n: c.ask(request(f"n-{n}", "urn:1", "bsa-2")),
+         [(200, "wrong-source")]),
+        ("bsa-3", 1500, lambda c, n: c.ask(request(f"n-{n}", "urn:no", "bsa-3")),
+         [(200, "not-entitled")]),
+        *2 * [("bsa-2", 1500, of_two, [(200, "wrong-destination"), (200, "unsupported-version")])],
+        *2 * [("bsa-4", 1500, malformed, [(400, "malformed")])],
+        # Each of these is the end of its connection.
+        ("stranger", 500, lambda c, n: c.ask(plain), [(403, None)]),
+        ("bsa-1-next", 500, lambda c, n: c.ask(plain), [(403, None)]),
+    ]
+
+
 def test_ten_thousand_refusals_cost_only_the_records_they_may(tekd, mid):
     """10 a minute and peer one by one, then a summary a minute with the count; no sync each."""
-    kinds = [
-        ("bsa-1", lambda n: request(f"n-{n}", "urn:1", "bsa-2"), "wrong-source"),
-        ("bsa-3", lambda n: request(f"n-{n}", "urn:no", "bsa-3"), "not-entitled"),
-        ("bsa-2", lambda n: request(f"n-{n}", "urn:1", "bsa-2", "elsewhere"), "wrong-destination"),
-        ("bsa-4", lambda n: request(f"n-{n}", "urn:1", "bsa-4", version=9), "unsupported-version"),
-    ]
-    per_client = 1250
+    askers = refused_askers(tekd)
     before = tekd.ctl("status")["store"]
-    begun = threading.Event()
-    connections = [tekd.connect(kinds[i % 4][0]) for i in range(8)]
 
     def work(i):
-        begun.set()
-        _, make, reason = kinds[i % 4]
-        for n in range(per_client):
-            connections[i].send_message(make(n))
-            r = connections[i].read_response()
-            assert (r.status, r.header("cp3-reason")) == (200, reason), r
-
-    together(8, work, timeout=300)
-    for c in connections:
+        cert, times, ask_it, expected = askers[i]
+        c = tekd.connect(cert)
+        for n in range(times):
+            r = ask_it(c, n)
+            assert (r.status, r.header("cp3-reason")) == expected[n % len(expected)], r
+            if r.header("connection") == "close":
+                c.close()
+                c = tekd.connect(cert)
         c.close()
+
+    together(len(askers), work, timeout=500)
     after = tekd.ctl("status")["store"]
     log = tekd.audit()
     refusals = log.of("request.refused")
+    assert {r["reason"] for r in refusals} == \
+        {"wrong-source", "not-entitled", "wrong-destination", "unsupported-version", "malformed",
+         "not-enrolled", "disabled"}
     minutes = 1 + int(seconds_between(refusals[0]["t"], refusals[-1]["t"]) // 60)
-    by_peer = Counter(r["peer"] for r in refusals)
-    assert set(by_peer) == {"bsa-1", "bsa-2", "bsa-3", "bsa-4"}
+    by_peer = Counter(r.get("peer") for r in refusals)
+    expected = {"bsa-1": 1500, "bsa-2": 3000, "bsa-3": 1500, "bsa-4": 3000, "bsa-5": 500, None: 500}
+    assert sum(expected.values()) == 10000
+    assert set(by_peer) == set(expected)
     assert all(10 <= n <= 11 * minutes for n in by_peer.values()), by_peer
     # Few records, and few batches, for they ride along.
-    assert after["records"] - before["records"] <= 4 * 11 * minutes + 10
-    assert after["batches"] - before["batches"] <= 4 * 11 * minutes + 10
+    may = len(expected) * 11 * minutes + 10
+    assert after["records"] - before["records"] <= may
+    assert after["batches"] - before["batches"] <= may
     # Nothing is lost: what was not written one by one is in the counts.
     tekd.stop()
     tekd.start()
     total = Counter()
     for r in tekd.audit().of("request.refused"):
-        total[r["peer"]] += r.get("count", 1)
-    assert total == {name: 2 * per_client for name in by_peer}
+        total[r.get("peer")] += r.get("count", 1)
+    assert total == expected
     ask(tekd, request(mid, "urn:1", "bsa-1"))
 
 
@@ -552,7 +628,6 @@ def seconds_between(a, b):
 
 def test_200_refused_handshakes_cost_two_records(tekd):
     """Fewer than above, for each costs a handshake: one record, and one with the rest in it."""
-    from cp3py import client
     tls = tekd.tls("revoked")
 
     def work(_):

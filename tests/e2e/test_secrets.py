@@ -6,6 +6,7 @@ planted there.
 
 import base64
 import os
+import pty
 import subprocess
 import sys
 
@@ -74,9 +75,12 @@ def test_what_is_planted_in_a_process_is_found_in_its_memory_and_core(folder, sc
                 p.kill()
 
 
+LOGS_ALL = {"level": "debug", "format": "json"}
+
+
 def busy_server(new_tekd):
     """A server that did all it can do, and is doing it; the TEKs it gave, as the BSAs see them."""
-    tekd = new_tekd(log={"level": "debug", "format": "json"}).start()
+    tekd = new_tekd(log=LOGS_ALL).start()
     load = Load(tekd, 8, lambda i, n: (request(f"s-{i}-{n}", f"urn:three:{n}", f"bsa-{i % 4 + 1}"),
                                        ("xml", "json")[n % 2]), lambda i: f"bsa-{i % 4 + 1}")
     load.start()
@@ -122,7 +126,7 @@ def test_tekd_holds_no_tek_and_no_pin(new_tekd, folder, scanner):
 
 def test_the_same_scan_finds_what_is_planted_in_tekd(new_tekd, folder, scanner):
     """The TEK comes back to it in a MessageID, in hex and in base64, and raw in half a body."""
-    tekd = new_tekd(log={"level": "debug", "format": "json"}).start()
+    tekd = new_tekd(log=LOGS_ALL).start()
     m = request("first", "urn:three:0", "bsa-1")
     with tekd.connect() as c:
         tek = tekd.clear("bsa-1", given(c.ask(m), m, tekd.template.bsas["bsa-1"]).data)
@@ -148,3 +152,89 @@ def test_the_same_scan_finds_what_is_planted_in_tekd(new_tekd, folder, scanner):
     for name in ("tekd.db", "audit.jsonl"):
         assert {"TEK as hex", "PIN as raw"} <= in_files[name]
         assert forms(in_files[name]) >= {"hex", "base64"}
+
+
+# ---- a PIN that passes through tekd ----------------------------------------------------------------
+
+def start_with_pin_by_descriptor(new_tekd):
+    """There is no file of it."""
+    tekd = new_tekd(log=LOGS_ALL, hsm={"pin_file": None, "pin_fd": 7})
+    os.unlink(tekd.path("hsm.pin"))
+    read_end, write_end = os.pipe()
+    os.write(write_end, tekd.template.pin.encode())
+    os.close(write_end)
+    tekd.start(wrapper=["bash", "-c", f'exec "$@" 7<&{read_end} {read_end}<&-', "bash"],
+               pass_fds=[read_end])
+    os.close(read_end)
+    return tekd
+
+
+def read_until(terminal, text):
+    shown = b""
+    while text not in shown:
+        shown += os.read(terminal, 1000)
+    return shown
+
+
+def retry_with_pin(tekd):
+    """As typed on a terminal; what that showed."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0):
+        with subprocess.Popen(tekd.tekctl_argv("hsm", "retry", "--ask-pin"), stdin=theirs,
+                              stdout=theirs, stderr=theirs, start_new_session=True) as p:
+            os.close(theirs)
+            shown = read_until(ours, b"PIN: ")
+            os.write(ours, tekd.template.pin.encode() + b"\n")
+            shown += read_until(ours, b"\n")
+            assert p.wait(60) == 0
+    return shown
+
+
+def test_a_pin_that_passes_through_tekd_does_not_stay_there(new_tekd, folder, scanner):
+    """By a descriptor at the start, and from tekctl after the death of tekd-hsm."""
+    tekd = start_with_pin_by_descriptor(new_tekd)
+    s = scanner({"PIN": tekd.template.pin.encode()})
+    m = request("m", "urn:x", "bsa-1")
+    with tekd.connect() as c:
+        given(c.ask(m), m, tekd.template.bsas["bsa-1"])
+
+    def assert_nowhere():
+        found, seen = s.scan_process(tekd.pid)
+        assert (found, seen > 1000000) == (set(), True)
+        assert s.scan_file(core_of(tekd.pid, folder)) == set()
+        assert s.scan_folder(tekd.folder, leave_out=PINS) == {}
+
+    assert_nowhere()
+    parent, _ = tekd.hsm_processes()
+    procs.kill(parent)
+    wait_until(lambda: "PIN" in tekd.look("hsm status")["reason"], "a PIN is asked for", 60)
+    assert_nowhere()
+    assert s.scan(retry_with_pin(tekd)) == set()
+    tekd.wait_for("/readyz", seconds=60)
+    assert_nowhere()
+    with tekd.connect() as c:
+        m = m.but(mid="m-2")
+        given(c.ask(m), m, tekd.template.bsas["bsa-1"])
+    # It did pass: who needs it has it, in memory that the same scan sees.
+    assert "PIN as raw" in s.scan_process(tekd.hsm_processes()[0])[0]
+    assert_nowhere()
+    tekd.stop()
+    assert s.scan_folder(tekd.folder, leave_out=PINS) == {}
+
+
+def test_the_same_scan_finds_what_is_planted_in_the_log_of_tekd(new_tekd, scanner):
+    """By tekd: it writes the name of a group that does not exist."""
+    tekd = new_tekd(log=LOGS_ALL).start()
+    m = request("first", "urn:three:0", "bsa-1")
+    with tekd.connect() as c:
+        tek = tekd.clear("bsa-1", given(c.ask(m), m, tekd.template.bsas["bsa-1"]).data)
+    tekd.stop()
+    s = scanner({"TEK": tek, "PIN": tekd.template.pin.encode()})
+    assert s.scan_file(tekd.log_path) == set()
+    for planted in (tek.hex(), tekd.template.pin):
+        tekd.configure(admin={"group": planted})
+        tekd.start()
+        tekd.stop()
+    found = s.scan_folder(tekd.folder, leave_out=(*PINS, "tekd.yaml"))
+    assert list(found) == [tekd.log_path]
+    assert {"TEK as hex", "PIN as raw"} <= found[tekd.log_path]

@@ -8,19 +8,23 @@ import pytest
 
 from harness import pki, procs
 from harness.procs import run, wait_until
-from harness.programs import program, softhsm, tool
+from harness.programs import BUILD, program, softhsm, tool
 
 
 def check(tekd):
     return run([program("tekd"), "--config", tekd.path("tekd.yaml"), "--check"], check=False)
 
 
-def forget_key(tekd, label):
-    """Both halves of a key of the token."""
-    for kind in ("privkey", "pubkey"):
-        run([tool("pkcs11-tool"), "--module", softhsm(), "--token-label", "tekd", "--login", "--pin",
-             tekd.template.pin, "--delete-object", "--type", kind, "--label", label],
-            env={**os.environ, "SOFTHSM2_CONF": tekd.path("softhsm2.conf")})
+def pkcs11_tool(tekd, *words):
+    run([tool("pkcs11-tool"), "--module", softhsm(), "--token-label", "tekd", "--login", "--pin",
+         tekd.template.pin, *words],
+        env={**os.environ, "SOFTHSM2_CONF": tekd.path("softhsm2.conf")})
+
+
+def forget_key(tekd, label, kinds=("privkey", "pubkey")):
+    """All of a key of the token."""
+    for kind in kinds:
+        pkcs11_tool(tekd, "--delete-object", "--type", kind, "--label", label)
 
 
 def tls_line(done):
@@ -105,6 +109,55 @@ def test_missing_checkpoint_key_ends_the_start(new_tekd, mid, content):
     tekd.start(wait=None)
     assert tekd.wait_end() == 1
     assert "tekd-checkpoint" in tekd.log()
+
+
+# ---- tokens and keys that protect nothing ----------------------------------------------------------
+
+def says(text, words):
+    """All of them in one line."""
+    return any(all(w in line for w in words) for line in text.splitlines())
+
+
+def assert_refused(tekd, *words):
+    """By --check and by the start, which say why."""
+    done = check(tekd)
+    assert done.returncode == 1 and re.search(r"^(token|keys) +BAD", done.stdout, re.M), done
+    assert says(done.stdout + done.stderr, words), done.stdout + done.stderr
+    tekd.start(wait=None)
+    assert tekd.wait_end() == 1
+    assert says(tekd.log(), words), tekd.log()[-3000:]
+    assert "event=serving" not in tekd.log()
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["old-store", "new-store"])
+@pytest.mark.parametrize("mode, words", [
+    ("ignores-modifiable", ["a KEK could be made to decrypt"]),
+    ("ignores-unwrap-template", ["a stored TEK could be unwrapped as a readable key"]),
+    ("takes-all-writes", ["tekd-storage", "could be written to"]),
+])
+def test_token_that_lets_keys_be_read_ends_the_start(new_tekd, mode, words, fresh):
+    """It is that of a real token but for this: the attacks that the start tries succeed."""
+    shim = os.path.join(BUILD, "tests", "token", "libtekd_token_shim.so")
+    assert os.path.exists(shim), f"{shim} is not built"
+
+    def behind_shim(mode):
+        return {"module": shim, "env": {"SOFTHSM2_CONF": "softhsm2.conf", "SHIM_MODULE": softhsm(),
+                                        "SHIM_MODE": mode}}
+
+    tekd = new_tekd(fresh=fresh, hsm=behind_shim(mode))
+    assert_refused(tekd, "attack: ", *words)
+    # And the shim alone ends nothing.
+    tekd.configure(hsm=behind_shim("none"))
+    tekd.start()
+    tekd.stop()
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["old-store", "new-store"])
+def test_weak_storage_kek_ends_the_start(new_tekd, fresh):
+    tekd = new_tekd(fresh=fresh)
+    forget_key(tekd, "tekd-storage", ["secrkey"])
+    pkcs11_tool(tekd, "--keygen", "--key-type", "AES:32", "--label", "tekd-storage", "--id", "77")
+    assert_refused(tekd, "tekd-storage", "CKA_SENSITIVE is false, must be true")
 
 
 def test_check_beside_a_tekd_that_serves_says_so(tekd, mid, content):

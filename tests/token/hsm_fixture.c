@@ -287,6 +287,15 @@ void fixture_shim(struct fixture *f, const char *mode)
     f->env[2] = f->env_shim_mode;
 }
 
+void fixture_spy_on_shim(struct fixture *f, const char *mode)
+{
+    fixture_shim(f, mode);
+    (void)snprintf(f->env_spy, sizeof(f->env_spy), "PKCS11SPY=%s", TEST_SHIM);
+    f->options.module = TEST_SPY;
+    f->env[3] = f->env_spy;
+    f->env[4] = f->env_spy_file;
+}
+
 static unsigned count_lines(const char *path, const char *text)
 {
     FILE *file = fopen(path, "re");

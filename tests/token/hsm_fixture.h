@@ -34,7 +34,7 @@ struct fixture {
     char env_spy_file[128];
     char env_shim[128];
     char env_shim_mode[64];
-    const char *env[4];
+    const char *env[6];
     struct hsm_options options;
     struct hsm *hsm;
     struct hsm_kek storage;
@@ -58,6 +58,8 @@ unsigned fixture_count(const struct fixture *f, const char *call);
 
 /* The workers load the shim of shim.c in this mode. */
 void fixture_shim(struct fixture *f, const char *mode);
+/* The workers load the spy, which loads the shim. */
+void fixture_spy_on_shim(struct fixture *f, const char *mode);
 
 bool fixture_file_has(const char *path, const char *text);
 

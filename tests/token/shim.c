@@ -146,12 +146,28 @@ static CK_RV sign(CK_SESSION_HANDLE s, CK_BYTE *data, CK_ULONG len, CK_BYTE *out
     return rv;
 }
 
+/* Of a key of 192 bits. */
+static int is_second_wrap(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
+{
+    static CK_OBJECT_HANDLE wrapped;
+    CK_ULONG len = 0;
+    CK_ATTRIBUTE a = {CKA_VALUE_LEN, &len, sizeof(len)};
+    int second = wrapped == key;
+
+    if (real->C_GetAttributeValue(s, key, &a, 1) != CKR_OK || len != 24)
+        return 0;
+    wrapped = key;
+    return second;
+}
+
 static CK_RV wrap_key(CK_SESSION_HANDLE s, CK_MECHANISM *m, CK_OBJECT_HANDLE kek,
                       CK_OBJECT_HANDLE key, CK_BYTE *out, CK_ULONG *len)
 {
     CK_RV rv;
 
     if (mode_is("device-error-at-wrapping"))
+        return CKR_DEVICE_ERROR;
+    if (mode_is("wraps-192-bits-once") && is_second_wrap(s, key))
         return CKR_DEVICE_ERROR;
     rv = real->C_WrapKey(s, m, kek, key, out, len);
     if (mode_is("wraps-to-nothing") && rv == CKR_OK)

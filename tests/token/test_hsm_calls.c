@@ -177,6 +177,17 @@ static void hsm_make_many__is_too_late_for_all(void **state)
     assert_int_equal(o[1].error, TEKD_ETIMEDOUT);
 }
 
+/* The spy counts what each worker does when it starts, too: they are all ready. */
+static void start_all(struct fixture *f)
+{
+    struct hsm_status st;
+
+    fixture_start(f);
+    hsm_status_get(f->hsm, &st);
+    for (size_t i = 0; i < st.n_workers; i++)
+        (void)fixture_worker(f, i);
+}
+
 /* One rotation for many BSAs: a TEK is unwrapped once, and gone when the answer is there. */
 static void hsm_make_many__unwraps_a_tek_once(void **state)
 {
@@ -186,7 +197,7 @@ static void hsm_make_many__unwraps_a_tek_once(void **state)
 
     fixture_spy(f);
     f->options.workers = 1;
-    fixture_start(f);
+    start_all(f);
     stranger = f->bsa;
     stranger.id[0] ^= 1;
     issue(f, 128, &one);
@@ -212,6 +223,75 @@ static void hsm_make_many__unwraps_a_tek_once(void **state)
     }
     assert_int_equal(fixture_count(f, "C_UnwrapKey") - unwrapped, 2);
     assert_int_equal(fixture_count(f, "C_DestroyObject") - destroyed, 2);
+}
+
+static void hsm_issue__destroys_each_tek(void **state)
+{
+    struct fixture *f = *state;
+    unsigned generated, destroyed;
+    struct hsm_issued got;
+
+    fixture_spy(f);
+    f->options.workers = 1;
+    start_all(f);
+    issue(f, 128, &got); /* with which the worker looks at the KEKs */
+    generated = fixture_count(f, "C_GenerateKey");
+    destroyed = fixture_count(f, "C_DestroyObject");
+    for (size_t i = 0; i < 20; i++)
+        issue(f, 128, &got);
+    assert_int_equal(fixture_count(f, "C_GenerateKey") - generated, 20);
+    assert_int_equal(fixture_count(f, "C_DestroyObject") - destroyed, 20);
+}
+
+/* Calls of the spy's log that wrapped in vain; of them those whose next one destroyed an object.
+ * A process numbers its own calls. */
+struct vain {
+    unsigned wraps, destroyed;
+};
+
+static void read_vain(const struct fixture *f, struct vain *ret)
+{
+    FILE *file = fopen(f->spy_file, "re");
+    unsigned n, number = 0, behind = 0;
+    char line[512], name[64], call[64] = "";
+
+    assert_non_null(file);
+    *ret = (struct vain){0};
+    while (fgets(line, sizeof(line), file) != NULL) {
+        if (sscanf(line, "%u: C_%63s", &n, name) == 2) {
+            number = n;
+            memcpy(call, name, sizeof(call));
+        }
+        if (strncmp(line, "Returned:", 9) != 0)
+            continue;
+        if (strcmp(call, "WrapKey") == 0 && strstr(line, "CKR_DEVICE_ERROR") != NULL) {
+            ret->wraps++;
+            behind = number + 1;
+        } else if (number == behind && strcmp(call, "DestroyObject") == 0 &&
+                   strstr(line, "CKR_OK") != NULL) {
+            ret->destroyed++;
+        }
+    }
+    (void)fclose(file);
+}
+
+/* Each worker that tried it, and ends for that: the TEK goes before it does. */
+static void hsm_issue__destroys_a_tek_that_is_not_wrapped_for_the_bsa(void **state)
+{
+    struct fixture *f = *state;
+    struct hsm_issued got;
+    struct vain vain;
+
+    fixture_spy_on_shim(f, "wraps-192-bits-once");
+    f->options.workers = 1;
+    start_all(f);
+    assert_int_equal(hsm_issue(f->hsm, 192, &f->storage, NULL, fixture_in(10), &got), 0);
+    read_vain(f, &vain);
+    assert_int_equal(vain.wraps, 0);
+    assert_int_equal(hsm_issue(f->hsm, 192, &f->storage, &f->bsa, fixture_in(30), &got), TEKD_EHSM);
+    read_vain(f, &vain);
+    assert_in_range(vain.wraps, 1, 2);
+    assert_int_equal(vain.destroyed, vain.wraps);
 }
 
 static void hsm_health__works_and_needs_the_kek(void **state)
@@ -775,6 +855,8 @@ int main(void)
         TEST(hsm_make_many__gives_each_what_it_gets_alone),
         TEST(hsm_make_many__is_too_late_for_all),
         TEST(hsm_make_many__unwraps_a_tek_once),
+        TEST(hsm_issue__destroys_each_tek),
+        TEST(hsm_issue__destroys_a_tek_that_is_not_wrapped_for_the_bsa),
         TEST(hsm_health__works_and_needs_the_kek),
         TEST(hsm_describe_kek__reports_the_binding),
         TEST(hsm_describe_kek__refuses_unknown_and_weak_keys),

@@ -430,8 +430,8 @@ static int print_done(const struct export *x, const char *dir)
     AUTO_JSON json_t *doc = NULL;
 
     if (x->session->json) {
-        doc = json_pack("{s:s,s:I,s:I}", "dir", dir, "records", (json_int_t)x->records,
-                        "checkpoints", (json_int_t)x->notes);
+        doc = json_pack("{s:I,s:I,s:s}", "records", (json_int_t)x->records, "checkpoints",
+                        (json_int_t)x->notes, "directory", dir);
         text_dump(doc, JSON_INDENT(2));
         (void)putchar('\n');
     } else {

@@ -2,6 +2,7 @@
 
 import ssl
 import threading
+import time
 
 from cp3py.client import HttpError
 
@@ -46,6 +47,7 @@ class Load:
         self.asked = [0] * n
         self.errors = []  # (client, exception): the connection ended
         self.under_way = [None] * n  # what client i waits for
+        self.sent_at = [None] * n  # monotonic s: its sending had ended by then
         self._stop = threading.Event()
         self._next = next_request
         self._connections = [tekd.connect(bsa(i)) for i in range(n)]
@@ -62,9 +64,11 @@ class Load:
         while not self._stop.is_set():
             m, media = self._next(i, self.asked[i])
             try:
+                self.sent_at[i] = None
                 self.under_way[i] = m
                 self.asked[i] += 1
                 c.send_message(m, media)
+                self.sent_at[i] = time.monotonic()
                 r = c.read_response()
             except (OSError, ssl.SSLError, HttpError) as e:
                 self.errors.append((i, e))
@@ -74,8 +78,10 @@ class Load:
             if r.header("connection") == "close":
                 return
 
-    def in_flight(self):
-        return sum(1 for m in self.under_way if m is not None)
+    def in_flight(self, moment=None):
+        """Requests whose sending had ended by that moment, or by now, with no answer until now."""
+        return sum(1 for m, at in zip(self.under_way, self.sent_at)
+                   if m is not None and at is not None and (moment is None or at < moment))
 
     def stop(self, timeout=60):
         """No new requests; waits for the answers under way."""
