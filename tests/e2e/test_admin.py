@@ -725,14 +725,6 @@ def test_a_name_of_a_peer_is_no_command_for_a_terminal(tekd):
     assert "urn:none\\u009b2J" in refused and refused.strip().isprintable()
 
 
-def test_an_export_is_told_as_a_document(tekd, mid, content):
-    assert tekd.ask(mid, content).status == 200
-    told = tekd.ctl("audit", "export", tekd.path("out"))
-    with open(tekd.path("out", "audit.jsonl"), "rb") as f:
-        assert told["records"] == len(f.readlines())
-    assert told["dir"] == tekd.path("out") and told["checkpoints"] > 0
-
-
 def test_export_is_never_written_over(tekd):
     folder = tekd.export()
     with open(os.path.join(folder, "audit.jsonl"), "rb") as f:
