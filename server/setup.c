@@ -407,10 +407,9 @@ static EVP_PKEY *read_spki(const uint8_t *der, size_t len)
 
 int setup_tls_key_fits(struct tekd *t, bool *ret_fits)
 {
-    const int64_t wait_us = (int64_t)t->config->hsm.tls_timeout_ms * 1000;
     EVP_PKEY *certificate, *key;
     struct hsm_spki spki;
-    int r = hsm_public_key(t->hsm, HSM_PUBLIC_TLS, clock_mono_us() + wait_us, &spki);
+    int r = hsm_public_key(t->hsm, HSM_PUBLIC_TLS, clock_mono_us() + KEYS_HSM_US, &spki);
 
     if (r < 0)
         return r;
@@ -466,14 +465,22 @@ int setup_admin(struct tekd *t)
 /*
  * Reverse order: first nobody may come any more, the log is closed when nothing can add to it.  The
  * push service ends its polls, for which HTTP would wait, and is there as long as anybody may call.
+ *
+ * All of it takes 10 s at most.  No part waits longer for the HSM than to the end of its calls,
+ * nor for a peer than to the cut: what comes behind those two joins threads that have nothing to
+ * wait for.  The store and the HSM's processes have their own limits, and the rest of the time.
  */
 void setup_undo(struct tekd *t)
 {
+    const int64_t now = clock_mono_us();
+
+    if (t->hsm)
+        hsm_end_calls(t->hsm, now + TEKD_STOP_HSM_US);
+    http_drain(t->http, now + TEKD_STOP_CUT_US);
     admin_stop(t->admin);
     http_plain_stop(t->probe);
-    http_drain(t->http);
     if (t->push)
-        push_stop(t->push);
+        push_stop(t->push, now + TEKD_STOP_CUT_US);
     http_stop(t->http);
     front_stop(t->front);
     if (t->keys)

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "tekd/clock.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
 #include "tekd/net.h"
@@ -261,11 +262,12 @@ int http_reload(struct http *h)
 }
 
 /* The handshaker ends first: what it still hands over is served. */
-void http_drain(struct http *h)
+void http_drain(struct http *h, int64_t cut_us)
 {
     if (!h || h->draining)
         return;
     h->draining = true;
+    h->cut_us = cut_us;
     if (h->handshaker) {
         loop_stop(h->handshaker);
         h->in_use = !loop_join(h->handshaker);
@@ -280,7 +282,7 @@ void http_stop(struct http *h)
 {
     if (!h)
         return;
-    http_drain(h);
+    http_drain(h, clock_mono_us() + HTTP_STOP_US);
     for (size_t i = 0; i < h->n_loops; i++)
         h->in_use = !loop_join(&h->loop[i]) || h->in_use;
     if (!h->in_use)

@@ -233,7 +233,8 @@ struct http {
     struct http_loop *handshaker; /* NULL: the serving loops do them */
     struct http_loop handshake_loop;
     bool draining;
-    bool in_use; /* by an answer that did not come in time */
+    int64_t cut_us; /* mono: then it is over; written before the loops are told to stop */
+    bool in_use;    /* by an answer that did not come in time */
     _Atomic unsigned next_loop;
 
     _Atomic uint64_t connections, accepted, handshakes_failed, requests, replies, dropped,
