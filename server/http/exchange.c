@@ -59,6 +59,13 @@ static void add_header(h2o_req_t *req, const char *name, const char *value)
                                 copy.base, copy.len);
 }
 
+void exchange_on_answer(h2o_filter_t *self, h2o_req_t *req, h2o_ostream_t **slot)
+{
+    (void)self;
+    add_header(req, "cache-control", "no-store");
+    h2o_setup_next_ostream(req, slot);
+}
+
 /* content_length has to be set before the response is started, or h2o adds chunked to it. */
 static void fill_response(h2o_req_t *req, const struct http_reply *reply)
 {
@@ -68,7 +75,6 @@ static void fill_response(h2o_req_t *req, const struct http_reply *reply)
     req->res.reason = text_of(reply->status);
     if (reply->status != 204)
         req->res.content_length = reply->body ? buf_len(reply->body) : 0;
-    add_header(req, "cache-control", "no-store");
     if (reply->media && reply->body)
         add_header(req, "content-type", reply->media);
     if (reply->reason)

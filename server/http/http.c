@@ -136,6 +136,14 @@ static int copy_options(struct http *h, const struct http_options *o)
     return 0;
 }
 
+/* Ours are all paths; a body that is too big is answered by h2o before it has one: of the fallback.
+ * What it says of a broken request it writes past all of that. */
+static void configure_path(h2o_pathconf_t *path)
+{
+    h2o_create_handler(path, sizeof(h2o_handler_t))->on_req = exchange_on_request;
+    h2o_create_filter(path, sizeof(h2o_filter_t))->on_setup_ostream = exchange_on_answer;
+}
+
 /* HTTP/1.1 only: rapid reset (CVE-2023-44487) is open in h2o 2.2's HTTP/2. */
 static void configure(struct http *h, const struct http_options *o)
 {
@@ -150,7 +158,8 @@ static void configure(struct http *h, const struct http_options *o)
     h->conf.max_request_entity_size = HTTP_BODY_MAX;
     host = h2o_config_register_host(&h->conf, h2o_iovec_init(H2O_STRLIT("default")), 65535);
     path = h2o_config_register_path(host, "/", 0);
-    h2o_create_handler(path, sizeof(h2o_handler_t))->on_req = exchange_on_request;
+    configure_path(path);
+    configure_path(&host->fallback_path);
 }
 
 static int start_loops(struct http *h, const int *fds, size_t n)

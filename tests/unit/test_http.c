@@ -601,6 +601,7 @@ static void http__a_body_over_the_limit_is_413(void **state)
     AUTO_MEM struct answer *a = malloc(sizeof(*a));
     AUTO_MEM char *body = calloc(1, HTTP_BODY_MAX + 2);
     struct http_exchange *x;
+    char value[256];
 
     assert_true(a && body);
     memset(body, 'x', HTTP_BODY_MAX);
@@ -609,6 +610,7 @@ static void http__a_body_over_the_limit_is_413(void **state)
                          "Content-Length: 65537\r\n\r\n",
                          a),
                      413);
+    assert_string_equal(answer_header(a, "cache-control", value), "no-store");
     assert_true(client_ended(c));
     client_close(c);
 
