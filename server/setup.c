@@ -369,6 +369,8 @@ static int start_http(struct tekd *t, const struct http_files *files)
         .request_deadline_ms = (int)c->limits.request_deadline_ms,
         .routes = front_routes(t->front),
         .n_routes = FRONT_ROUTES,
+        .admits = front_admits,
+        .admits_arg = t->front,
         .refused = on_tls_refused,
         .refused_arg = t,
     };

@@ -101,6 +101,13 @@ struct http_options {
     int request_deadline_ms; /* from its last octet to the answer, unless a route has its own */
     const struct http_route *routes;
     size_t n_routes;
+    /*
+     * Whether this peer may learn which paths and methods there are; asked on the loop, so it must
+     * not block, before a request that belongs to no route is refused.  If not it fills the answer.
+     * Handlers of routes ask that themselves.  NULL: everybody may.
+     */
+    bool (*admits)(void *arg, const struct http_peer *peer, struct http_reply *ret_refusal);
+    void *admits_arg;
     /* A handshake that failed: counted and recorded by the caller; on a loop or handshake thread.
      * cause is a static token: no-certificate unknown-ca revoked crl-expired expired protocol … */
     void (*refused)(void *arg, const char *cause, const char *addr);

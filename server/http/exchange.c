@@ -409,13 +409,21 @@ static const struct http_route *route_of(const struct http *h, h2o_req_t *req,
     return NULL;
 }
 
-static void refuse_path(h2o_req_t *req, const char *allow)
+/* Who the peer is comes first, as it does in the handlers of the routes. */
+static void refuse_path(h2o_req_t *req, const struct conn *c, const char *allow)
 {
-    if (*allow)
+    const struct http *h = c->home->http;
+    struct http_reply stranger = {.status = 403};
+
+    if (h->admits && !h->admits(h->admits_arg, &c->peer, &stranger)) {
+        exchange_refuse(req, &stranger);
+        buf_free(stranger.body);
+    } else if (*allow) {
         refuse(req, (struct http_reply){.status = 405, .allow = allow},
                "this path takes another method");
-    else
+    } else {
         refuse(req, (struct http_reply){.status = 404}, "no such path");
+    }
 }
 
 int exchange_on_request(h2o_handler_t *self, h2o_req_t *req)
@@ -434,7 +442,7 @@ int exchange_on_request(h2o_handler_t *self, h2o_req_t *req)
     }
     route = route_of(h, req, allow);
     if (!route) {
-        refuse_path(req, allow);
+        refuse_path(req, c, allow);
         return 0;
     }
     x = exchange_new(c->home, req, c);

@@ -129,6 +129,8 @@ static int copy_options(struct http *h, const struct http_options *o)
         return r;
     h->connections_max = o->connections;
     h->request_timeout_ms = o->request_timeout_ms;
+    h->admits = o->admits;
+    h->admits_arg = o->admits_arg;
     h->refused = o->refused;
     h->refused_arg = o->refused_arg;
     copy_routes(h, o);

@@ -222,6 +222,8 @@ struct http {
     int deadline_ms[HTTP_ROUTES_MAX];      /* of each class of deadlines */
     unsigned route_class[HTTP_ROUTES_MAX]; /* of each route */
     size_t n_classes;
+    bool (*admits)(void *arg, const struct http_peer *peer, struct http_reply *ret_refusal);
+    void *admits_arg;
     void (*refused)(void *arg, const char *cause, const char *addr);
     void *refused_arg;
 

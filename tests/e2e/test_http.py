@@ -241,6 +241,34 @@ def test_certificate_comes_before_the_media_type(strict):
         problem(c.post(b"<no", content_type="text/plain"), 403)
 
 
+def strangers_records(tekd):
+    return [r for r in tekd.audit().of("request.refused") if r["reason"] == "not-enrolled"]
+
+
+def test_certificate_comes_before_path_and_method(tekd):
+    asked = [("GET", "/cp3"), ("POST", "/nothing"), ("BREW", "/cp3/deliveries"),
+             ("GET", "/cp3/deliveries"), ("OPTIONS", "*")]
+    for method, path in asked * 3:
+        with tekd.connect("stranger") as c:
+            r = c.request(method, path)
+            assert "not enrolled" in problem(r, 403)["title"], (method, path)
+            assert c.is_closed_by_peer()
+    # Ten a minute, then how many more there were.
+    tekd.restart()
+    records = strangers_records(tekd)
+    assert all(r["addr"].startswith("127.0.0.1:") for r in records)
+    assert [r.get("count", 1) for r in records] == [1] * 10 + [len(asked) * 3 - 10]
+
+
+def test_a_disabled_bsa_learns_of_no_path_and_an_enabled_one_does(tekd):
+    with tekd.connect() as c:
+        problem(c.request("GET", "/nothing"), 404)
+        problem(c.request("OPTIONS", "*"), 404)
+        tekd.tekctl("bsa", "disable", "bsa-1")
+        problem(c.request("GET", "/nothing"), 403)
+        assert c.is_closed_by_peer()
+
+
 # ---- refusals as HTTP statuses ---------------------------------------------------------------------
 
 def test_mapped_refusals(mapped, mid):
@@ -505,11 +533,11 @@ def test_slow_clients_are_closed(new_tekd, mid, content):
 
 
 def reads_nothing(tekd):
-    """Of the CA, which is enough to ask; sends until nothing more is taken."""
+    """Sends until nothing more is taken."""
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
     raw.connect(("127.0.0.1", tekd.port))
-    sock = tekd.tls("stranger").wrap_socket(raw, server_hostname="localhost")
+    sock = tekd.tls().wrap_socket(raw, server_hostname="localhost")
     sock.settimeout(0.3)
     try:
         while True:
