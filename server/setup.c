@@ -260,12 +260,22 @@ int setup_publish(struct tekd *t)
 
 /* ---- push ------------------------------------------------------------------------------------ */
 
+/*
+ * A worker has tls_timeout_ms, and if it is lost or hangs there is as much again, for its successor
+ * and the repeat.  A handshake has no use for more than its own limit.
+ */
+static int64_t tls_deadline_us(const struct config_hsm *c)
+{
+    int64_t ms = 2 * (int64_t)c->tls_timeout_ms;
+
+    return clock_mono_us() + (ms < HTTP_HANDSHAKE_MS ? ms : HTTP_HANDSHAKE_MS) * 1000;
+}
+
 static int tls_sign(void *arg, const uint8_t *digest, size_t len, uint8_t *out, size_t *inout_len)
 {
     struct tekd *t = arg;
     struct hsm_signature sig;
-    int64_t deadline = clock_mono_us() + (int64_t)t->config->hsm.tls_timeout_ms * 1000;
-    int r = hsm_sign_tls(t->hsm, digest, len, deadline, &sig);
+    int r = hsm_sign_tls(t->hsm, digest, len, tls_deadline_us(&t->config->hsm), &sig);
 
     if (r < 0)
         return r;

@@ -23,6 +23,7 @@
 #define HTTP_ADDR_MAX        64    /* [IPv6]:port */
 #define HTTP_LISTEN_MAX      16
 #define HTTP_CORRELATION_MAX 36       /* a UUID */
+#define HTTP_HANDSHAKE_MS    10000    /* a client that does not finish its handshake is closed */
 #define HTTP_RECHECK_US      60000000 /* so old may be what a certificate was found to be */
 #define HTTP_STOP_US         10000000 /* how long http_stop() waits for requests under way */
 

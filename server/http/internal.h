@@ -23,10 +23,9 @@
 
 #include "tekd/http.h"
 
-#define HTTP_ROUTES_MAX   16
-#define HTTP_METHOD_MAX   16 /* letters of a method */
-#define HTTP_LOOPS_MAX    16
-#define HTTP_HANDSHAKE_MS 10000 /* a client that does not finish its handshake is closed */
+#define HTTP_ROUTES_MAX 16
+#define HTTP_METHOD_MAX 16 /* letters of a method */
+#define HTTP_LOOPS_MAX  16
 
 /* ---- tls.c: what certificates, keys, CA and CRL say at one moment ---------------------------- */
 
