@@ -161,6 +161,25 @@ def test_hung_key_workers_503_in_time_repeats_go_on(tekd, mid):
     wait_until(lambda: not any(procs.is_alive(p) for p in hung), "the end of the hung workers")
 
 
+def test_busy_before_the_message_is_read_is_a_problem(new_tekd, mid):
+    """Of two at once the one beyond the BSA's limit is told so without a look at its message."""
+    tekd = new_tekd(limits={"per_bsa_concurrency": 1}).start()
+    tekd.note_family()
+    for worker in workers(tekd, "key"):
+        procs.kill(worker, signal.SIGSTOP)
+    connections = [tekd.connect() for _ in range(2)]
+    wanted = [request(f"{mid}-{i}", f"urn:{mid}:{i}", "bsa-1") for i in range(2)]
+    answers = together(2, lambda i: (wanted[i], connections[i].ask(wanted[i])))
+    for c in connections:
+        c.close()
+    known = [(m, r) for m, r in answers if r.media is not None]
+    (beyond,) = [r for _, r in answers if r.media is None]
+    problem(beyond, 503, "busy")
+    for m, r in known:
+        if r.status != 200:
+            assert_busy(r, m)
+
+
 def test_hung_signer_503_in_time_and_what_is_signed_is_given(tekd, mid):
     known = request(mid, "urn:known", "bsa-1")
     with tekd.connect() as c:
