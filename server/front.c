@@ -215,6 +215,21 @@ const struct http_route *front_routes(struct front *f)
     return f->route;
 }
 
+bool front_admits(void *front, const struct http_peer *peer, struct http_reply *ret_refusal)
+{
+    const struct front *f = front;
+    struct keys_collector who;
+    struct keys_asker asker;
+    struct keys_reply refusal;
+
+    memcpy(asker.cert_sha256, peer->cert_sha256, sizeof(asker.cert_sha256));
+    (void)snprintf(asker.addr, sizeof(asker.addr), "%s", peer->addr);
+    if (keys_collector(f->keys, &asker, &who, &refusal) == 0)
+        return true;
+    *ret_refusal = reply_of(&refusal);
+    return false;
+}
+
 void front_stop(struct front *f)
 {
     if (!f)

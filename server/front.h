@@ -29,6 +29,8 @@ struct front_options {
 int front_start(const struct front_options *o, struct front **ret_front);
 /* The routes, for http_options; they live as long as the front. */
 const struct http_route *front_routes(struct front *f);
+/* For http_options, with the front: a peer that is no enabled BSA is refused, and that recorded. */
+bool front_admits(void *front, const struct http_peer *peer, struct http_reply *ret_refusal);
 /* No more requests may come; waits for the threads. */
 void front_stop(struct front *f);
 

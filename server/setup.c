@@ -261,12 +261,22 @@ int setup_publish(struct tekd *t)
 
 /* ---- push ------------------------------------------------------------------------------------ */
 
+/*
+ * A worker has tls_timeout_ms, and if it is lost or hangs there is as much again, for its successor
+ * and the repeat.  A handshake has no use for more than its own limit.
+ */
+static int64_t tls_deadline_us(const struct config_hsm *c)
+{
+    int64_t ms = 2 * (int64_t)c->tls_timeout_ms;
+
+    return clock_mono_us() + (ms < HTTP_HANDSHAKE_MS ? ms : HTTP_HANDSHAKE_MS) * 1000;
+}
+
 static int tls_sign(void *arg, const uint8_t *digest, size_t len, uint8_t *out, size_t *inout_len)
 {
     struct tekd *t = arg;
     struct hsm_signature sig;
-    int64_t deadline = clock_mono_us() + (int64_t)t->config->hsm.tls_timeout_ms * 1000;
-    int r = hsm_sign_tls(t->hsm, digest, len, deadline, &sig);
+    int r = hsm_sign_tls(t->hsm, digest, len, tls_deadline_us(&t->config->hsm), &sig);
 
     if (r < 0)
         return r;
@@ -370,6 +380,8 @@ static int start_http(struct tekd *t, const struct http_files *files)
         .request_deadline_ms = (int)c->limits.request_deadline_ms,
         .routes = front_routes(t->front),
         .n_routes = FRONT_ROUTES,
+        .admits = front_admits,
+        .admits_arg = t->front,
         .refused = on_tls_refused,
         .refused_arg = t,
     };
@@ -408,10 +420,9 @@ static EVP_PKEY *read_spki(const uint8_t *der, size_t len)
 
 int setup_tls_key_fits(struct tekd *t, bool *ret_fits)
 {
-    const int64_t wait_us = (int64_t)t->config->hsm.tls_timeout_ms * 1000;
     EVP_PKEY *certificate, *key;
     struct hsm_spki spki;
-    int r = hsm_public_key(t->hsm, HSM_PUBLIC_TLS, clock_mono_us() + wait_us, &spki);
+    int r = hsm_public_key(t->hsm, HSM_PUBLIC_TLS, clock_mono_us() + KEYS_HSM_US, &spki);
 
     if (r < 0)
         return r;
@@ -467,14 +478,22 @@ int setup_admin(struct tekd *t)
 /*
  * Reverse order: first nobody may come any more, the log is closed when nothing can add to it.  The
  * push service ends its polls, for which HTTP would wait, and is there as long as anybody may call.
+ *
+ * All of it takes 10 s at most.  No part waits longer for the HSM than to the end of its calls,
+ * nor for a peer than to the cut: what comes behind those two joins threads that have nothing to
+ * wait for.  The store and the HSM's processes have their own limits, and the rest of the time.
  */
 void setup_undo(struct tekd *t)
 {
+    const int64_t now = clock_mono_us();
+
+    if (t->hsm)
+        hsm_end_calls(t->hsm, now + TEKD_STOP_HSM_US);
+    http_drain(t->http, now + TEKD_STOP_CUT_US);
     admin_stop(t->admin);
     http_plain_stop(t->probe);
-    http_drain(t->http);
     if (t->push)
-        push_stop(t->push);
+        push_stop(t->push, now + TEKD_STOP_CUT_US);
     http_stop(t->http);
     front_stop(t->front);
     if (t->keys)

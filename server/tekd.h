@@ -27,6 +27,14 @@
  */
 #define TEKD_HSM_START_US 15000000
 
+/*
+ * A stop, from its signal on: when the HSM's calls end (who waits for one gets his 503), and when
+ * connections and pushes are cut.  Then the store signs the end of its log (2.5 s at most), and the
+ * HSM's processes end (3 s at most): all within 10 s.
+ */
+#define TEKD_STOP_HSM_US 3000000
+#define TEKD_STOP_CUT_US 4000000
+
 /* What is said of a token without CKA_WRAP_WITH_TRUSTED for private keys. */
 #define TEKD_WRAP_OUT "whoever has the PIN can wrap a TEK under a key of his own"
 

@@ -113,6 +113,12 @@ struct hsm_options {
  * cannot be started).
  */
 int hsm_new(const struct hsm_options *o, struct hsm **ret_hsm);
+/*
+ * For a stop: from at_us (of clock_mono_us()) on, calls under way and new ones return TEKD_ECLOSED,
+ * whatever their own deadlines say.  Not those of the worker that signs checkpoints: they go on
+ * until hsm_free().  Returns at once; of several times the earliest counts.
+ */
+void hsm_end_calls(struct hsm *h, int64_t at_us);
 /* Ends and reaps every worker; calls under way return TEKD_ECLOSED. */
 void hsm_free(struct hsm *h);
 AUTO_DEFINE(hsm)

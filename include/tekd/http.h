@@ -23,8 +23,9 @@
 #define HTTP_ADDR_MAX        64    /* [IPv6]:port */
 #define HTTP_LISTEN_MAX      16
 #define HTTP_CORRELATION_MAX 36       /* a UUID */
+#define HTTP_HANDSHAKE_MS    10000    /* a client that does not finish its handshake is closed */
 #define HTTP_RECHECK_US      60000000 /* so old may be what a certificate was found to be */
-#define HTTP_STOP_US         10000000 /* how long requests under way get at a graceful stop */
+#define HTTP_STOP_US         10000000 /* how long http_stop() waits for requests under way */
 
 struct http;
 struct http_exchange;
@@ -101,6 +102,13 @@ struct http_options {
     int request_deadline_ms; /* from its last octet to the answer, unless a route has its own */
     const struct http_route *routes;
     size_t n_routes;
+    /*
+     * Whether this peer may learn which paths and methods there are; asked on the loop, so it must
+     * not block, before a request that belongs to no route is refused.  If not it fills the answer.
+     * Handlers of routes ask that themselves.  NULL: everybody may.
+     */
+    bool (*admits)(void *arg, const struct http_peer *peer, struct http_reply *ret_refusal);
+    void *admits_arg;
     /* A handshake that failed: counted and recorded by the caller; on a loop or handshake thread.
      * cause is a static token: no-certificate unknown-ca revoked crl-expired expired protocol … */
     void (*refused)(void *arg, const char *cause, const char *addr);
@@ -131,11 +139,13 @@ uint16_t http_port(const struct http *h, size_t listen_index);
 int http_reload(struct http *h);
 
 /*
- * Stops accepting, and returns; what is under way is still answered, for HTTP_STOP_US at most.
- * Between this and http_stop() those are told whose exchanges would wait longer: they answer now.
+ * Stops accepting, and returns once no handshake is under way; what was asked is still answered,
+ * until cut_us (of clock_mono_us()), when the connections that are left are cut.  Between this and
+ * http_stop() those are told whose exchanges would wait longer: they answer now.
  */
-void http_drain(struct http *h);
-/* http_drain(), unless that was done; waits until nothing is under way; joins, frees. */
+void http_drain(struct http *h, int64_t cut_us);
+/* http_drain() for HTTP_STOP_US, unless that was done; waits until nothing is under way; joins,
+ * frees. */
 void http_stop(struct http *h);
 
 /* Numbers for status. */

@@ -68,12 +68,11 @@ int push_read_files(struct push *p, struct trust **ret_files);
 void push_use_files(struct push *p, struct trust *take_files);
 void push_drop_files(struct trust *files);
 /*
- * Claims nothing more, answers open polls, gives attempts under way PUSH_STOP_US, joins.  From then
- * on push_collect() gives TEKD_ECLOSED and nothing else happens: whoever answers HTTP may stop
- * after the push service, and need not wait for polls.
+ * Claims nothing more, answers open polls, gives attempts under way until cut_us (of
+ * clock_mono_us()), joins.  From then on push_collect() gives TEKD_ECLOSED and nothing else
+ * happens: whoever answers HTTP may stop after the push service, and need not wait for polls.
  */
-#define PUSH_STOP_US 5000000
-void push_stop(struct push *p);
+void push_stop(struct push *p, int64_t cut_us);
 /* When nobody can call any more: HTTP, admin socket, key service and store have ended.  Takes NULL.
  */
 void push_free(struct push *p);

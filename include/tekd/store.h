@@ -151,7 +151,7 @@ struct store_options {
  */
 int store_open(const struct store_options *o, struct store **ret_store);
 
-/* Writes log.stopped under a last checkpoint (waits up to 5 s for the signer), joins, closes. */
+/* Writes log.stopped under a last checkpoint (waits up to 2.5 s for the signer), joins, closes. */
 void store_close(struct store *s);
 
 /* Errors: TEKD_EAGAIN (queue full), TEKD_ECLOSED; done is not called then. */

@@ -544,6 +544,7 @@ static struct hsm *hsm_alloc(void)
     h->pin_fd = -1;
     h->retry_fd = -1;
     h->program.control = -1;
+    h->end_us = INT64_MAX;
     h->random = (uint64_t)clock_utc_us() | 1;
     return h;
 }
@@ -567,14 +568,21 @@ int hsm_new(const struct hsm_options *o, struct hsm **ret_hsm)
     return 0;
 }
 
+void hsm_end_calls(struct hsm *h, int64_t at_us)
+{
+    (void)pthread_mutex_lock(&h->lock);
+    if (at_us < h->end_us)
+        h->end_us = at_us;
+    (void)pthread_mutex_unlock(&h->lock);
+    pool_wake(h);
+}
+
 static void close_calls(struct hsm *h)
 {
     (void)pthread_mutex_lock(&h->lock);
     h->closing = true;
-    for (size_t i = 0; i < PROTOCOL_ROLES; i++)
-        pool_turn_away_locked(&h->line[i], TEKD_ECLOSED);
+    pool_close_calls_locked(h);
     (void)pthread_cond_broadcast(&h->changed);
-    pool_interrupt_locked(h);
     while (h->n_calls > 0)
         (void)pthread_cond_wait(&h->changed, &h->lock);
     (void)pthread_mutex_unlock(&h->lock);

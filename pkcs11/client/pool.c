@@ -204,7 +204,7 @@ static int take_locked(struct hsm *h, const struct attempt *a, struct slot **ret
     struct line *l = &h->line[a->role];
     struct slot *s;
 
-    if (h->closing)
+    if (pool_is_closed_locked(h, a->role))
         return TEKD_ECLOSED;
     if (clock_mono_us() >= a->deadline_us)
         return TEKD_ETIMEDOUT;
@@ -309,7 +309,7 @@ static struct waiter *release_locked(struct hsm *h, struct slot *s, enum outcome
     return NULL;
 }
 
-/* Returns whether the pool still is in service. */
+/* Returns whether the pool still takes calls of this role. */
 static bool release(struct hsm *h, struct slot *s, enum outcome outcome, bool over)
 {
     struct waiter *w;
@@ -324,7 +324,7 @@ static bool release(struct hsm *h, struct slot *s, enum outcome outcome, bool ov
         (void)pthread_cond_signal(&w->cond);
         (void)pthread_mutex_lock(&h->lock);
     }
-    open = !h->closing;
+    open = !pool_is_closed_locked(h, s->role);
     if (over)
         over_locked(h);
     (void)pthread_mutex_unlock(&h->lock);
@@ -563,11 +563,22 @@ void pool_keepalive_locked(struct hsm *h, struct slot *s, int64_t now)
     }
 }
 
-void pool_interrupt_locked(struct hsm *h)
+bool pool_is_closed_locked(const struct hsm *h, enum protocol_role role)
 {
+    return h->closing || (h->ended && role != PROTOCOL_ROLE_AUDIT);
+}
+
+void pool_close_calls_locked(struct hsm *h)
+{
+    for (size_t i = 0; i < PROTOCOL_ROLES; i++) {
+        if (pool_is_closed_locked(h, (enum protocol_role)i))
+            pool_turn_away_locked(&h->line[i], TEKD_ECLOSED);
+    }
     for (size_t i = 0; i < h->n_slots; i++) {
-        if (h->slot[i].use == SLOT_BUSY)
-            (void)shutdown(h->slot[i].live.fd, SHUT_RDWR);
+        struct slot *s = &h->slot[i];
+
+        if (s->use == SLOT_BUSY && pool_is_closed_locked(h, s->role))
+            (void)shutdown(s->live.fd, SHUT_RDWR);
     }
 }
 

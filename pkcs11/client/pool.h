@@ -149,6 +149,8 @@ struct hsm {
     int wake; /* eventfd: the supervision has something to look at */
     struct settings set;
     struct program program;
+    int64_t end_us; /* of hsm_end_calls(); INT64_MAX: not asked for */
+    bool ended;     /* that time has come: only checkpoints are signed any more */
     bool closing;
     unsigned n_calls; /* inside pool_call() */
     uint64_t last_request;
@@ -214,8 +216,12 @@ void pool_offer_locked(struct hsm *h, struct slot *s);
 /* Waits for cond, with the lock, until deadline.  Errors: TEKD_ETIMEDOUT. */
 int pool_wait_locked(struct hsm *h, pthread_cond_t *cond, int64_t deadline_us);
 
-/* Calls under way lose their workers. */
-void pool_interrupt_locked(struct hsm *h);
+/* Whether calls of this role are turned away for good. */
+bool pool_is_closed_locked(const struct hsm *h, enum protocol_role role);
+
+/* Callers of roles that are closed: those in line are turned away, those that speak to a worker
+ * lose it. */
+void pool_close_calls_locked(struct hsm *h);
 
 /* All that wait in this line fail with error. */
 void pool_turn_away_locked(struct line *l, int error);

@@ -401,7 +401,7 @@ static void clear_slot_locked(struct hsm *h, struct slot *s, int64_t now)
 
 static void fill_slot_locked(struct hsm *h, struct slot *s, int64_t now)
 {
-    if (!h->pin_known || h->pin != CONTROL_PIN_HAVE)
+    if (!h->pin_known || h->pin != CONTROL_PIN_HAVE || pool_is_closed_locked(h, s->role))
         return;
     if (s->live.state == CONN_NONE && now >= s->first.at)
         conn_start_locked(h, s, &s->live);
@@ -436,6 +436,8 @@ static int64_t next_due_locked(const struct hsm *h, int64_t now)
 {
     int64_t at = now + PING_EVERY_US;
 
+    if (!h->ended)
+        earliest(&at, h->end_us);
     if (h->program.pid == 0)
         earliest(&at, h->program.starts.at);
     if (h->lost_us > 0 && h->state == HSM_READY)
@@ -493,7 +495,7 @@ static enum hsm_state state_locked(struct hsm *h, int64_t now)
         bool failing = false;
         bool has;
 
-        if (l->slots == 0)
+        if (l->slots == 0 || pool_is_closed_locked(h, (enum protocol_role)i))
             continue;
         has = role_ready_locked(h, (enum protocol_role)i, &failing);
         l->down = !has && !h->retry_open && (failing || hopeless);
@@ -559,10 +561,20 @@ static void tell_state_locked(struct hsm *h)
 
 /* ---------------------------------------------------------------- the thread ------- */
 
+/* What hsm_end_calls() asked for; workers that lose their callers are not started anew. */
+static void end_calls_locked(struct hsm *h, int64_t now)
+{
+    if (h->ended || now < h->end_us)
+        return;
+    h->ended = true;
+    pool_close_calls_locked(h);
+}
+
 static void tend_locked(struct hsm *h)
 {
     int64_t now = clock_mono_us();
 
+    end_calls_locked(h, now);
     listen_locked(h);
     if (h->program.pid == 0 && now >= h->program.starts.at)
         (void)program_begin_locked(h, now);

@@ -150,7 +150,9 @@ static const struct setting hsm_settings[] = {
     NUMBER(hsm, timeout_ms, 50, 60000, 2000,
            "A key worker that takes longer over a request is killed and started again."),
     NUMBER(hsm, tls_timeout_ms, 50, 60000, 2000,
-           "A TLS handshake waits this long for its signature, if tls.key is in the HSM."),
+           "A TLS worker that takes longer over a signature is killed and started again; the "
+           "handshake is given as much time once more, for the new one, but 10 s in all at most: "
+           "above 5000 less is left for that. Needed if tls.key is in the HSM."),
     NUMBER(hsm, recycle_after, 0, 10000000, 100000,
            "Operations after which a worker is replaced by a fresh one, for vendors' modules leak; "
            "0: never."),

@@ -59,6 +59,13 @@ static void add_header(h2o_req_t *req, const char *name, const char *value)
                                 copy.base, copy.len);
 }
 
+void exchange_on_answer(h2o_filter_t *self, h2o_req_t *req, h2o_ostream_t **slot)
+{
+    (void)self;
+    add_header(req, "cache-control", "no-store");
+    h2o_setup_next_ostream(req, slot);
+}
+
 /* content_length has to be set before the response is started, or h2o adds chunked to it. */
 static void fill_response(h2o_req_t *req, const struct http_reply *reply)
 {
@@ -68,7 +75,6 @@ static void fill_response(h2o_req_t *req, const struct http_reply *reply)
     req->res.reason = text_of(reply->status);
     if (reply->status != 204)
         req->res.content_length = reply->body ? buf_len(reply->body) : 0;
-    add_header(req, "cache-control", "no-store");
     if (reply->media && reply->body)
         add_header(req, "content-type", reply->media);
     if (reply->reason)
@@ -403,13 +409,21 @@ static const struct http_route *route_of(const struct http *h, h2o_req_t *req,
     return NULL;
 }
 
-static void refuse_path(h2o_req_t *req, const char *allow)
+/* Who the peer is comes first, as it does in the handlers of the routes. */
+static void refuse_path(h2o_req_t *req, const struct conn *c, const char *allow)
 {
-    if (*allow)
+    const struct http *h = c->home->http;
+    struct http_reply stranger = {.status = 403};
+
+    if (h->admits && !h->admits(h->admits_arg, &c->peer, &stranger)) {
+        exchange_refuse(req, &stranger);
+        buf_free(stranger.body);
+    } else if (*allow) {
         refuse(req, (struct http_reply){.status = 405, .allow = allow},
                "this path takes another method");
-    else
+    } else {
         refuse(req, (struct http_reply){.status = 404}, "no such path");
+    }
 }
 
 int exchange_on_request(h2o_handler_t *self, h2o_req_t *req)
@@ -428,7 +442,7 @@ int exchange_on_request(h2o_handler_t *self, h2o_req_t *req)
     }
     route = route_of(h, req, allow);
     if (!route) {
-        refuse_path(req, allow);
+        refuse_path(req, c, allow);
         return 0;
     }
     x = exchange_new(c->home, req, c);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "tekd/clock.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
 #include "tekd/net.h"
@@ -128,11 +129,21 @@ static int copy_options(struct http *h, const struct http_options *o)
         return r;
     h->connections_max = o->connections;
     h->request_timeout_ms = o->request_timeout_ms;
+    h->admits = o->admits;
+    h->admits_arg = o->admits_arg;
     h->refused = o->refused;
     h->refused_arg = o->refused_arg;
     copy_routes(h, o);
     h->n_loops = o->loops;
     return 0;
+}
+
+/* Ours are all paths; a body that is too big is answered by h2o before it has one: of the fallback.
+ * What it says of a broken request it writes past all of that. */
+static void configure_path(h2o_pathconf_t *path)
+{
+    h2o_create_handler(path, sizeof(h2o_handler_t))->on_req = exchange_on_request;
+    h2o_create_filter(path, sizeof(h2o_filter_t))->on_setup_ostream = exchange_on_answer;
 }
 
 /* HTTP/1.1 only: rapid reset (CVE-2023-44487) is open in h2o 2.2's HTTP/2. */
@@ -149,7 +160,8 @@ static void configure(struct http *h, const struct http_options *o)
     h->conf.max_request_entity_size = HTTP_BODY_MAX;
     host = h2o_config_register_host(&h->conf, h2o_iovec_init(H2O_STRLIT("default")), 65535);
     path = h2o_config_register_path(host, "/", 0);
-    h2o_create_handler(path, sizeof(h2o_handler_t))->on_req = exchange_on_request;
+    configure_path(path);
+    configure_path(&host->fallback_path);
 }
 
 static int start_loops(struct http *h, const int *fds, size_t n)
@@ -261,11 +273,12 @@ int http_reload(struct http *h)
 }
 
 /* The handshaker ends first: what it still hands over is served. */
-void http_drain(struct http *h)
+void http_drain(struct http *h, int64_t cut_us)
 {
     if (!h || h->draining)
         return;
     h->draining = true;
+    h->cut_us = cut_us;
     if (h->handshaker) {
         loop_stop(h->handshaker);
         h->in_use = !loop_join(h->handshaker);
@@ -280,7 +293,7 @@ void http_stop(struct http *h)
 {
     if (!h)
         return;
-    http_drain(h);
+    http_drain(h, clock_mono_us() + HTTP_STOP_US);
     for (size_t i = 0; i < h->n_loops; i++)
         h->in_use = !loop_join(&h->loop[i]) || h->in_use;
     if (!h->in_use)

@@ -23,10 +23,9 @@
 
 #include "tekd/http.h"
 
-#define HTTP_ROUTES_MAX   16
-#define HTTP_METHOD_MAX   16 /* letters of a method */
-#define HTTP_LOOPS_MAX    16
-#define HTTP_HANDSHAKE_MS 10000 /* a client that does not finish its handshake is closed */
+#define HTTP_ROUTES_MAX 16
+#define HTTP_METHOD_MAX 16 /* letters of a method */
+#define HTTP_LOOPS_MAX  16
 
 /* ---- tls.c: what certificates, keys, CA and CRL say at one moment ---------------------------- */
 
@@ -194,6 +193,8 @@ struct http_exchange {
 };
 
 int exchange_on_request(h2o_handler_t *self, h2o_req_t *req);
+/* A filter: what every answer has, h2o's own among them. */
+void exchange_on_answer(h2o_filter_t *self, h2o_req_t *req, h2o_ostream_t **slot);
 /* A reply arrived at its loop. */
 void exchange_replied(struct http_exchange *x);
 /* Its client has gone: ends the connection. */
@@ -220,6 +221,8 @@ struct http {
     int deadline_ms[HTTP_ROUTES_MAX];      /* of each class of deadlines */
     unsigned route_class[HTTP_ROUTES_MAX]; /* of each route */
     size_t n_classes;
+    bool (*admits)(void *arg, const struct http_peer *peer, struct http_reply *ret_refusal);
+    void *admits_arg;
     void (*refused)(void *arg, const char *cause, const char *addr);
     void *refused_arg;
 
@@ -233,7 +236,8 @@ struct http {
     struct http_loop *handshaker; /* NULL: the serving loops do them */
     struct http_loop handshake_loop;
     bool draining;
-    bool in_use; /* by an answer that did not come in time */
+    int64_t cut_us; /* mono: then it is over; written before the loops are told to stop */
+    bool in_use;    /* by an answer that did not come in time */
     _Atomic unsigned next_loop;
 
     _Atomic uint64_t connections, accepted, handshakes_failed, requests, replies, dropped,

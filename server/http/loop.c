@@ -149,7 +149,7 @@ static void turn(struct http_loop *l, int max_ms)
 /* Lets requests under way end.  Whether nothing is left. */
 static bool drain(struct http_loop *l)
 {
-    int64_t give_up = clock_mono_us() + HTTP_STOP_US;
+    int64_t give_up = l->http->cut_us;
 
     close_listeners(l);
     if (l->serves)

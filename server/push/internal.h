@@ -102,6 +102,7 @@ struct push {
     struct transfers *transfers;
     struct signing *signing; /* NULL: the key is in a file */
     struct jobs *jobs;
+    int64_t stop_us; /* mono: of push_stop(); written before stop */
     pthread_t thread;
     bool started;
     _Atomic bool stop;

@@ -158,11 +158,11 @@ static void drain(struct push *p)
 }
 
 /* The first step of a stop. */
-static void begin_to_stop(struct push *p, const struct moment *now)
+static void begin_to_stop(struct push *p)
 {
     if (p->cut_us != 0 || !atomic_load(&p->stop))
         return;
-    p->cut_us = now->mono_us + PUSH_STOP_US;
+    p->cut_us = p->stop_us;
     collect_end(p);
 }
 
@@ -189,7 +189,7 @@ static void *run(void *arg)
     while (!is_over(p, &now)) {
         int64_t wait_us = PUSH_TICK_US;
 
-        begin_to_stop(p, &now);
+        begin_to_stop(p);
         drain(p);
         now = moment_now();
         wait_us = min_us(wait_us, lanes_turn(p, &now));
@@ -271,7 +271,7 @@ int push_start(const struct push_options *o, struct push **ret_push)
     if (r == 0)
         r = start_threads(p);
     if (r < 0) {
-        push_stop(p);
+        push_stop(p, clock_mono_us());
         keys_on_delivery(o->keys, NULL, NULL);
         return r;
     }
@@ -301,13 +301,14 @@ void push_drop_files(struct trust *files)
     trust_unref(files);
 }
 
-void push_stop(struct push *p)
+void push_stop(struct push *p, int64_t cut_us)
 {
     if (!p)
         return;
     (void)pthread_mutex_lock(&p->lock);
     p->closed = true;
     (void)pthread_mutex_unlock(&p->lock);
+    p->stop_us = cut_us;
     atomic_store(&p->stop, true);
     if (p->started)
         push_wake(p);

@@ -34,8 +34,8 @@
 /* Between attempts after the signer failed: doubling. */
 #define SIGN_RETRY_MIN_US 50000
 #define SIGN_RETRY_MAX_US 5000000
-/* store_close() waits this long for the last signature. */
-#define STOP_SIGN_US 5000000
+/* store_close() waits this long for the last signatures, and gives the signer no longer. */
+#define STOP_SIGN_US 2500000
 /* With STORE_RELEASE_DURABLE: records may be this many delays old without a signature. */
 #define DURABLE_DELAYS 10
 /* Options left 0. */
@@ -417,6 +417,8 @@ struct store {
     bool warned;    /* below free_warn */
     bool mark_open; /* so is that the log is open */
     bool stopping;  /* the checkpoint that covers everything marks the log as clean */
+
+    int64_t stop_us; /* mono: no signature is waited for after that; 0: it does not stop */
 
     /* Timers: when they are due. */
     int64_t tick_us, free_us, heartbeat_us, anchor_us;

@@ -344,12 +344,8 @@ static void work(struct store *s, bool idle)
 /* ---- the end --------------------------------------------------------------------------------- */
 
 /* A checkpoint over everything, if the signer makes it in time. */
-static void sign_all(struct store *s)
+static void sign_all(struct store *s, const struct timespec *until)
 {
-    struct timespec until;
-
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += STOP_SIGN_US / 1000000;
     while (s->latched == 0) {
         if (!s->tree.note_committed && batch_run(s) < 0)
             return;
@@ -357,7 +353,7 @@ static void sign_all(struct store *s)
             return;
         if (s->job_since_us == 0)
             begin_signing(s, clock_mono_us());
-        if (s->latched < 0 || !signer_collect(s, &until))
+        if (s->latched < 0 || !signer_collect(s, until))
             return;
         loop_signed(s, clock_mono_us());
         if (s->failing_since_us != 0) /* the next start adopts what is not signed */
@@ -367,23 +363,23 @@ static void sign_all(struct store *s)
 
 /* log.stopped, and a checkpoint over everything, committed together with the mark of a clean end.
  */
-static void end_log(struct store *s)
+static void end_log(struct store *s, const struct timespec *until)
 {
     tick_clock(s, clock_mono_us()); /* what explains the time of log.stopped stands before it */
     if (audit_own_event(s, "log.stopped", true) < 0 || batch_run(s) < 0)
         return;
     s->stopping = true;
-    sign_all(s);
+    sign_all(s, until);
 }
 
 /* Nothing may follow log.closed: the end of this run stands in the next epoch, or, if that cannot
  * be opened now, nowhere, and the next start opens it. */
-static void end_closing(struct store *s)
+static void end_closing(struct store *s, const struct timespec *until)
 {
     epoch_resume(s);
     if (s->epoch.state == EPOCH_OPEN)
         return;
-    sign_all(s);
+    sign_all(s, until);
     if (epoch_step_due(s))
         (void)batch_run(s);
 }
@@ -408,15 +404,33 @@ static void give_up_pending(struct store *s)
     }
 }
 
+/* All signatures of a stop share its time. */
+static struct timespec stop_time(struct store *s)
+{
+    struct timespec until;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += STOP_SIGN_US / 1000000;
+    until.tv_nsec += (long)(STOP_SIGN_US % 1000000) * 1000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        until.tv_sec++;
+    }
+    s->stop_us = clock_mono_us() + STOP_SIGN_US;
+    return until;
+}
+
 static void finish(struct store *s)
 {
+    const struct timespec until = stop_time(s);
+
     if (s->latched == 0)
-        end_closing(s);
+        end_closing(s, &until);
     while (s->pending.n > 0 && s->latched == 0 && s->epoch.state == EPOCH_OPEN && batch_run(s) == 0)
         ;
     give_up_pending(s);
     if (s->latched == 0 && s->epoch.state == EPOCH_OPEN)
-        end_log(s);
+        end_log(s, &until);
     items_settle_all(s, &s->waiting, s->latched < 0 ? TEKD_EIO : TEKD_EHSM);
     if (s->latched == 0)
         anchor_write(s);

@@ -161,6 +161,8 @@ int signer_begin(struct store *s, int64_t now)
     job->last = t->note;
     job->range = t->range;
     job->deadline_us = now + SIGN_US;
+    if (s->stop_us != 0 && job->deadline_us > s->stop_us)
+        job->deadline_us = s->stop_us;
     job->learnt = false;
     r = audit_leaves(s, t->note.size, job->leaves, job->n);
     if (r < 0)

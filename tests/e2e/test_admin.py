@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
 import pytest
@@ -876,7 +877,15 @@ def test_sigterm_under_load_loses_no_request(tekd):
     assert not log.unattested and not log.of("log.recovered")
 
 
-def test_sigterm_with_everything_hung_takes_at_most_ten_seconds(tekd, mid):
+# Patience that ends long after a stop has to.
+LONG = {"limits": {"request_deadline_ms": 60000, "request_timeout_ms": 60000},
+        "hsm": {"timeout_ms": 60000, "tls_timeout_ms": 60000}}
+TLS_KEY_IN_HSM = {"tls": {"certificate": "pki/tekd-tls.crt", "key": "pkcs11:object=tekd-tls"}}
+
+
+@pytest.mark.parametrize("settings", [{}, LONG], ids=["default", "long"])
+def test_sigterm_with_everything_hung_takes_at_most_ten_seconds(new_tekd, mid, settings):
+    tekd = new_tekd(**settings).start()
     _, children = tekd.hsm_processes()
     tekd.note_family()
     idle = tekd.connect()
@@ -892,6 +901,34 @@ def test_sigterm_with_everything_hung_takes_at_most_ten_seconds(tekd, mid):
         assert (answer.status, answer.header("cp3-reason")) == (503, "busy")
     idle.close()
     half.close()
+    tekd.start()
+    tekd.audit()
+
+
+def connects(tekd):
+    try:
+        tekd.connect().close()
+    except OSError:
+        pass
+
+
+def test_sigterm_ends_what_handshakes_and_operators_wait_for_in_the_hsm(new_tekd):
+    tekd = new_tekd(**LONG, **TLS_KEY_IN_HSM).start()
+    tekd.tekctl("content", "add", "urn:hung")
+    tekd.note_family()
+    open_one = tekd.connect()
+    for pid in tekd.hsm_processes()[1]:
+        procs.kill(pid, signal.SIGSTOP)
+    before = tekd.look("status")["http"]["accepted"]
+    with ThreadPoolExecutor(2) as pool:
+        handshake = pool.submit(connects, tekd)
+        rotation = pool.submit(tekd.tekctl, "key", "rotate", "urn:hung", check=False)
+        wait_until(lambda: tekd.look("status")["http"]["accepted"] > before, "the handshake")
+        tekd.stop()
+        handshake.result()
+        assert rotation.result().returncode != 0
+    assert open_one.is_closed_by_peer()
+    open_one.close()
     tekd.start()
     tekd.audit()
 

@@ -5,6 +5,7 @@ import re
 import signal
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -215,6 +216,25 @@ def test_without_any_worker_each_request_gets_503_until_they_are_killed(new_tekd
     tekd.audit()
 
 
+def test_busy_before_the_message_is_read_is_a_problem(new_tekd, mid):
+    """Of two at once the one beyond the BSA's limit is told so without a look at its message."""
+    tekd = new_tekd(limits={"per_bsa_concurrency": 1}).start()
+    tekd.note_family()
+    for worker in workers(tekd, "key"):
+        procs.kill(worker, signal.SIGSTOP)
+    connections = [tekd.connect() for _ in range(2)]
+    wanted = [request(f"{mid}-{i}", f"urn:{mid}:{i}", "bsa-1") for i in range(2)]
+    answers = together(2, lambda i: (wanted[i], connections[i].ask(wanted[i])))
+    for c in connections:
+        c.close()
+    known = [(m, r) for m, r in answers if r.media is not None]
+    (beyond,) = [r for _, r in answers if r.media is None]
+    problem(beyond, 503, "busy")
+    for m, r in known:
+        if r.status != 200:
+            assert_busy(r, m)
+
+
 def test_hung_signer_503_in_time_and_what_is_signed_is_given(tekd, mid):
     known = request(mid, "urn:known", "bsa-1")
     with tekd.connect() as c:
@@ -276,6 +296,43 @@ def test_everything_of_the_hsm_hangs_and_comes_back(new_tekd, mid):
     wait_until(lambda: tekd.audit().of("hsm.back"), "hsm.back")
     log = tekd.audit()
     assert len(log.of("hsm.lost")) == len(log.of("hsm.back")) >= 1
+
+
+# ---- the key of TLS --------------------------------------------------------------------------------
+
+def handshakes(tekd, mid, n):
+    """Connections that a key comes over."""
+    for i in range(n):
+        m = request(f"{mid}-{i}", f"urn:{mid}", "bsa-1")
+        with tekd.connect() as c:
+            given(c.ask(m), m, tekd.template.bsas["bsa-1"])
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])
+def test_lost_tls_worker_costs_no_handshake(new_tekd, mid, how):
+    """The signature is made by the next worker; who is connected notices nothing meanwhile."""
+    tekd = new_tekd(tls={"certificate": "pki/tekd-tls.crt", "key": "pkcs11:object=tekd-tls"},
+                    hsm={"tls_timeout_ms": 4000}).start()
+    tekd.note_family()
+    handshakes(tekd, mid + "-before", 2)
+    lost = workers(tekd, "tls")
+    with tekd.connect() as open_one, ThreadPoolExecutor(1) as pool:
+        before = tekd.look("status")["http"]["accepted"]
+        procs.kill(lost[0], how)
+        new_one = pool.submit(handshakes, tekd, mid, 1)
+        wait_until(lambda: tekd.look("status")["http"]["accepted"] > before, "the handshake")
+        n = 0
+        while n < 20 or not new_one.done():
+            m = request(f"{mid}-open-{n}", f"urn:{mid}:open", "bsa-1")
+            begun = time.monotonic()
+            given(open_one.ask(m), m, tekd.template.bsas["bsa-1"])
+            assert time.monotonic() - begun < SLACK_S
+            n += 1
+        new_one.result()
+    handshakes(tekd, mid + "-after", 3)
+    assert lost != workers(tekd, "tls")
+    wait_until(lambda: not procs.is_alive(lost[0]), "the end of the lost worker")
+    assert tekd.look("status")["http"]["handshakes_failed"] == 0
 
 
 # ---- workers that are replaced ---------------------------------------------------------------------

@@ -241,6 +241,34 @@ def test_certificate_comes_before_the_media_type(strict):
         problem(c.post(b"<no", content_type="text/plain"), 403)
 
 
+def strangers_records(tekd):
+    return [r for r in tekd.audit().of("request.refused") if r["reason"] == "not-enrolled"]
+
+
+def test_certificate_comes_before_path_and_method(tekd):
+    asked = [("GET", "/cp3"), ("POST", "/nothing"), ("BREW", "/cp3/deliveries"),
+             ("GET", "/cp3/deliveries"), ("OPTIONS", "*")]
+    for method, path in asked * 3:
+        with tekd.connect("stranger") as c:
+            r = c.request(method, path)
+            assert "not enrolled" in problem(r, 403)["title"], (method, path)
+            assert c.is_closed_by_peer()
+    # Ten a minute, then how many more there were.
+    tekd.restart()
+    records = strangers_records(tekd)
+    assert all(r["addr"].startswith("127.0.0.1:") for r in records)
+    assert [r.get("count", 1) for r in records] == [1] * 10 + [len(asked) * 3 - 10]
+
+
+def test_a_disabled_bsa_learns_of_no_path_and_an_enabled_one_does(tekd):
+    with tekd.connect() as c:
+        problem(c.request("GET", "/nothing"), 404)
+        problem(c.request("OPTIONS", "*"), 404)
+        tekd.tekctl("bsa", "disable", "bsa-1")
+        problem(c.request("GET", "/nothing"), 403)
+        assert c.is_closed_by_peer()
+
+
 # ---- refusals as HTTP statuses ---------------------------------------------------------------------
 
 def test_mapped_refusals(mapped, mid):
@@ -405,7 +433,7 @@ def test_body_of_64_kib_is_read_and_one_octet_more_is_413(shared, mid, content):
     with shared.connect() as c:
         c.send(client.head("POST", "/cp3", [("Host", "x"), ("Content-Type", "application/xml"),
                                             ("Content-Length", "65537")]))
-        r = c.read_response()
+        r = checked(c.read_response())
         assert r.status == 413, r
 
 
@@ -424,14 +452,14 @@ def test_chunked_body_of_less_than_64_kib_is_read_and_of_64_kib_is_413(shared, m
         given(c.read_response(), m, shared.template.bsas["bsa-1"])
     with shared.connect() as c:
         c.send(top + in_chunks(body + b" " * (65536 - len(body)))[:-len("0\r\n\r\n")])
-        assert c.read_response().status == 413
+        assert checked(c.read_response()).status == 413
 
 
 def test_body_that_is_announced_too_big_is_413_before_it_is_sent(shared):
     with shared.connect() as c:
         c.send(client.head("POST", "/cp3", [("Host", "x"), ("Content-Type", "application/xml"),
                                             ("Content-Length", str(10 ** 9))]))
-        r = c.read_response()
+        r = checked(c.read_response())
         assert r.status == 413, r
 
 
@@ -446,7 +474,7 @@ def test_body_that_grows_too_big_in_chunks_is_not_read_to_its_end(shared):
                 c.send(b"1000\r\n" + b" " * 4096 + b"\r\n")
                 sent += 4096
                 assert sent < 10 ** 8
-            assert c.read_response().status == 413
+            assert checked(c.read_response()).status == 413
         except (OSError, client.HttpError):
             pass
         assert sent >= 65536
@@ -459,7 +487,9 @@ def test_broken_request_line_or_header_is_400_and_closed(shared, octets):
     with shared.connect() as c:
         c.send(octets)
         r = c.read_response()
-        assert r.status == 400, r
+        assert (r.status, r.body) == (400, b"Bad Request"), r
+        # The one answer that is written without us, as docs/protocol.md says.
+        assert r.header("cache-control") is None, r
         assert c.is_closed_by_peer()
 
 
@@ -503,11 +533,11 @@ def test_slow_clients_are_closed(new_tekd, mid, content):
 
 
 def reads_nothing(tekd):
-    """Of the CA, which is enough to ask; sends until nothing more is taken."""
+    """Sends until nothing more is taken."""
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
     raw.connect(("127.0.0.1", tekd.port))
-    sock = tekd.tls("stranger").wrap_socket(raw, server_hostname="localhost")
+    sock = tekd.tls().wrap_socket(raw, server_hostname="localhost")
     sock.settimeout(0.3)
     try:
         while True:
@@ -549,6 +579,15 @@ def test_connections_beyond_the_limit_are_closed_and_room_is_made_again(new_tekd
     wait_until(served, "room for a connection")
 
 
+UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+
+def logged(tekd):
+    """What the log calls the requests that failed by our fault, in order."""
+    return [m[1] for line in tekd.log().splitlines() if "event=request-failed" in line
+            for m in re.finditer(f"correlation=({UUID})", line)]
+
+
 def test_fault_of_ours_is_500_internal_and_in_the_log(new_tekd, mid, content):
     """A stored TEK that its KEK does not open: the database was damaged."""
     import sqlite3
@@ -563,11 +602,17 @@ def test_fault_of_ours_is_500_internal_and_in_the_log(new_tekd, mid, content):
     tekd.start()
     m = request(mid, content, "bsa-2")
     with tekd.connect("bsa-2") as c:
-        refused(c.ask(m), m, "internal", 500, form="efficient")
-        refused(c.ask(m, "json"), m, "internal", 500, "json", "efficient")
+        told = []
+        for media in ("xml", "json"):
+            r = c.ask(m, media)
+            refused(r, m, "internal", 500, media, "efficient")
+            told.append(r.header("cp3-correlation"))
+            assert re.fullmatch(UUID, told[-1]), r
+        assert len(set(told)) == 2
+        # Who tells it finds it: each answer's is on its own line of the log.
+        wait_until(lambda: logged(tekd) == told, "the same in the log")
         other = m.but(content=content + "x")
         given(c.ask(other), other, tekd.template.bsas["bsa-2"])
-    assert "correlation=" in tekd.log()
 
 
 # ---- TLS -------------------------------------------------------------------------------------------

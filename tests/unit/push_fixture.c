@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "bsa_server.h"
+#include "tekd/clock.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
 
@@ -268,7 +269,7 @@ void courier_stop(struct courier *c)
         return;
     c->stopped = true;
     need(pthread_create(&thread, NULL, move_time, &stopped) == 0);
-    push_stop(c->push);
+    push_stop(c->push, clock_mono_us() + 5 * S);
     atomic_store(&stopped, true);
     need(pthread_join(thread, NULL) == 0);
 }

@@ -1,5 +1,6 @@
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -548,6 +549,39 @@ static int ask(struct client *c, const char *text, struct answer *a)
     return a->status;
 }
 
+static bool admit_nobody(void *arg, const struct http_peer *peer, struct http_reply *ret_refusal)
+{
+    (void)peer;
+    atomic_fetch_add((_Atomic unsigned *)arg, 1);
+    *ret_refusal = (struct http_reply){.status = 403, .close = true};
+    return false;
+}
+
+static void http__who_is_not_admitted_learns_of_no_path(void **state)
+{
+    static const char *const asked[] = {"GET /nothing", ("GET " FIXTURE_PATH), "OPTIONS *"};
+    struct fixture *f = fixture_new();
+    _Atomic unsigned times = 0;
+    struct fixture_setup s;
+    char text[80];
+    struct answer a;
+
+    (void)state;
+    fixture_setup(f, &s);
+    s.o.admits = admit_nobody;
+    s.o.admits_arg = &times;
+    assert_int_equal(fixture_start(f, &s), 0);
+    for (unsigned i = 0; i < ARRAY_SIZE(asked); i++) {
+        struct client *c = fixture_connect(f);
+        (void)snprintf(text, sizeof(text), "%s HTTP/1.1\r\nHost: x\r\n\r\n", asked[i]);
+        assert_int_equal(ask(c, text, &a), 403);
+        assert_true(client_ended(c));
+        assert_int_equal(times, i + 1);
+        client_close(c);
+    }
+    fixture_free(f);
+}
+
 static void http__other_paths_and_methods_are_refused(void **state)
 {
     struct fixture *f = *state;
@@ -601,6 +635,7 @@ static void http__a_body_over_the_limit_is_413(void **state)
     AUTO_MEM struct answer *a = malloc(sizeof(*a));
     AUTO_MEM char *body = calloc(1, HTTP_BODY_MAX + 2);
     struct http_exchange *x;
+    char value[256];
 
     assert_true(a && body);
     memset(body, 'x', HTTP_BODY_MAX);
@@ -609,6 +644,7 @@ static void http__a_body_over_the_limit_is_413(void **state)
                          "Content-Length: 65537\r\n\r\n",
                          a),
                      413);
+    assert_string_equal(answer_header(a, "cache-control", value), "no-store");
     assert_true(client_ended(c));
     client_close(c);
 
@@ -882,6 +918,7 @@ int main(void)
         cmocka_unit_test(http_deadline__is_that_of_the_route),
         FIXTURE_TEST(http_exchange_note__is_freed_with_the_exchange),
         FIXTURE_TEST(http__other_paths_and_methods_are_refused),
+        cmocka_unit_test(http__who_is_not_admitted_learns_of_no_path),
         FIXTURE_TEST(http__a_path_may_take_several_methods),
         FIXTURE_TEST(http__a_body_over_the_limit_is_413),
         FIXTURE_TEST(http__chunks_are_put_together_and_limited),

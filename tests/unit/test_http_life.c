@@ -14,6 +14,7 @@
 #include "fake_clock.h"
 #include "http_fixture.h"
 #include "tekd/auto.h"
+#include "tekd/clock.h"
 #include "tekd/err.h"
 
 /* ---- starting and stopping ------------------------------------------------------------------- */
@@ -176,8 +177,8 @@ static void http_drain__leaves_polls_to_their_holder(void **state)
         client_text(c[i], "GET " FIXTURE_WAIT_PATH " HTTP/1.1\r\nHost: x\r\n\r\n");
         x[i] = fixture_take(f);
     }
-    http_drain(f->http);
-    http_drain(f->http);
+    http_drain(f->http, clock_mono_us() + HTTP_STOP_US);
+    http_drain(f->http, 0); /* once is enough */
     for (;;) {
         struct client *late = client_connect(f->port, f->pki, f->me, 0);
         if (!late)
@@ -246,6 +247,23 @@ static void http_stop__waits_no_longer_than_it_says(void **state)
     client_close(c);
 }
 
+/* The clock stands still behind that: with any other patience this would not end. */
+static void http_drain__cuts_when_its_caller_says(void **state)
+{
+    struct fixture *f = *state;
+    struct client *c = fixture_connect(f);
+    struct answer a;
+
+    client_request(c, "");
+    left = fixture_take(f);
+    http_drain(f->http, clock_mono_us() + 1000000);
+    fake_clock_advance(1000000);
+    fixture_stop(f);
+    assert_false(client_read(c, &a));
+    fixture_reply(left, 200, NULL);
+    client_close(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -256,6 +274,7 @@ int main(void)
         FIXTURE_TEST(http_drain__leaves_polls_to_their_holder),
         cmocka_unit_test(http_stop__with_a_signer_lets_requests_end),
         FIXTURE_TEST(http_stop__waits_no_longer_than_it_says),
+        FIXTURE_TEST(http_drain__cuts_when_its_caller_says),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

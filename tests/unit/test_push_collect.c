@@ -297,7 +297,7 @@ static void push_stop__ends_polls(void **state)
     ask(f, &first, 0);
     gets(&first, f->mid);
     ask(f, &second, 60 * S);
-    push_stop(f->c->push);
+    push_stop(f->c->push, clock_mono_us() + 5 * S);
     gets_nothing(&second);
     prepare(&third, &f->d, f->b->peer, 60 * S);
     assert_int_equal(push_collect(f->c->push, &third.p), TEKD_ECLOSED);

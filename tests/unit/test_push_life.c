@@ -79,7 +79,7 @@ static void push_stop__lets_an_attempt_end(void **state)
 
     send_to(c, &c->bsa[0], mid);
     UNTIL(bsa_seen(&c->bsa[0]) == 1);
-    push_stop(c->push);
+    push_stop(c->push, clock_mono_us() + 5 * S);
     assert_true(is_state(c, mid, STORE_DELIVERY_CONFIRMED));
 }
 
@@ -119,9 +119,9 @@ static void push_stop__takes_a_service_twice(void **state)
 {
     struct courier *c = *state;
 
-    push_stop(c->push);
-    push_stop(c->push);
-    push_stop(NULL);
+    push_stop(c->push, clock_mono_us() + 5 * S);
+    push_stop(c->push, clock_mono_us() + 5 * S);
+    push_stop(NULL, 0);
     push_free(NULL);
 }
 
