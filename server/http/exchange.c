@@ -59,11 +59,16 @@ static void add_header(h2o_req_t *req, const char *name, const char *value)
                                 copy.base, copy.len);
 }
 
-void exchange_on_answer(h2o_filter_t *self, h2o_req_t *req, h2o_ostream_t **slot)
+static void on_answer(h2o_filter_t *self, h2o_req_t *req, h2o_ostream_t **slot)
 {
     (void)self;
     add_header(req, "cache-control", "no-store");
     h2o_setup_next_ostream(req, slot);
+}
+
+void exchange_filter(h2o_pathconf_t *path)
+{
+    h2o_create_filter(path, sizeof(h2o_filter_t))->on_setup_ostream = on_answer;
 }
 
 /* content_length has to be set before the response is started, or h2o adds chunked to it. */

@@ -143,7 +143,7 @@ static int copy_options(struct http *h, const struct http_options *o)
 static void configure_path(h2o_pathconf_t *path)
 {
     h2o_create_handler(path, sizeof(h2o_handler_t))->on_req = exchange_on_request;
-    h2o_create_filter(path, sizeof(h2o_filter_t))->on_setup_ostream = exchange_on_answer;
+    exchange_filter(path);
 }
 
 /* HTTP/1.1 only: rapid reset (CVE-2023-44487) is open in h2o 2.2's HTTP/2. */

@@ -193,8 +193,8 @@ struct http_exchange {
 };
 
 int exchange_on_request(h2o_handler_t *self, h2o_req_t *req);
-/* A filter: what every answer has, h2o's own among them. */
-void exchange_on_answer(h2o_filter_t *self, h2o_req_t *req, h2o_ostream_t **slot);
+/* Sets what every answer of the path has, h2o's own among them. */
+void exchange_filter(h2o_pathconf_t *path);
 /* A reply arrived at its loop. */
 void exchange_replied(struct http_exchange *x);
 /* Its client has gone: ends the connection. */

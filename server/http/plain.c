@@ -226,6 +226,8 @@ static void configure(struct http_plain *p)
     handler = (struct plain_handler *)h2o_create_handler(path, sizeof(*handler));
     handler->super.on_req = on_req;
     handler->plain = p;
+    exchange_filter(path);
+    exchange_filter(&host->fallback_path);
 }
 
 static void free_plain(struct http_plain *p)

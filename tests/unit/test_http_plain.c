@@ -116,6 +116,7 @@ static void http_plain__takes_no_other_method_and_no_body(void **state)
     assert_non_null(strstr(a, "\r\nallow: GET\r\n"));
     a = ask(*state, "GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello");
     assert_non_null(strstr(a, " 413 "));
+    assert_non_null(strstr(a, "cache-control: no-store\r\n"));
     a = ask(*state, "\x16\x03\x01 nonsense\r\n\r\n");
     assert_non_null(strstr(a, " 400 "));
 }
