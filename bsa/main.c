@@ -9,6 +9,8 @@
 
 #include <curl/curl.h>
 
+#include "tekd/fds.h"
+
 static const struct command {
     const char *name;
     int (*run)(int argc, char **argv); /* argv[0] is the name; returns an enum bsa_exit */
@@ -36,21 +38,32 @@ static void forbid_dumps(void)
     (void)prctl(PR_SET_DUMPABLE, 0);
 }
 
+/* What could not be printed was not said; a key that stands in a file, or was given, stays so. */
+static int printed(int status)
+{
+    if (fds_stdout_written())
+        return status;
+    complain("standard output cannot be written");
+    return status == BSA_DONE ? BSA_REFUSED : status;
+}
+
 int main(int argc, char **argv)
 {
     int e;
 
+    if (fds_hold_standard() < 0)
+        return BSA_REFUSED;
     forbid_dumps();
     /* A peer that goes, and a file that may not grow, are errors of write(). */
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGXFSZ, SIG_IGN);
     if (argc >= 2 && strcmp(argv[1], "--help") == 0) {
         print_usage(stdout);
-        return BSA_DONE;
+        return printed(BSA_DONE);
     }
     if (argc >= 2 && strcmp(argv[1], "--version") == 0) {
         (void)puts("tek-bsa " TEKD_VERSION);
-        return BSA_DONE;
+        return printed(BSA_DONE);
     }
     for (size_t i = 0; argc >= 2 && i < ARRAY_SIZE(commands); i++) {
         if (strcmp(argv[1], commands[i].name) != 0)
@@ -61,7 +74,7 @@ int main(int argc, char **argv)
         }
         e = commands[i].run(argc - 1, argv + 1);
         curl_global_cleanup();
-        return e;
+        return printed(e);
     }
     print_usage(stderr);
     return BSA_USAGE;

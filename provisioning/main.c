@@ -8,6 +8,7 @@
 
 #include "provision.h"
 #include "tekd/err.h"
+#include "tekd/fds.h"
 #include "tekd/log.h"
 
 #define OPTS_TOKEN   (OPT(OPT_MODULE) | OPT(OPT_TOKEN) | OPT(OPT_PIN_FILE))
@@ -113,15 +114,6 @@ static const struct command *find(int argc, char **argv, int *ret_words)
     return NULL;
 }
 
-/* No command: "kek --help" asks for those that begin with this word, all else is wrong. */
-static int run_none(int argc, char **argv)
-{
-    if (argc > 2 && strcmp(argv[2], "--help") == 0 && print_commands(stdout, argv[1]) > 0)
-        return 0;
-    usage(stderr);
-    return 2;
-}
-
 static int exit_status(int r)
 {
     if (r >= 0)
@@ -129,6 +121,24 @@ static int exit_status(int r)
     if (r == TEKD_EINVAL)
         return 2;
     return r == TEKD_EHSM ? 3 : 1;
+}
+
+/* What could not be printed was not said; what was made is there. */
+static int printed(int status)
+{
+    if (fds_stdout_written())
+        return status;
+    return status == 0 ? exit_status(options_fail(TEKD_EIO, "standard output cannot be written"))
+                       : status;
+}
+
+/* No command: "kek --help" asks for those that begin with this word, all else is wrong. */
+static int run_none(int argc, char **argv)
+{
+    if (argc > 2 && strcmp(argv[2], "--help") == 0 && print_commands(stdout, argv[1]) > 0)
+        return printed(0);
+    usage(stderr);
+    return 2;
 }
 
 /*
@@ -149,16 +159,18 @@ int main(int argc, char **argv)
     const struct command *c;
     int words = 0;
 
+    if (fds_hold_standard() < 0)
+        return exit_status(TEKD_EIO);
     protect();
     /* What goes wrong is said in a sentence; the calls behind it only to who debugs. */
     log_open(STDERR_FILENO, LOG_LOGFMT, LOG_ERROR);
     if (argc > 1 && strcmp(argv[1], "--help") == 0) {
         usage(stdout);
-        return 0;
+        return printed(0);
     }
     if (argc > 1 && strcmp(argv[1], "--version") == 0) {
-        puts("tek-provision " TEKD_VERSION);
-        return 0;
+        (void)puts("tek-provision " TEKD_VERSION);
+        return printed(0);
     }
     c = find(argc, argv, &words);
     if (!c)
@@ -167,7 +179,7 @@ int main(int argc, char **argv)
         return 2;
     if (o.value[OPT_HELP]) {
         options_help(c, stdout);
-        return 0;
+        return printed(0);
     }
-    return exit_status(c->run(&o));
+    return printed(exit_status(c->run(&o)));
 }

@@ -7,6 +7,7 @@
 #include "provision.h"
 #include "tekd/auto.h"
 #include "tekd/err.h"
+#include "tekd/fds.h"
 
 static const struct {
     const char *name;
@@ -146,7 +147,7 @@ int options_done(const struct options *o, json_t *doc, const char *fmt, ...)
     }
     putchar('\n');
     json_decref(doc);
-    if (fflush(stdout) != 0)
+    if (!fds_stdout_written())
         return options_fail(TEKD_EIO, "standard output cannot be written");
     return 0;
 }

@@ -4,6 +4,7 @@
 #include "tekd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <malloc.h>
 #include <signal.h>
@@ -37,9 +38,7 @@ static const char usage[] =
 /* What is asked for and cannot be written is no success. */
 static int printed(int status)
 {
-    bool failed = ferror(stdout) != 0;
-
-    if (fflush(stdout) == 0 && !failed)
+    if (fds_stdout_written())
         return status;
     (void)fputs("tekd: standard output cannot be written\n", stderr);
     return status == EXIT_OK ? EXIT_FAILED : status;
@@ -105,6 +104,18 @@ static int load_config(struct tekd *t, const char *path)
     }
     log_open(STDERR_FILENO, t->config->log.format, t->config->log.level);
     return 0;
+}
+
+/* Before anything is opened that would get its number. */
+static int check_pin_fd(const struct config_hsm *c)
+{
+    if (c->pin != CONFIG_PIN_FD || fcntl((int)c->pin_fd, F_GETFD) >= 0)
+        return 0;
+    (void)fprintf(stderr,
+                  "tekd: hsm.pin_fd: descriptor %d is not open: whoever starts tekd has to give it "
+                  "the PIN there (%d<FILE in a shell)\n",
+                  (int)c->pin_fd, (int)c->pin_fd);
+    return TEKD_EINVAL;
 }
 
 /* Signals are for the main thread, which waits for them; threads inherit the mask. */
@@ -243,7 +254,7 @@ int main(int argc, char **argv)
         return status;
     (void)mallopt(M_ARENA_MAX, MALLOC_ARENAS);
     block_signals(&set);
-    if (load_config(&t, args.config) < 0)
+    if (load_config(&t, args.config) < 0 || check_pin_fd(&t.config->hsm) < 0)
         return EXIT_FAILED;
     status = args.check ? printed(check_all(&t)) : run(&t, &set);
     setup_undo(&t);

@@ -4,13 +4,19 @@
  * One that is closed would be the number of the next file or socket: what is printed would go into
  * a connection or into a file of data, and count as printed.
  *
- * Thread rule: before the first thread, and before anything is opened.
+ * Thread rule: fds_hold_standard() before the first thread, and before anything is opened.
  */
 #ifndef TEKD_FDS_H
 #define TEKD_FDS_H
 
+#include <stdbool.h>
+
 /* In the place of each that is closed comes one that can neither be read (0) nor written (1, 2):
  * EBADF, as before.  Errors: TEKD_EIO. */
 int fds_hold_standard(void);
+
+/* Whether all that was printed on stdout so far could be written; for the end of a program, as what
+ * could not be written was not said.  errno tells why not, where that is known. */
+bool fds_stdout_written(void);
 
 #endif

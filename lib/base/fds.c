@@ -1,6 +1,7 @@
 #include "tekd/fds.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "tekd/err.h"
@@ -15,4 +16,11 @@ int fds_hold_standard(void)
             return TEKD_EIO;
     }
     return 0;
+}
+
+bool fds_stdout_written(void)
+{
+    bool failed = ferror(stdout) != 0;
+
+    return fflush(stdout) == 0 && !failed;
 }

@@ -251,6 +251,14 @@ def test_output_that_gets_nowhere_is_no_success(tekd, where):
         assert into(where, [program("tekd"), *arguments]).returncode == 1, arguments
 
 
+@pytest.mark.parametrize("where", [">&-", ">/dev/full"])
+@pytest.mark.parametrize("name, status", [("tek-audit", 3), ("tek-provision", 1), ("tek-bsa", 1)])
+def test_what_cannot_be_printed_was_not_said(name, status, where):
+    for word in ("--version", "--help"):
+        done = into(where, [program(name), word])
+        assert done.returncode == status and "standard output" in done.stderr, done
+
+
 def test_a_file_that_cannot_be_read_is_not_sent(shared):
     done = shared.tekctl("bsa", "add", "x", "--cert", shared.folder, "--kek", "x", check=False)
     assert done.returncode == 2 and done.stderr == f"tekctl: {shared.folder}: Is a directory\n", done

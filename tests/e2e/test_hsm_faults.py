@@ -516,6 +516,14 @@ def test_pin_from_a_descriptor(new_tekd, mid):
     assert tekd.probe("/readyz")[0] == 503
 
 
+def test_a_descriptor_that_is_not_open_is_told_at_once(new_tekd):
+    tekd = new_tekd(hsm={"pin_file": None, "pin_fd": 7})
+    for more in ([], ["--check"]):
+        done = run([program("tekd"), "--config", tekd.path("tekd.yaml"), *more], check=False,
+                   close_fds=True)
+        assert done.returncode == 1 and "hsm.pin_fd: descriptor 7 is not open" in done.stderr, done
+
+
 # ---- tokens and keys that are not the right ones ---------------------------------------------------
 
 def test_token_that_is_away_at_the_start_comes_back(new_tekd, mid):

@@ -9,6 +9,7 @@
 
 #include "tek-audit.h"
 #include "tekd/err.h"
+#include "tekd/fds.h"
 
 enum { STATUS_DONE = 0, STATUS_REFUSED = 1, STATUS_USAGE = 2, STATUS_UNREADABLE = 3 };
 
@@ -347,16 +348,32 @@ static int wrong_usage(void)
     return STATUS_USAGE;
 }
 
+/* What could not be written was not said. */
+static int printed(int status)
+{
+    if (fds_stdout_written() || status != STATUS_DONE)
+        return status;
+    return complain(STATUS_UNREADABLE, "standard output", "cannot be written");
+}
+
+static int say(const char *text)
+{
+    (void)fputs(text, stdout);
+    return printed(STATUS_DONE);
+}
+
 int main(int argc, char **argv)
 {
     const struct command *c = argc > 1 ? command_find(argv[1]) : NULL;
     struct options o = {.n_keys = 0};
-    int letter, status;
+    int letter;
 
+    if (fds_hold_standard() < 0)
+        return STATUS_UNREADABLE;
     if (argc == 2 && strcmp(argv[1], "--version") == 0)
-        return puts("tek-audit " TEKD_VERSION) < 0 ? STATUS_UNREADABLE : STATUS_DONE;
+        return say("tek-audit " TEKD_VERSION "\n");
     if (argc == 2 && strcmp(argv[1], "--help") == 0)
-        return fputs(usage, stdout) < 0 ? STATUS_UNREADABLE : STATUS_DONE;
+        return say(usage);
     if (!c)
         return wrong_usage();
     while ((letter = getopt_long(argc - 1, argv + 1, "", long_options, NULL)) != -1) {
@@ -364,14 +381,10 @@ int main(int argc, char **argv)
             (letter == 'w' && o.n_witnesses == WITNESSES_MAX))
             return wrong_usage();
         if (letter == 'h')
-            return fputs(usage, stdout) < 0 ? STATUS_UNREADABLE : STATUS_DONE;
+            return say(usage);
         option_set(&o, letter, optarg);
     }
     if (argc - 1 - optind != c->n_args || !times_ok(&o))
         return wrong_usage();
-    status = c->run(argv + 1 + optind, &o);
-    /* What could not be written was not said. */
-    if (fflush(stdout) != 0 && status == STATUS_DONE)
-        status = complain(STATUS_UNREADABLE, "standard output", strerror(errno));
-    return status;
+    return printed(c->run(argv + 1 + optind, &o));
 }

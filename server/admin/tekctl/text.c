@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tekd/fds.h"
+
 /* How many octets of UTF-8 the control at s takes; 0: there is none. */
 static size_t control_len(const unsigned char *s)
 {
@@ -82,9 +84,7 @@ void text_dump_at(const json_t *doc, int depth)
 
 int text_flush(int status)
 {
-    bool failed = ferror(stdout) != 0;
-
-    if (fflush(stdout) == 0 && !failed)
+    if (fds_stdout_written())
         return status;
     complain("standard output cannot be written");
     return status == TEKCTL_DONE ? TEKCTL_FAILED : status;
