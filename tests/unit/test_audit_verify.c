@@ -1415,7 +1415,7 @@ static void key_parse__asks_nobody_for_a_passphrase(void **state)
                                    NULL) == 1);
     len = BIO_get_mem_data(bio, &text);
     pem = (const uint8_t *)text;
-    assert_non_null(strstr(text, "ENCRYPTED"));
+    assert_non_null(memmem(text, (size_t)len, "ENCRYPTED", 9));
     offer_passphrase();
     assert_int_equal(key_parse(pem, (size_t)len, &again), TEKD_EFORMAT);
     assert_null(again);
