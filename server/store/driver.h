@@ -76,6 +76,8 @@ struct db_options {
 
 struct db; /* begins with its driver: struct db_base */
 
+enum db_moment { DB_BUSY, DB_IDLE, DB_CLOSING };
+
 struct db_driver {
     /* Errors besides those above: TEKD_EEXIST (another program has it open). */
     int (*open)(const struct db_options *o, struct db **ret_db);
@@ -108,8 +110,9 @@ struct db_driver {
 
     /* Reads the whole structure.  Errors: TEKD_EIO (what is wrong is in the log). */
     int (*check)(struct db *db);
-    /* Housekeeping between transactions; when idle it may do more. */
-    int (*tidy)(struct db *db, bool idle);
+    /* Housekeeping between transactions; before close() all of it, as that says nothing of what it
+     * could not do. */
+    int (*tidy)(struct db *db, enum db_moment moment);
     uint64_t (*octets)(struct db *db);
 };
 

@@ -308,10 +308,17 @@ static void take(struct store *s, struct store_item *item)
         s->gather_since_us = clock_mono_us();
 }
 
+static void tidy(struct store *s, enum db_moment moment)
+{
+    int r = s->latched == 0 ? db_driver(s->db)->tidy(s->db, moment) : 0;
+
+    if (r == TEKD_EIO || r == TEKD_EINTERNAL)
+        loop_latch(s, r, "the log of the database cannot be copied back");
+}
+
 static void work(struct store *s, bool idle)
 {
     int64_t now = clock_mono_us();
-    int r = 0;
 
     if (signer_collect(s, NULL))
         loop_signed(s, now);
@@ -330,10 +337,7 @@ static void work(struct store *s, bool idle)
     now = clock_mono_us();
     if (loop_sign_wanted(s, now))
         begin_signing(s, now);
-    if (s->latched == 0)
-        r = db_driver(s->db)->tidy(s->db, idle);
-    if (r == TEKD_EIO || r == TEKD_EINTERNAL)
-        loop_latch(s, r, "the log of the database cannot be copied back");
+    tidy(s, idle ? DB_IDLE : DB_BUSY);
     if (idle_has_work(s, now) && (idle || now - s->idle.last_us >= IDLE_FORCED_US))
         idle_run(s, now);
     if (s->latched < 0)
@@ -434,6 +438,7 @@ static void finish(struct store *s)
     items_settle_all(s, &s->waiting, s->latched < 0 ? TEKD_EIO : TEKD_EHSM);
     if (s->latched == 0)
         anchor_write(s);
+    tidy(s, DB_CLOSING);
     loop_publish(s);
 }
 

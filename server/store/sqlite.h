@@ -35,7 +35,7 @@ void sqlite_close(struct db *db);
 int sqlite_is_empty(struct db *db, bool *ret_empty);
 int sqlite_upgrade(struct db *db, unsigned from);
 int sqlite_check(struct db *db);
-int sqlite_tidy(struct db *db, bool idle);
+int sqlite_tidy(struct db *db, enum db_moment moment);
 uint64_t sqlite_octets(struct db *db);
 
 #endif

@@ -271,12 +271,14 @@ int sqlite_check(struct db *db)
     return pragma(sqlite_of(db), "PRAGMA quick_check(1)", "ok");
 }
 
-int sqlite_tidy(struct db *db, bool idle)
+int sqlite_tidy(struct db *db, enum db_moment moment)
 {
+    static const int pages[] = {
+        [DB_BUSY] = WAL_PAGES, [DB_IDLE] = WAL_PAGES_IDLE, [DB_CLOSING] = 1};
     struct sqlite *d = sqlite_of(db);
     int code;
 
-    if (d->wal_pages < (idle ? WAL_PAGES_IDLE : WAL_PAGES))
+    if (d->wal_pages < pages[moment])
         return 0;
     code = sqlite3_wal_checkpoint_v2(d->handle, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
     if (code != SQLITE_OK)

@@ -258,6 +258,31 @@ static bool close_with_full(struct fixture *f, unsigned k, unsigned *lost)
     return happened;
 }
 
+/* Also of the log of the database that is copied back at last, of which SQLite says nothing. */
+static void store_close__tells_of_every_io_error(void **state)
+{
+    struct fixture *f = *state;
+    unsigned told = 0, untold = 0;
+    bool happened = true;
+
+    for (unsigned k = 1; happened; k++) {
+        start_over(f);
+        fixture_open(f);
+        fixture_wait_signed(f);
+        store_vfs_arm(VFS_IO_ERROR, k);
+        fixture_close(f);
+        happened = store_vfs_disarm();
+        assert_true(f->fatal == 0 || (happened && f->fatal == TEKD_EIO));
+        told += f->fatal != 0;
+        untold += happened && f->fatal == 0;
+        fixture_open(f);
+        (void)fixture_check_log(f, "log.started");
+        fixture_close(f);
+    }
+    assert_true(told > 3);
+    assert_int_equal(untold, 1); /* its file is removed then, and may stay: nothing is lost */
+}
+
 static void store_close__writes_nothing_behind_the_end(void **state)
 {
     struct fixture *f = *state;
@@ -352,6 +377,7 @@ int main(void)
         TEST(beat__counts_a_gap_while_nothing_can_be_written),
         TEST(batch__tells_of_the_gap_before_the_stores_own_records),
         TEST(store_close__tells_of_a_gap_before_it_ends_the_log),
+        TEST(store_close__tells_of_every_io_error),
         TEST(store_close__writes_nothing_behind_the_end),
         TEST(store_open__takes_down_what_it_built),
     };
