@@ -292,9 +292,6 @@ struct https_request settings_link(const struct settings *s, const char *url,
 
 /* ---- file.c ---------------------------------------------------------------------------------- */
 
-/* All of it, however many writes it takes.  Returns 0, or -1 with errno. */
-int file_write(int fd, const void *data, size_t len);
-
 /* Makes a new name in the folder of path last.  Returns 0, or -1 with errno. */
 int file_sync_folder(const char *path);
 

@@ -17,23 +17,7 @@
 
 #include "tekd/enc.h"
 #include "tekd/err.h"
-
-int file_write(int fd, const void *data, size_t len)
-{
-    const uint8_t *p = data;
-
-    while (len > 0) {
-        ssize_t n = write(fd, p, len);
-
-        if (n < 0 && errno != EINTR)
-            return -1;
-        if (n > 0) {
-            p += n;
-            len -= (size_t)n;
-        }
-    }
-    return 0;
-}
+#include "tekd/fds.h"
 
 int file_sync_folder(const char *path)
 {
@@ -49,7 +33,7 @@ int file_sync_folder(const char *path)
 /* Writes all of it and makes it last. */
 static int write_out(int fd, const struct secret *text)
 {
-    return file_write(fd, secret_peek(text), secret_len(text)) < 0 ? -1 : fsync(fd);
+    return fds_write(fd, secret_peek(text), secret_len(text)) < 0 ? -1 : fsync(fd);
 }
 
 /* By way of a temporary file, which nothing is left of. */

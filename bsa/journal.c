@@ -30,6 +30,7 @@
 #include "tekd/clock.h"
 #include "tekd/enc.h"
 #include "tekd/err.h"
+#include "tekd/fds.h"
 
 #define DIGEST SHA256_DIGEST_LENGTH
 #define NONE   UINT32_MAX
@@ -255,7 +256,7 @@ static int append(struct journal *j, const char *line, size_t len)
         errno = EIO;
         return TEKD_EIO;
     }
-    if (file_write(j->fd, line, len) < 0) {
+    if (fds_write(j->fd, line, len) < 0) {
         errnum = errno;
         j->broken = ftruncate(j->fd, j->end) < 0;
         errno = errnum;

@@ -14,6 +14,7 @@
 #include "tekd/auto.h"
 #include "tekd/enc.h"
 #include "tekd/err.h"
+#include "tekd/fds.h"
 
 #define PATH_LEN_MAX 4096
 
@@ -22,23 +23,6 @@ bool files_exist(const char *path)
     struct stat st;
 
     return lstat(path, &st) == 0;
-}
-
-static int write_all(int fd, const void *data, size_t len)
-{
-    const uint8_t *p = data;
-
-    while (len > 0) {
-        ssize_t n = write(fd, p, len);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return -1;
-        p += n;
-        len -= (size_t)n;
-    }
-    return fsync(fd);
 }
 
 /* The new name in the folder must survive a crash too. */
@@ -125,7 +109,7 @@ int files_draft_new(const char *path, struct file_rule rule, struct files_draft 
 int files_draft_write(struct files_draft *d, const void *data, size_t len)
 {
     /* link() never replaces, rename() does. */
-    bool done = write_all(d->fd, data, len) == 0 && is_named(d) &&
+    bool done = fds_write(d->fd, data, len) == 0 && fsync(d->fd) == 0 && is_named(d) &&
                 (d->replace ? rename(d->temp, d->path) : link(d->temp, d->path)) == 0;
 
     if (!done)

@@ -1,5 +1,6 @@
 #include "tekd/fds.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -23,4 +24,21 @@ bool fds_stdout_written(void)
     bool failed = ferror(stdout) != 0;
 
     return fflush(stdout) == 0 && !failed;
+}
+
+int fds_write(int fd, const void *data, size_t len)
+{
+    const char *p = data;
+
+    while (len > 0) {
+        ssize_t n = write(fd, p, len);
+
+        if (n < 0 && errno != EINTR)
+            return TEKD_EIO;
+        if (n > 0) {
+            p += n;
+            len -= (size_t)n;
+        }
+    }
+    return 0;
 }

@@ -29,6 +29,7 @@
 #include "tekd/auto.h"
 #include "tekd/clock.h"
 #include "tekd/err.h"
+#include "tekd/fds.h"
 #include "tekd/log.h"
 #include "worker.h"
 
@@ -144,23 +145,6 @@ static void latch_read(struct pin *p)
         identify_source(p, p->refused);
 }
 
-static int write_all(int fd, const char *s)
-{
-    size_t left = strlen(s);
-
-    while (left > 0) {
-        ssize_t n = write(fd, s, left);
-
-        if (n < 0 && errno != EINTR)
-            return TEKD_EIO;
-        if (n > 0) {
-            s += n;
-            left -= (size_t)n;
-        }
-    }
-    return 0;
-}
-
 /* Written in place: a torn one still is a latch. */
 static void latch_write(const struct pin *p)
 {
@@ -171,7 +155,8 @@ static void latch_write(const struct pin *p)
     fd = open(p->source.latch_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         log_latch(p, "open");
-    else if (write_all(fd, latch_line) < 0 || write_all(fd, p->refused) < 0)
+    else if (fds_write(fd, latch_line, strlen(latch_line)) < 0 ||
+             fds_write(fd, p->refused, strlen(p->refused)) < 0)
         log_latch(p, "write");
     else if (fsync(fd) < 0)
         log_latch(p, "fsync");
@@ -261,10 +246,10 @@ static int ask(struct secret **ret_secret)
     r = quiet(tty, &before);
     if (r < 0)
         return r;
-    (void)write_all(tty, no_echo);
+    (void)fds_write(tty, no_echo, strlen(no_echo));
     r = read_line(tty, &before, ret_secret);
     (void)tcsetattr(tty, TCSAFLUSH, &before);
-    (void)write_all(tty, "\n");
+    (void)fds_write(tty, "\n", 1);
     if (r == TEKD_ECLOSED)
         (void)kill(getppid(), SIGINT); /* ^C was meant for the server */
     return r;

@@ -21,6 +21,7 @@
 
 #include "tekd/clock.h"
 #include "tekd/err.h"
+#include "tekd/fds.h"
 
 #define KEPT_NAME_MAX 64 /* two numbers of 20 digits, a day, a kind */
 #define READ_BLOCK    4096
@@ -175,21 +176,6 @@ static void write_temporary(const struct name *n, const char *kind, char out[sta
     (void)snprintf(out, TEMPORARY_MAX, ".%s.new", name);
 }
 
-static int write_octets(int fd, const uint8_t *p, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, p, len);
-
-        if (n < 0 && errno != EINTR)
-            return -1;
-        if (n > 0) {
-            p += n;
-            len -= (size_t)n;
-        }
-    }
-    return 0;
-}
-
 /* Whole and durable under its temporary name. */
 static int write_file(int dir, const struct name *id, const struct kept_file *f,
                       char why[static PUBLISH_WHY_MAX])
@@ -201,7 +187,7 @@ static int write_file(int dir, const struct name *id, const struct kept_file *f,
     fd = openat(dir, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
     if (fd < 0)
         return failed("open", temporary, why);
-    if (write_octets(fd, f->octets, f->len) < 0)
+    if (fds_write(fd, f->octets, f->len) < 0)
         return failed("write", temporary, why);
     return fsync(fd) < 0 ? failed("fsync", temporary, why) : 0;
 }

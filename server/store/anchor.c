@@ -17,6 +17,7 @@
 
 #include "tekd/clock.h"
 #include "tekd/err.h"
+#include "tekd/fds.h"
 #include "tekd/log.h"
 
 static int failed(const char *call, const char *path)
@@ -24,21 +25,6 @@ static int failed(const char *call, const char *path)
     log_event(LOG_WARN, "store", "anchor-failed", LOG_STR("call", call), LOG_STR("path", path),
               LOG_STR("errno", strerrorname_np(errno)));
     return TEKD_EIO;
-}
-
-static int write_all(int fd, const uint8_t *p, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, p, len);
-
-        if (n < 0 && errno != EINTR)
-            return -1;
-        if (n > 0) {
-            p += n;
-            len -= (size_t)n;
-        }
-    }
-    return 0;
 }
 
 static int sync_folder(const char *path)
@@ -63,7 +49,7 @@ static int write_file(const char *path, const struct buf *b)
     fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0)
         return failed("open", temporary);
-    if (write_all(fd, buf_data(b), buf_len(b)) < 0)
+    if (fds_write(fd, buf_data(b), buf_len(b)) < 0)
         return failed("write", temporary);
     if (fsync(fd) < 0)
         return failed("fsync", temporary);

@@ -8,9 +8,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tekd/err.h"
 #include "tekd/fds.h"
 
 /* Exit status 0: what is asked for was seen. */
@@ -69,9 +72,73 @@ static void fds_hold_standard__leaves_what_is_open(void **state)
     assert_in_child(with_a_pipe);
 }
 
+/* More than a pipe takes at once, while signals come that no call is made anew after. */
+static int into_a_pipe(void)
+{
+    static char sent[300000];
+    char octets[4096];
+    size_t seen = 0;
+    int fds[2];
+    pid_t reader;
+    ssize_t n;
+    int status;
+
+    memset(sent, 'x', sizeof(sent));
+    if (pipe(fds) < 0 || (reader = fork()) < 0)
+        return 1;
+    if (reader == 0) {
+        (void)close(fds[1]);
+        while ((n = read(fds[0], octets, sizeof(octets))) > 0) {
+            seen += (size_t)n;
+            (void)kill(getppid(), SIGUSR1);
+        }
+        _exit(n == 0 && seen == sizeof(sent) ? 0 : 1);
+    }
+    (void)close(fds[0]);
+    status = fds_write(fds[1], sent, sizeof(sent));
+    (void)close(fds[1]);
+    if (status != 0)
+        return 2;
+    while (waitpid(reader, &status, 0) < 0 && errno == EINTR)
+        ;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 3;
+}
+
+static void nothing(int sig)
+{
+    (void)sig;
+}
+
+static int into_a_pipe_with_signals(void)
+{
+    const struct sigaction a = {.sa_handler = nothing};
+
+    return sigaction(SIGUSR1, &a, NULL) < 0 ? 4 : into_a_pipe();
+}
+
+static void fds_write__writes_all_of_it(void **state)
+{
+    (void)state;
+    assert_in_child(into_a_pipe_with_signals);
+}
+
+static void fds_write__says_why_not(void **state)
+{
+    int fd = open("/dev/full", O_WRONLY | O_CLOEXEC);
+
+    (void)state;
+    assert_true(fd >= 0);
+    assert_int_equal(fds_write(fd, "x", 1), TEKD_EIO);
+    assert_int_equal(errno, ENOSPC);
+    assert_int_equal(fds_write(fd, "", 0), 0);
+    assert_int_equal(close(fd), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fds_write__writes_all_of_it),
+        cmocka_unit_test(fds_write__says_why_not),
         cmocka_unit_test(fds_hold_standard__leaves_no_number_for_a_file),
         cmocka_unit_test(fds_hold_standard__leaves_what_is_open),
     };
