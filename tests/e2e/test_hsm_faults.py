@@ -178,15 +178,21 @@ def assert_all_503_in_time(tekd, prefix):
     assert max(seconds) < DEADLINE_S + 1, seconds
 
 
+def stop_all_workers(tekd, role):
+    """Those of the role; which they were."""
+    wait_until(lambda: len(ready_workers(tekd)) == 3, "all workers", RECOVERY_S)
+    stopped = workers(tekd, role)
+    tekd.note_family()
+    for worker in stopped:
+        procs.kill(worker, signal.SIGSTOP)
+    return stopped
+
+
 @pytest.mark.parametrize("role", ["key", "audit"])
 def test_without_any_worker_each_request_gets_503_until_they_go_on(new_tekd, mid, role):
     """None takes their place: a call may last longer than a request."""
     tekd = new_tekd(hsm={"timeout_ms": 60000}).start()
-    wait_until(lambda: len(ready_workers(tekd)) == 3, "all workers", RECOVERY_S)
-    pid, stopped = tekd.pid, workers(tekd, role)
-    tekd.note_family()
-    for worker in stopped:
-        procs.kill(worker, signal.SIGSTOP)
+    pid, stopped = tekd.pid, stop_all_workers(tekd, role)
     for turn in range(2):
         assert_all_503_in_time(tekd, f"{mid}-{turn}")
     assert workers(tekd, role) == stopped
@@ -201,11 +207,7 @@ def test_without_any_worker_each_request_gets_503_until_they_go_on(new_tekd, mid
 def test_without_any_worker_each_request_gets_503_until_they_are_killed(new_tekd, mid, role):
     """Then others take their place."""
     tekd = new_tekd(hsm={"timeout_ms": 60000}).start()
-    wait_until(lambda: len(ready_workers(tekd)) == 3, "all workers", RECOVERY_S)
-    pid, stopped = tekd.pid, workers(tekd, role)
-    tekd.note_family()
-    for worker in stopped:
-        procs.kill(worker, signal.SIGSTOP)
+    pid, stopped = tekd.pid, stop_all_workers(tekd, role)
     assert_all_503_in_time(tekd, mid)
     for worker in stopped:
         procs.kill(worker)

@@ -15,6 +15,7 @@ target_link_libraries(bsa_server PUBLIC PkgConfig::SSL PkgConfig::CRYPTO PkgConf
 foreach(module bsa_collect bsa_front bsa_https bsa_listen bsa_request bsa_stop)
     tekd_unit_test(${module} bsa_server bsa_output tekd_bsa tekd_base PkgConfig::JANSSON)
 endforeach()
+target_sources(test_bsa_https PRIVATE passphrase.c)
 # What libh2o keeps for reuse with each thread it does not free when the thread ends.
 target_link_libraries(test_bsa_front PRIVATE h2o_leaks)
 target_link_libraries(test_bsa_listen PRIVATE h2o_leaks)

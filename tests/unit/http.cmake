@@ -8,5 +8,6 @@ foreach(module http http_tls http_life http_plain)
     tekd_unit_test(${module} http_fixture tekd_http tekd_base h2o_leaks FAKE_CLOCK)
 endforeach()
 tekd_unit_test(pem http_fixture tekd_tls tekd_base h2o_leaks FAKE_CLOCK)
+target_sources(test_pem PRIVATE passphrase.c)
 # Certificates expire when it says so.
 target_sources(test_http_tls PRIVATE wall_clock.c)

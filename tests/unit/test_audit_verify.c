@@ -3,7 +3,6 @@
  * audit_export.c with a few steps changed, and must be refused by the check it names, with that
  * text, as the first failure; or be verified.
  */
-#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 #include <openssl/ec.h>
@@ -19,6 +17,7 @@
 #include <openssl/x509.h>
 
 #include "audit_export.h"
+#include "passphrase.h"
 #include "tek-audit.h"
 #include "tekd/enc.h"
 #include "tekd/err.h"
@@ -1388,19 +1387,6 @@ static void key_parse__takes_pem_and_der(void **state)
     EVP_PKEY_free(p384);
 }
 
-/* What a passphrase would open, offered where OpenSSL asks for it without a terminal. */
-static void offer_passphrase(void)
-{
-    int offered[2];
-
-    (void)setsid();
-    assert_int_equal(pipe2(offered, O_CLOEXEC), 0);
-    assert_int_equal(write(offered[1], "secret\n", 7), 7);
-    assert_int_equal(close(offered[1]), 0);
-    assert_int_equal(dup2(offered[0], STDIN_FILENO), STDIN_FILENO);
-    assert_int_equal(close(offered[0]), 0);
-}
-
 static void key_parse__asks_nobody_for_a_passphrase(void **state)
 {
     EVP_PKEY *key = EVP_EC_gen("P-256"), *again = NULL;
@@ -1416,7 +1402,7 @@ static void key_parse__asks_nobody_for_a_passphrase(void **state)
     len = BIO_get_mem_data(bio, &text);
     pem = (const uint8_t *)text;
     assert_non_null(memmem(text, (size_t)len, "ENCRYPTED", 9));
-    offer_passphrase();
+    passphrase_offer();
     assert_int_equal(key_parse(pem, (size_t)len, &again), TEKD_EFORMAT);
     assert_null(again);
     BIO_free(bio);

@@ -2,18 +2,17 @@
  */
 #include "bsa.h"
 
-#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "bsa_server.h"
+#include "passphrase.h"
 #include "tekd/err.h"
 
 /* ---- the client ------------------------------------------------------------------------------ */
@@ -223,17 +222,11 @@ static void https_post__asks_for_no_passphrase(void **state)
                                     .timeout_s = 20};
     char why[HTTPS_WHY_MAX];
     struct bsa_server s;
-    int offered[2];
 
     (void)state;
     assert_int_equal(buf_new(HTTPS_BODY_MAX, &body), 0);
     answer.body = body;
-    (void)setsid(); /* without a terminal, if there was one */
-    assert_int_equal(pipe2(offered, O_CLOEXEC), 0);
-    assert_int_equal(write(offered[1], "secret\n", 7), 7);
-    assert_int_equal(close(offered[1]), 0);
-    assert_int_equal(dup2(offered[0], STDIN_FILENO), STDIN_FILENO);
-    assert_int_equal(close(offered[0]), 0);
+    passphrase_offer();
     bsa_server_start(&s, "server", OK_HEAD "Content-Length: 0\r\n\r\n");
     (void)snprintf(url, sizeof(url), "https://127.0.0.1:%u/cp3", s.port);
     assert_int_equal(https_get(&request, &answer, why), TEKD_EINVAL);

@@ -6,12 +6,11 @@
 
 #include <cmocka.h>
 
-#include <fcntl.h>
 #include <openssl/pem.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "http_pki.h"
+#include "passphrase.h"
 #include "tekd/pem.h"
 
 static int set_up(void **state)
@@ -99,19 +98,6 @@ static void pem_read_crls__reads_all_of_them(void **state)
     BIO_free(text);
 }
 
-/* The passphrase, offered where OpenSSL asks for it when there is no terminal. */
-static void offer_passphrase(void)
-{
-    int offered[2];
-
-    (void)setsid();
-    assert_int_equal(pipe2(offered, O_CLOEXEC), 0);
-    assert_int_equal(write(offered[1], "secret\n", 7), 7);
-    assert_int_equal(close(offered[1]), 0);
-    assert_int_equal(dup2(offered[0], STDIN_FILENO), STDIN_FILENO);
-    assert_int_equal(close(offered[0]), 0);
-}
-
 static BIO *encrypted(int (*to_der)(const void *object, unsigned char **out), const char *name,
                       void *object)
 {
@@ -132,9 +118,9 @@ static void pem__asks_nobody_for_a_passphrase(void **state)
     BIO *list = encrypted((i2d_of_void *)i2d_X509_CRL, PEM_STRING_X509_CRL, crl);
 
     assert_non_null(crl);
-    offer_passphrase();
+    passphrase_offer();
     assert_int_equal(n_certs(cert), -1);
-    offer_passphrase();
+    passphrase_offer();
     assert_int_equal(n_crls(list), -1);
     BIO_free(list);
     BIO_free(cert);
