@@ -205,9 +205,9 @@ CP3_API int cp3_reader_new(struct cp3_reader **ret_reader);
 CP3_API void cp3_reader_free(struct cp3_reader *reader); /* NULL is fine */
 
 /*
- * Read one message.  octets may be NULL if len is 0: an empty body, which is no message.
- * ret_err may be NULL; without an error it is left alone.  *ret_message holds
- * the message on success, and nothing to be looked at on failure.
+ * Read one message.  octets may be NULL if len is 0: an empty body, which is no message.  ret_err
+ * may be NULL; without an error it is left alone.  *ret_message holds the message on success, and
+ * nothing to be looked at on failure.
  *
  * Both: UTF-8, with or without a byte order mark; fields in any order.
  * XML: a declared encoding must be UTF-8.  Refused: elements of the CP-3 namespace or of none that

@@ -10,7 +10,7 @@
 #include "tekd/clock.h"
 #include "tekd/err.h"
 #include "tekd/log.h"
-#include "tekd/pem.h"
+#include "tekd/secret.h"
 
 #define MEGABYTE           1048576u
 #define THREADS_PER_WORKER 2      /* one prepares a call while the other's is served */
@@ -327,7 +327,7 @@ int setup_front(struct tekd *t)
 static int certificate_spki(const char *path, unsigned char **ret_der, size_t *ret_len)
 {
     FILE *f = fopen(path, "re");
-    X509 *x = f ? PEM_read_X509(f, NULL, pem_no_passphrase, NULL) : NULL;
+    X509 *x = f ? PEM_read_X509(f, NULL, secret_no_passphrase, NULL) : NULL;
     int len = x ? i2d_PUBKEY(X509_get0_pubkey(x), ret_der) : -1;
 
     X509_free(x);

@@ -17,13 +17,6 @@
  */
 void pem_set_rules(SSL_CTX *ctx);
 
-/*
- * Gives OpenSSL no passphrase.  Whatever reads PEM passes it: any text may say that it is
- * encrypted, and OpenSSL would ask for the passphrase at the terminal that tekd was started from,
- * and wait.
- */
-int pem_no_passphrase(char *buf, int size, int writing, void *arg);
-
 /* All certificates of a PEM text, at least one; NULL if it holds none or something else that is
  * broken.  bio may be NULL. */
 STACK_OF(X509) * pem_read_certs(BIO *bio);

@@ -52,4 +52,11 @@ int secret_read_fd(int fd, struct secret **ret_secret);
  */
 int secret_read_file(const char *path, struct secret **ret_secret);
 
+/*
+ * For OpenSSL's readers of PEM: gives no passphrase.  Any text may say that it is encrypted, and
+ * without this OpenSSL would ask for the passphrase at the terminal that the program was started
+ * from, and wait.
+ */
+int secret_no_passphrase(char *buf, int size, int writing, void *arg);
+
 #endif

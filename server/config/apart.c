@@ -11,9 +11,6 @@
 #include "tekd/buf.h"
 #include "tekd/err.h"
 
-/* Longest path of keys in a message. */
-#define KEYS_PATH_MAX 256
-
 /* The caller frees it; NULL: out of memory. */
 static char *real_path(const char *path)
 {
@@ -35,8 +32,7 @@ static char *real_path(const char *path)
                : real;
 }
 
-/* ---- every file that the configuration names --------------------------------------------------
- */
+/* ---- every file that the configuration names ------------------------------------------------- */
 
 struct file {
     const struct setting *setting;
@@ -81,7 +77,7 @@ static int compare(struct walk *w, const struct file *f)
     if (f->setting == w->written->setting)
         return 0;
     real = real_path(f->path);
-    if (real == NULL || buf_new(KEYS_PATH_MAX, &keys) < 0)
+    if (real == NULL || buf_new(TREE_PATH_MAX, &keys) < 0)
         return tree_fail(w->r, TEKD_ENOMEM, "out of memory");
     if (strcmp(real, w->real) != 0)
         return 0;
@@ -109,8 +105,7 @@ static int compare_all(struct walk *w, const struct file *f)
     return walk_table(&inner, schema_settings, (const char *)w->c, NULL);
 }
 
-/* ---- keys --------------------------------------------------------------------------------------
- */
+/* ---- keys ------------------------------------------------------------------------------------ */
 
 /* Who could have a handshake signed must not get a signature that could be one of the log. */
 static int check_tls_key(struct reader *r, const struct config *c)

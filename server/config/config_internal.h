@@ -117,6 +117,8 @@ int tree_refuse_at(struct reader *r, const struct where *where, const char *fmt,
 int tree_fail(struct reader *r, int err, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Longest way to a setting in a message; the table's longest has 33 octets. */
+#define TREE_PATH_MAX 256
 /* Appends the way to a setting as messages have it: "listen[1].port". */
 void tree_put_path(struct buf *out, const struct where *where);
 

@@ -13,8 +13,6 @@
  * libyaml takes minutes over a file of nothing but opening brackets.
  */
 #define NESTING_MAX 8
-/* Longest path of keys in a message; the table's longest has 33 octets. */
-#define PATH_TEXT_MAX 256
 
 void tree_put_path(struct buf *out, const struct where *where)
 {
@@ -52,7 +50,7 @@ static void start_message(struct reader *r, const yaml_mark_t *mark, const struc
     r->error->line = (unsigned)mark->line + 1;
     r->error->column = (unsigned)mark->column + 1;
     add(r->error, "%s:%u:%u: ", r->file, r->error->line, r->error->column);
-    if (where != NULL && buf_new(PATH_TEXT_MAX, &path) == 0) {
+    if (where != NULL && buf_new(TREE_PATH_MAX, &path) == 0) {
         tree_put_path(path, where);
         add(r->error, "%s: ", buf_str(path));
     }

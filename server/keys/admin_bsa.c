@@ -17,6 +17,7 @@
 #include "tekd/clock.h"
 #include "tekd/err.h"
 #include "tekd/pem.h"
+#include "tekd/secret.h"
 
 /* A change that another one overtook is made anew; more than so many mean that scripts fight. */
 #define CHANGE_ATTEMPTS 100
@@ -26,7 +27,7 @@
 static int cert_fingerprint(const char *pem, uint8_t ret_sha256[static 32])
 {
     BIO *bio = BIO_new_mem_buf(pem, -1);
-    X509 *x = bio ? PEM_read_bio_X509(bio, NULL, pem_no_passphrase, NULL) : NULL;
+    X509 *x = bio ? PEM_read_bio_X509(bio, NULL, secret_no_passphrase, NULL) : NULL;
     unsigned len = 32;
     int ok = x && X509_digest(x, EVP_sha256(), ret_sha256, &len) == 1;
 

@@ -37,15 +37,6 @@ int pem_fail(const char *event, const char *file)
     return TEKD_EINVAL;
 }
 
-int pem_no_passphrase(char *buf, int size, int writing, void *arg)
-{
-    (void)buf;
-    (void)size;
-    (void)writing;
-    (void)arg;
-    return -1;
-}
-
 /* Whether reading PEM ended because there was no more, and not before something broken. */
 static bool is_end(int n)
 {
@@ -63,7 +54,7 @@ STACK_OF(X509) * pem_read_certs(BIO *bio)
     int ok = certs != NULL;
 
     ERR_clear_error();
-    while (ok && bio && (x = PEM_read_bio_X509(bio, NULL, pem_no_passphrase, NULL))) {
+    while (ok && bio && (x = PEM_read_bio_X509(bio, NULL, secret_no_passphrase, NULL))) {
         ok = sk_X509_push(certs, x);
         if (!ok)
             X509_free(x);
@@ -81,7 +72,7 @@ STACK_OF(X509_CRL) * pem_read_crls(BIO *bio)
     int ok = crls != NULL;
 
     ERR_clear_error();
-    while (ok && bio && (x = PEM_read_bio_X509_CRL(bio, NULL, pem_no_passphrase, NULL))) {
+    while (ok && bio && (x = PEM_read_bio_X509_CRL(bio, NULL, secret_no_passphrase, NULL))) {
         ok = sk_X509_CRL_push(crls, x);
         if (!ok)
             X509_CRL_free(x);
@@ -104,7 +95,7 @@ int pem_read_key(const char *file, EVP_PKEY **ret_key)
         return r == TEKD_ENOMEM || r == TEKD_EDENIED ? r : TEKD_EINVAL;
     }
     bio = BIO_new_mem_buf(secret_peek(pem), (int)secret_len(pem));
-    *ret_key = bio ? PEM_read_bio_PrivateKey(bio, NULL, pem_no_passphrase, NULL) : NULL;
+    *ret_key = bio ? PEM_read_bio_PrivateKey(bio, NULL, secret_no_passphrase, NULL) : NULL;
     BIO_free(bio);
     return *ret_key ? 0 : pem_fail("key-not-read", file);
 }

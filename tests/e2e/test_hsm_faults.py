@@ -501,15 +501,7 @@ def test_pin_file_that_is_no_good_is_no_end(new_tekd, mid, how):
 
 def test_pin_from_a_descriptor(new_tekd, mid):
     """Read once and inherited; after the death of tekd-hsm the operator has to give it again."""
-    tekd = new_tekd(hsm={"pin_file": None, "pin_fd": 7})
-    os.unlink(tekd.path("hsm.pin"))
-    read_end, write_end = os.pipe()
-    os.write(write_end, tekd.template.pin.encode())
-    os.close(write_end)
-    # The shell moves the pipe to descriptor 7 of the server.
-    tekd.start(wrapper=["bash", "-c", f'exec "$@" 7<&{read_end} {read_end}<&-', "bash"],
-               pass_fds=[read_end])
-    os.close(read_end)
+    tekd = new_tekd(hsm={"pin_file": None, "pin_fd": 7}).start_with_pin_fd()
     ask_until_given(tekd, mid)
     parent, _ = tekd.hsm_processes()
     procs.kill(parent)

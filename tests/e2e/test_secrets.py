@@ -156,19 +156,6 @@ def test_the_same_scan_finds_what_is_planted_in_tekd(new_tekd, folder, scanner):
 
 # ---- a PIN that passes through tekd ----------------------------------------------------------------
 
-def start_with_pin_by_descriptor(new_tekd):
-    """There is no file of it."""
-    tekd = new_tekd(log=LOGS_ALL, hsm={"pin_file": None, "pin_fd": 7})
-    os.unlink(tekd.path("hsm.pin"))
-    read_end, write_end = os.pipe()
-    os.write(write_end, tekd.template.pin.encode())
-    os.close(write_end)
-    tekd.start(wrapper=["bash", "-c", f'exec "$@" 7<&{read_end} {read_end}<&-', "bash"],
-               pass_fds=[read_end])
-    os.close(read_end)
-    return tekd
-
-
 def read_until(terminal, text):
     shown = b""
     while text not in shown:
@@ -192,7 +179,7 @@ def retry_with_pin(tekd):
 
 def test_a_pin_that_passes_through_tekd_does_not_stay_there(new_tekd, folder, scanner):
     """By a descriptor at the start, and from tekctl after the death of tekd-hsm."""
-    tekd = start_with_pin_by_descriptor(new_tekd)
+    tekd = new_tekd(log=LOGS_ALL, hsm={"pin_file": None, "pin_fd": 7}).start_with_pin_fd()
     s = scanner({"PIN": tekd.template.pin.encode()})
     m = request("m", "urn:x", "bsa-1")
     with tekd.connect() as c:

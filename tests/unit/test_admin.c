@@ -27,6 +27,8 @@
 #include "tekd/err.h"
 
 #define NOBODY 65534
+#define GAMES  60 /* and USERS: groups of base-passwd */
+#define USERS  100
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
@@ -653,7 +655,6 @@ static void rights__of_groups(void **state)
     static const char change[] = "{\"command\":\"content add\",\"content\":\"urn:x\"}\n";
     struct admin_test *t = *state;
     struct admin_options o = admin_test_options(t);
-    const gid_t games = 60, users = 100; /* of base-passwd */
 
     if (getuid() != 0)
         skip();
@@ -661,10 +662,10 @@ static void rights__of_groups(void **state)
     o.group = "users";
     o.readonly_group = "games";
     assert_int_equal(admin_start(&o, &t->admin), 0);
-    assert_non_null(strstr(talk_as(t, NOBODY, games, look), "\"ok\":true"));
-    assert_non_null(strstr(talk_as(t, NOBODY, games, change), "may look, but not"));
+    assert_non_null(strstr(talk_as(t, NOBODY, GAMES, look), "\"ok\":true"));
+    assert_non_null(strstr(talk_as(t, NOBODY, GAMES, change), "may look, but not"));
     assert_non_null(strstr(talk_as(t, NOBODY, NOBODY, look), "may not use this socket"));
-    assert_non_null(strstr(talk_as(t, NOBODY, users, change), "\"ok\":true"));
+    assert_non_null(strstr(talk_as(t, NOBODY, USERS, change), "\"ok\":true"));
     assert_int_equal(service_count(t->s, "content.added", "actor", "nobody"), 1);
 }
 
@@ -840,47 +841,49 @@ static int crowd_end(const struct crowd *c)
     return status;
 }
 
-static void readers__cannot_keep_out_who_may_change_things(void **state)
+/* As many readers, of the group games, as there may be at all; "users" may do everything. */
+static struct crowd crowd_in(struct admin_test *t)
 {
-    static const char change[] = "{\"command\":\"content add\",\"content\":\"urn:x\"}\n";
-    struct admin_test *t = *state;
     struct admin_options o = admin_test_options(t);
-    const gid_t games = 60, users = 100; /* of base-passwd */
     struct crowd c;
     char octet;
 
-    if (getuid() != 0)
-        skip();
     admin_stop(t->admin);
     o.group = "users";
     o.readonly_group = "games";
     assert_int_equal(admin_start(&o, &t->admin), 0);
-    c = crowd_start(t->path, games);
+    c = crowd_start(t->path, GAMES);
     assert_int_equal(read(c.from, &octet, 1), 1);
+    return c;
+}
+
+static void readers__cannot_keep_out_who_may_change_things(void **state)
+{
+    static const char change[] = "{\"command\":\"content add\",\"content\":\"urn:x\"}\n";
+    struct admin_test *t = *state;
+    struct crowd c;
+
+    if (getuid() != 0)
+        skip();
+    c = crowd_in(t);
     json_decref(admin_test_result(t, "{\"command\":\"status\"}\n"));
-    assert_non_null(strstr(talk_as(t, NOBODY, users, change), "\"ok\":true"));
+    assert_non_null(strstr(talk_as(t, NOBODY, USERS, change), "\"ok\":true"));
     assert_non_null(
-        strstr(talk_as(t, NOBODY, games, "{\"command\":\"status\"}\n"), "try again later"));
+        strstr(talk_as(t, NOBODY, GAMES, "{\"command\":\"status\"}\n"), "try again later"));
     assert_int_equal(crowd_end(&c), 0);
     /* Their places are free again. */
-    assert_non_null(strstr(talk_as(t, NOBODY, games, "{\"command\":\"status\"}\n"), "\"ok\":true"));
+    assert_non_null(strstr(talk_as(t, NOBODY, GAMES, "{\"command\":\"status\"}\n"), "\"ok\":true"));
 }
 
 /* Those who wait are let go as well. */
 static void stop__ends_readers_who_wait(void **state)
 {
     struct admin_test *t = *state;
-    struct admin_options o = admin_test_options(t);
     struct crowd c;
-    char octet;
 
     if (getuid() != 0)
         skip();
-    admin_stop(t->admin);
-    o.readonly_group = "games";
-    assert_int_equal(admin_start(&o, &t->admin), 0);
-    c = crowd_start(t->path, 60);
-    assert_int_equal(read(c.from, &octet, 1), 1);
+    c = crowd_in(t);
     admin_stop(t->admin);
     t->admin = NULL;
     assert_int_equal(WEXITSTATUS(crowd_end(&c)), 5);

@@ -6,22 +6,14 @@
 
 #include "tek-audit.h"
 #include "tekd/err.h"
+#include "tekd/secret.h"
 
 #define SPKI_MAX 256 /* P-256: 91, Ed25519: 44 */
-
-int key_no_passphrase(char *buf, int size, int rwflag, void *arg)
-{
-    (void)buf;
-    (void)size;
-    (void)rwflag;
-    (void)arg;
-    return -1;
-}
 
 static EVP_PKEY *parse_pem(const uint8_t *octets, size_t len)
 {
     BIO *bio = BIO_new_mem_buf(octets, (int)len);
-    EVP_PKEY *key = bio ? PEM_read_bio_PUBKEY(bio, NULL, key_no_passphrase, NULL) : NULL;
+    EVP_PKEY *key = bio ? PEM_read_bio_PUBKEY(bio, NULL, secret_no_passphrase, NULL) : NULL;
 
     BIO_free(bio);
     return key;

@@ -11,6 +11,7 @@
 
 #include "tek-audit.h"
 #include "tekd/err.h"
+#include "tekd/secret.h"
 #include "tekd/timestamp.h"
 
 static const char suffix[] = ".tsr";
@@ -22,7 +23,7 @@ static int add_all(X509_STORE *store, BIO *bio)
     X509 *x;
     int n = 0;
 
-    while ((x = PEM_read_bio_X509(bio, NULL, key_no_passphrase, NULL))) {
+    while ((x = PEM_read_bio_X509(bio, NULL, secret_no_passphrase, NULL))) {
         int ok = X509_STORE_add_cert(store, x);
 
         X509_free(x);

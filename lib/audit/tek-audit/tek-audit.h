@@ -102,12 +102,6 @@ const struct manifest_entry *manifest_find(const struct manifest *m, const char 
 
 /* ---- keys.c: who is trusted ---- */
 
-/*
- * For OpenSSL's PEM readers: anything in PEM may claim to be encrypted, and without this whoever
- * runs the verifier would be asked for a passphrase by what he verifies.
- */
-int key_no_passphrase(char *buf, int size, int rwflag, void *arg);
-
 /* A SubjectPublicKeyInfo, PEM or DER.  Errors: TEKD_EFORMAT (none, or a key that signs no notes).
  */
 int key_parse(const uint8_t *octets, size_t len, EVP_PKEY **ret_key);

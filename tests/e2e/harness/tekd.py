@@ -122,6 +122,18 @@ class Tekd:
             self.wait_for("/readyz" if wait == "ready" else "/healthz")
         return self
 
+    def start_with_pin_fd(self):
+        """Where pin_fd is 7: there is no file of the PIN."""
+        os.unlink(self.path("hsm.pin"))
+        read_end, write_end = os.pipe()
+        os.write(write_end, self.template.pin.encode())
+        os.close(write_end)
+        # The shell moves the pipe to descriptor 7 of the server.
+        self.start(wrapper=["bash", "-c", f'exec "$@" 7<&{read_end} {read_end}<&-', "bash"],
+                   pass_fds=[read_end])
+        os.close(read_end)
+        return self
+
     def probe(self, path, host="127.0.0.1"):
         """(status, body) of the admin listener, or None when there is none."""
         c = http.client.HTTPConnection(host, self.admin_port, timeout=10)
